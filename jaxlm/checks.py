@@ -1,0 +1,173 @@
+"""Checks of a whole configuration: allowed values, and pairs of keys that must fit together."""
+
+import dataclasses
+from typing import Any
+
+from jaxlm import duration
+from jaxlm.config import Config, ModelConfig, resolve_model
+from jaxlm.errors import UserError, nearest
+
+
+def check(config: Config) -> None:
+    """Everything that can be said without data and devices. Raises UserError."""
+    _check_choices(config)
+    _check_ranges(config)
+    _check_model(config)
+    _check_data(config)
+    _check_durations(config)
+
+
+def _check_choices(node: Any, prefix: str = "") -> None:
+    for item in dataclasses.fields(node):
+        value, name = getattr(node, item.name), prefix + item.name
+        choices = item.metadata["choices"]
+        if dataclasses.is_dataclass(value):
+            _check_choices(value, f"{name}.")
+        elif choices and value not in choices:
+            raise UserError(
+                f"{name}={value} is not one of {', '.join(choices)}{nearest(str(value), choices)}.\n"
+                f"{name}: {item.metadata['help']}"
+            )
+
+
+_POSITIVE = (
+    "model.n_layers model.d_model model.n_heads model.n_kv_heads model.head_dim model.d_ff "
+    "model.context_length model.vocab_size model.norm_eps model.rope_theta model.init_std "
+    "data.stride data.vocab_size data.validation_documents tokenizer.vocab_size optimizer.eps "
+    "optimizer.clip_norm train.batch_size train.early_stopping train.grad_accumulation "
+    "train.keep_checkpoints parallel.data parallel.fsdp parallel.tensor run.stop_at "
+    "job.samples job.max_tokens job.top_k job.top_p job.repetition_penalty job.max_batches"
+).split()
+_NOT_NEGATIVE = (
+    "seed data_seed data.seed optimizer.lr optimizer.weight_decay schedule.final_lr "
+    "run.samples job.temperature job.min_p job.seed"
+).split()
+_FRACTIONS = "model.attention_dropout model.residual_dropout data.validation_fraction".split()
+
+
+def _get(config: Config, name: str) -> Any:
+    node: Any = config
+    for part in name.split("."):
+        node = getattr(node, part, None)
+    return node
+
+
+def _check_ranges(config: Config) -> None:
+    rules = (
+        (_POSITIVE, lambda x: x > 0, "must be greater than 0"),
+        (_NOT_NEGATIVE, lambda x: x >= 0, "must not be negative"),
+        (_FRACTIONS, lambda x: 0 <= x < 1, "must lie in [0, 1)"),
+        (["job.top_p", "job.min_p"], lambda x: x <= 1, "must not exceed 1"),
+    )
+    for names, holds, rule in rules:
+        for name in names:
+            value = _get(config, name)
+            if value is not None and not holds(value):
+                raise UserError(f"{name}={value} {rule}.")
+    betas = config.optimizer.betas
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise UserError(f"optimizer.betas={betas} must be two numbers in [0, 1), as [0.9,0.95].")
+
+
+def _check_model(config: Config) -> None:
+    model = config.model
+    if model.head_dim is None and model.d_model % model.n_heads:
+        fits = [n for n in range(model.n_heads, 0, -1) if model.d_model % n == 0][0]
+        raise UserError(
+            f"model.n_heads={model.n_heads} does not divide model.d_model={model.d_model}.\n"
+            f"Set model.n_heads={fits}, or give model.head_dim."
+        )
+    full = resolve_model(model)
+    if full.n_heads % full.n_kv_heads:
+        raise UserError(
+            f"model.n_kv_heads={full.n_kv_heads} does not divide model.n_heads={full.n_heads}.\n"
+            "Each key/value head serves the same number of query heads."
+        )
+    if model.position == "rope" and full.head_dim % 2:
+        raise UserError(
+            f"model.position=rope rotates pairs, but the head width is odd: {full.head_dim}.\n"
+            f"Change model.n_heads={model.n_heads}, model.d_model={model.d_model} or model.head_dim."
+        )
+    if model.head_bias and model.tie_embeddings:
+        raise UserError(
+            "model.head_bias=true needs a head of its own, but model.tie_embeddings=true.\n"
+            "Set one of them to false."
+        )
+
+
+def _check_data(config: Config) -> None:
+    data, tokenizer = config.data, config.tokenizer
+    if data.name in ("text", "tokens") and data.path is None:
+        raise UserError(f"data={data.name} needs a file.\nSet data.path=FILE.")
+    if data.name == "tokens" and data.vocab_size is None and tokenizer.name != "pretrained":
+        raise UserError(
+            "data=tokens needs the number of ids.\n"
+            "Set data.vocab_size=N, or tokenizer=pretrained tokenizer.path=FILE."
+        )
+    if data.name != "tokens" and tokenizer.name == "none":
+        raise UserError(
+            f"data={data.name} is text, but tokenizer=none.\nSet tokenizer=char, byte, bpe, ..."
+        )
+    if tokenizer.name == "pretrained" and tokenizer.path is None:
+        raise UserError("tokenizer=pretrained needs a file.\nSet tokenizer.path=tokenizer.json.")
+    if tokenizer.name == "bpe" and tokenizer.vocab_size < 257:
+        raise UserError(
+            f"tokenizer.vocab_size={tokenizer.vocab_size} is below 257: the bytes and <|endoftext|>."
+        )
+    if data.stride is not None and data.stride > config.model.context_length:
+        raise UserError(
+            f"data.stride={data.stride} exceeds model.context_length="
+            f"{config.model.context_length}: tokens would be skipped.\nLower data.stride."
+        )
+
+
+def _check_durations(config: Config) -> None:
+    train, schedule = config.train, config.schedule
+    if train.batch_size % train.grad_accumulation:
+        raise UserError(
+            f"train.grad_accumulation={train.grad_accumulation} does not divide "
+            f"train.batch_size={train.batch_size}.\nChange one of them."
+        )
+    tokens = train.batch_size * config.model.context_length
+    duration.Horizon.of(train.duration, tokens, steps_per_epoch=1.0)
+    for name in ("train.eval_every", "train.checkpoint_every", "train.log_every"):
+        duration.parse(_get(config, name), name)
+    for name in ("warmup", "decay", "cycle"):
+        duration.parse(getattr(schedule, name), f"schedule.{name}")
+    for name in ("data.train_tokens", "tokenizer.training_bytes"):
+        if _get(config, name) is not None:
+            duration.parse_count(_get(config, name), name)
+
+
+def check_devices(config: Config, devices: int) -> int:
+    """The number of devices along the batch. Raises UserError where the numbers do not fit."""
+    parallel, train = config.parallel, config.train
+    other = parallel.fsdp * parallel.tensor
+    data = parallel.data or max(1, devices // other)
+    if data * other > devices or (parallel.data is None and devices % other):
+        raise UserError(
+            f"parallel.data={data} x fsdp={parallel.fsdp} x tensor={parallel.tensor} does not fit "
+            f"{devices} devices.\nLower one of them."
+        )
+    if parallel.strategy == "pmap" and other > 1:
+        raise UserError(
+            f"parallel.strategy=pmap shards the batch only, but fsdp={parallel.fsdp} and "
+            f"tensor={parallel.tensor}.\nUse parallel.strategy=jit."
+        )
+    shares = data * parallel.fsdp * train.grad_accumulation
+    if train.batch_size % shares:
+        raise UserError(
+            f"train.batch_size={train.batch_size} does not divide by {data * parallel.fsdp} devices "
+            f"x train.grad_accumulation={train.grad_accumulation}.\n"
+            f"Set train.batch_size={-(-train.batch_size // shares) * shares}, or parallel.data."
+        )
+    return data
+
+
+def check_vocabulary(model: ModelConfig, tokenizer_size: int) -> None:
+    """The embedding must hold every id. Raises UserError."""
+    if model.vocab_size is not None and model.vocab_size < tokenizer_size:
+        raise UserError(
+            f"model.vocab_size={model.vocab_size} is smaller than the tokenizer's "
+            f"{tokenizer_size} entries.\nRaise it, or leave it null."
+        )

@@ -1,0 +1,172 @@
+"""Command-line overrides -> a typed, checked Config: Hydra composes, the schema judges."""
+
+import dataclasses
+import os
+import typing
+from pathlib import Path
+
+from jaxlm import checks
+from jaxlm.config import JOBS, Config, keys_of
+from jaxlm.errors import UserError, nearest
+
+
+def config_folder() -> Path:
+    """The Hydra tree: beside the package in a checkout, inside it in an installed wheel."""
+    package = Path(__file__).resolve().parent
+    beside = package.parent / "configs"
+    return beside if (beside / "config.yaml").exists() else package / "configs"
+
+
+def groups() -> dict[str, list[str]]:
+    """Group name -> its options, from the folders of the Hydra tree."""
+    return {
+        folder.name: sorted(file.stem for file in folder.glob("*.yaml"))
+        for folder in sorted(config_folder().iterdir())
+        if folder.is_dir()
+    }
+
+
+def free_text_keys() -> set[str]:
+    """Keys whose value is any string, and is taken as typed: no quoting, no grammar."""
+    return {
+        name
+        for name, item in all_keys().items()
+        if item.type in (str, str | None) and not item.metadata["choices"]
+    }
+
+
+def all_keys() -> dict[str, dataclasses.Field]:
+    """Dotted name -> field of every key there is, the options of all jobs included."""
+    known = keys_of(Config)
+    for job in JOBS.values():
+        known |= keys_of(job, "job.")
+    return known
+
+
+def split_override(override: str) -> tuple[str, str]:
+    """'+model.d_model=64' -> ('model.d_model', '64'). Raises UserError for anything else."""
+    key, equals, value = override.partition("=")
+    key = key.strip().lstrip("+")
+    if not equals or not key or key.startswith("~"):
+        raise UserError(
+            f"{override!r} is not of the form key=value.\n"
+            "See `python run.py --help` for the keys and groups."
+        )
+    return key, value
+
+
+def check_override(override: str) -> tuple[str, str]:
+    """(key, value) of an override whose key, or group and option, exists. Raises UserError."""
+    key, value = split_override(override)
+    options = groups()
+    if key in options and "," not in value:
+        if value not in options[key] and value != "null":
+            raise UserError(
+                f"{key}={value}: there is no such {key}{nearest(value, options[key])}.\n"
+                f"There are: {', '.join(options[key])}."
+            )
+    elif key not in options and key not in all_keys() and not key.startswith(("hydra.", "hydra/")):
+        names = [*all_keys(), *options]
+        short = {name.rsplit(".", 1)[-1]: name for name in names}
+        guess = nearest(key, names) or nearest(key.rsplit(".", 1)[-1], short)
+        for name in sorted(short, key=len, reverse=True):
+            if "." not in key and f"{name!r}" in guess:
+                guess = guess.replace(f"{name!r}", f"{short[name]!r}")
+                break
+        raise UserError(f"{key}: there is no such key{guess}.\nSee `python run.py --help keys`.")
+    return key, value
+
+
+def compose(overrides: list[str]) -> Config:
+    """The configuration that `python run.py OVERRIDES` means. Raises UserError."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
+    literal, grammar = {}, []
+    for override in overrides:
+        key, value = check_override(override)
+        if key in free_text_keys():
+            literal[key] = None if value == "null" else value
+        else:
+            grammar.append(f"{key}={value}" if key in groups() else f"++{key}={value}")
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            composed = hydra_compose("config", overrides=grammar, return_hydra_config=True)
+    except HydraException as error:
+        lines = str(error).strip().splitlines()
+        raise UserError(f"{lines[0]}\nin: {' '.join(overrides)}") from None
+    experiment = composed.hydra.runtime.choices.get("experiment")
+    return typed(composed, literal, default_name=experiment or "run")
+
+
+def typed(composed: typing.Any, literal: dict[str, str | None], default_name: str) -> Config:
+    """A composed tree, with the literal values put in, as a checked Config. Raises UserError."""
+    from omegaconf import OmegaConf, open_dict
+    from omegaconf.errors import OmegaConfBaseException
+
+    plain = OmegaConf.create(OmegaConf.to_container(composed, resolve=False))
+    with open_dict(plain):
+        plain.pop("hydra", None)
+    job_name = (plain.get("job") or {}).get("name", "train")
+    schema = OmegaConf.structured(Config)
+    try:
+        job = OmegaConf.merge(OmegaConf.structured(JOBS[job_name]), plain.pop("job", {}))
+        tree = OmegaConf.merge(schema, plain)
+        tree.job = job
+        if tree.run.name is None:
+            tree.run.name = default_name
+        for key, value in literal.items():
+            escaped = value.replace("${", "\\${") if value is not None else None
+            OmegaConf.update(tree, key, escaped, merge=False)
+        config = OmegaConf.to_object(tree)
+    except OmegaConfBaseException as error:
+        raise translated(error, job_name) from None
+    checks.check(config)
+    return config
+
+
+def translated(error: Exception, job_name: str) -> UserError:
+    """OmegaConf's error in words for a person: the key, what was wrong, what is allowed."""
+    key = getattr(error, "full_key", None) or ""
+    job_keys = keys_of(JOBS[job_name])
+    message = str(error).strip().splitlines()[0]
+    if "not in" in message:
+        name = key if key in job_keys or "." in key else key
+        known = [*keys_of(Config), *(f"job.{k}" for k in job_keys)]
+        where = f" (job={job_name})" if name.startswith("job.") or name in all_keys() else ""
+        return UserError(f"{name}: there is no such key here{where}{nearest(name, known)}.")
+    item = all_keys().get(key) or all_keys().get(f"job.{key}")
+    wanted = f"\n{key}: {item.metadata['help']}" if item else ""
+    return UserError(f"{key}: {message}.{wanted}")
+
+
+def from_file(path: Path) -> Config:
+    """The configuration of a run's config.yaml. Raises UserError."""
+    from omegaconf import OmegaConf
+
+    try:
+        tree = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path.parent} is not a run: it has no {path.name}.\n"
+            "Train one first (python run.py), or name another with run.dir=FOLDER."
+        ) from None
+    except Exception as error:
+        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    return typed(tree, {}, default_name=path.parent.name)
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration as YAML; `from_file` reads it back to an equal Config."""
+    from omegaconf import OmegaConf
+
+    tree = OmegaConf.structured(config)
+    return OmegaConf.to_yaml(tree)
+
+
+def cache_folder(config: Config) -> Path:
+    """run.cache as an absolute path."""
+    return Path(os.path.expanduser(config.run.cache)).absolute()

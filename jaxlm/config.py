@@ -1,0 +1,308 @@
+"""The typed schema of the configuration: every key, its default and its meaning.
+
+The files under `configs/` hold differences from these defaults only. Each key is either
+*identity* (what is computed) or *operation* (how it is computed: marked `operation=True`).
+Identity names a run and must not change while it is resumed; operation may change at any time.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def key(default: Any, help: str, *, choices: tuple = (), operation: bool = False) -> Any:
+    """A dataclass field with its documentation, its allowed values and its side of the split."""
+    metadata = {"help": help, "choices": choices, "operation": operation}
+    if dataclasses.is_dataclass(default) and isinstance(default, type):
+        return field(default_factory=default, metadata=metadata)
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(unsafe_hash=True)
+class ModelConfig:
+    n_layers: int = key(4, "number of blocks")
+    d_model: int = key(128, "width of the residual stream")
+    n_heads: int = key(4, "number of query heads")
+    n_kv_heads: int | None = key(None, "number of key/value heads; null: n_heads")
+    head_dim: int | None = key(None, "width of one head; null: d_model / n_heads")
+    d_ff: int | None = key(
+        None, "feed-forward width; null: 4 d_model, or 8/3 d_model (up to a multiple of 8) if gated"
+    )
+    context_length: int = key(256, "longest sequence, in tokens; also the training window")
+    vocab_size: int | None = key(None, "rows of the embedding; null: the tokenizer's")
+    norm: str = key("rmsnorm", "kind of norm", choices=("rmsnorm", "layernorm", "none"))
+    norm_placement: str = key(
+        "pre", "norm before each sublayer, or after each residual sum", choices=("pre", "post")
+    )
+    norm_eps: float = key(1e-5, "epsilon inside the norms' root")
+    position: str = key(
+        "rope",
+        "how positions enter; learned and sinusoidal are added to the embedding",
+        choices=("rope", "learned", "sinusoidal", "none"),
+    )
+    rope_theta: float = key(10000.0, "base of the rotation's wavelengths")
+    ffn: str = key(
+        "swiglu",
+        "feed-forward kind; swiglu and geglu are gated, gelu is the exact erf form",
+        choices=("swiglu", "geglu", "silu", "gelu", "gelu_tanh", "relu", "relu2"),
+    )
+    bias: str = key(
+        "none",
+        "which linear layers (and, with all, LayerNorms) have a bias",
+        choices=("none", "qkv", "all"),
+    )
+    head_bias: bool = key(False, "a bias on the untied output head")
+    qk_norm: bool = key(False, "RMSNorm of each query and key head before the rotation")
+    tie_embeddings: bool = key(False, "the output head is the token embedding")
+    residual: bool = key(True, "residual connections; false removes them")
+    attention_dropout: float = key(0.0, "dropout of the attention probabilities")
+    residual_dropout: float = key(0.0, "dropout of the embedding and of each sublayer's output")
+    init_std: float = key(0.02, "standard deviation of the initial weights")
+    scaled_init: bool = key(True, "divide residual outputs' initial std by sqrt(2 n_layers)")
+
+
+@dataclass
+class DataConfig:
+    name: str = key(
+        "stories",
+        "the corpus: built in, Tiny Shakespeare, text files, or a flat file of token ids",
+        choices=("stories", "shakespeare", "text", "tokens"),
+    )
+    path: str | None = key(
+        None, "text: a .txt, .jsonl, .gz file or a folder of them; tokens: the file of ids"
+    )
+    validation_path: str | None = key(None, "a validation set of one's own, same form as path")
+    validation_fraction: float = key(
+        0.1, "share of the text held out at its end, cut at a document boundary where there is one"
+    )
+    stride: int | None = key(
+        None, "tokens between the starts of training windows; null: the context length"
+    )
+    text_field: str = key("text", "the field of a .jsonl line that holds the text")
+    dtype: str = key(
+        "uint16", "tokens: type of the ids in the file", choices=("uint16", "int32", "uint32")
+    )
+    vocab_size: int | None = key(None, "tokens: number of ids; needed where no tokenizer is given")
+    seed: int = key(0, "stories: seed of the text (the batches' order has data_seed)")
+    train_tokens: str | None = key(
+        None, "stories: training tokens to write, as 20M; null: as many as the duration needs"
+    )
+    validation_documents: int = key(1000, "stories: documents of the validation set")
+
+
+@dataclass
+class TokenizerConfig:
+    name: str = key(
+        "bpe",
+        "char, byte, a byte-level BPE trained on the corpus, or a pretrained file; none: ids only",
+        choices=("char", "byte", "bpe", "pretrained", "none"),
+    )
+    vocab_size: int = key(1024, "bpe: entries, the 256 bytes and <|endoftext|> included")
+    path: str | None = key(
+        None, "pretrained: a tokenizer.json, or a folder with GPT-2's vocab.json and merges.txt"
+    )
+    training_bytes: str = key("20M", "bpe: train on at most this much of the training text")
+
+
+@dataclass
+class OptimizerConfig:
+    name: str = key("adamw", "update rule", choices=("adamw", "lion"))
+    lr: float = key(1e-3, "peak learning rate")
+    betas: list[float] = key([0.9, 0.95], "decay of the first and second moment")
+    eps: float = key(1e-8, "adamw: added outside the root")
+    weight_decay: float = key(0.1, "decay of matrices (times lr); norms and biases never decay")
+    clip_norm: float | None = key(1.0, "largest global gradient norm; null: no clipping")
+
+
+@dataclass
+class ScheduleConfig:
+    name: str = key(
+        "cosine",
+        "shape of the learning rate after the warm-up",
+        choices=("cosine", "wsd", "linear", "constant", "cyclic"),
+    )
+    warmup: str = key("2%", "linear warm-up: steps, tokens, epochs or percent of the run")
+    final_lr: float = key(0.1, "last learning rate, as a fraction of the peak")
+    decay: str = key("20%", "wsd: length of the final linear decay")
+    cycle: str = key("20%", "cyclic: length of one cosine cycle (warm restarts)")
+
+
+@dataclass
+class TrainConfig:
+    duration: str = key("1000", "length of the run: 2000 (steps), 40Mtokens, 3epochs, 1.5hours")
+    batch_size: int = key(32, "sequences in one optimizer step, over all devices and accumulation")
+    eval_every: str = key("10%", "interval of evaluations on the validation split")
+    early_stopping: int | None = key(
+        None, "stop after this many evaluations without a better validation loss"
+    )
+    overfit: bool = key(False, "train on the first batch only, to see that the loss can reach zero")
+    grad_accumulation: int = key(
+        1, "parts a batch is processed in, one after another", operation=True
+    )
+    checkpoint_every: str = key("10%", "interval of checkpoints", operation=True)
+    keep_checkpoints: int = key(2, "newest checkpoints kept, beside the best one", operation=True)
+    log_every: str = key("10", "interval of training records", operation=True)
+
+
+@dataclass
+class ParallelConfig:
+    strategy: str = key(
+        "jit", "jit over a device mesh, or pmap over the data axis", choices=("jit", "pmap")
+    )
+    data: int | None = key(None, "devices along the batch; null: all that fsdp and tensor leave")
+    fsdp: int = key(1, "devices over which parameters and the batch are sharded")
+    tensor: int = key(1, "devices over which heads and feed-forward width are sharded")
+    attention: str = key(
+        "auto",
+        "attention kernel; auto: cuDNN where device and types allow, else XLA's",
+        choices=("auto", "xla", "cudnn"),
+    )
+    remat: bool = key(False, "recompute each block's activations in the backward pass")
+    tf32: bool = key(False, "let a GPU round float32 products to TF32")
+
+
+@dataclass
+class RunConfig:
+    name: str | None = key(None, "the run's name; null: the experiment's")
+    dir: str = key("runs/${run.name}", "the run's folder")
+    overwrite: bool = key(False, "delete a finished or different run in run.dir and start over")
+    stop_at: int | None = key(None, "leave early at this step; the schedule does not change")
+    cache: str = key(".cache", "folder of token files, downloads and compiled programs")
+    samples: int = key(3, "texts generated into samples.txt at the end of a run; 0: none")
+
+
+@dataclass
+class TrackerConfig:
+    name: str = key("none", "a second place for the records", choices=("none", "tensorboard"))
+
+
+@dataclass
+class DebugConfig:
+    shapes: bool = key(False, "print every component's shapes and parameters, then stop")
+    eager: bool = key(False, "no jit: for print and a debugger")
+    profile: bool = key(False, "write a trace of ten steps to run.dir/profile")
+
+
+@dataclass
+class TrainJob:
+    name: str = key("train", "train, or resume, run.dir")
+
+
+@dataclass
+class EvaluateJob:
+    name: str = key("evaluate", "loss and other metrics over a whole split; evaluation.json")
+    checkpoint: str = key("last", "last, best or a step")
+    split: str = key("validation", "which split", choices=("validation", "train"))
+    max_batches: int | None = key(None, "stop after this many batches; null: the whole split")
+
+
+@dataclass
+class GenerateJob:
+    name: str = key("generate", "text on standard output, and nothing else there")
+    checkpoint: str = key("last", "last, best or a step")
+    prompt: str = key("", "text to continue")
+    prompt_file: str | None = key(None, "file that holds the prompt; - is standard input")
+    samples: int = key(1, "texts, drawn at once")
+    max_tokens: int = key(256, "tokens to generate after the prompt")
+    temperature: float = key(0.8, "divides the logits; 0 is greedy")
+    top_k: int | None = key(None, "keep the k likeliest tokens")
+    top_p: float | None = key(None, "keep the smallest set of tokens whose mass reaches p")
+    min_p: float | None = key(None, "keep tokens at least this fraction of the likeliest")
+    repetition_penalty: float = key(1.0, "divides positive logits of tokens already seen")
+    stop: str | None = key(None, "end a text before this string")
+    stream: bool = key(True, "print tokens as they come (one sample only)")
+    seed: int = key(0, "seed of the sampling")
+
+
+@dataclass
+class LogitsJob:
+    name: str = key("logits", "float32 logits of given tokens")
+    checkpoint: str = key("last", "last, best or a step")
+    tokens: str | None = key(None, ".npy file of integers, batch x length")
+    out: str = key("logits.npy", ".npy file to write, batch x length x vocabulary")
+
+
+@dataclass
+class DoctorJob:
+    name: str = key("doctor", "devices, versions, memory, disk, a self-test and advice")
+
+
+JOBS = {
+    job.__dataclass_fields__["name"].default: job
+    for job in (TrainJob, EvaluateJob, GenerateJob, LogitsJob, DoctorJob)
+}
+
+
+@dataclass
+class Config:
+    """The whole configuration. `identity(config)` and `operation(config)` are its two halves."""
+
+    seed: int = key(0, "seed of the initial parameters and of dropout")
+    data_seed: int | None = key(None, "seed of the batches' order; null: seed")
+    precision: str = key(
+        "float32",
+        "compute type; parameters and optimizer state are float32, or float64 with float64",
+        choices=("float64", "float32", "bfloat16"),
+    )
+    model: ModelConfig = key(ModelConfig, "the network")
+    data: DataConfig = key(DataConfig, "the corpus")
+    tokenizer: TokenizerConfig = key(TokenizerConfig, "text to ids")
+    optimizer: OptimizerConfig = key(OptimizerConfig, "the update rule")
+    schedule: ScheduleConfig = key(ScheduleConfig, "the learning rate over the run")
+    train: TrainConfig = key(TrainConfig, "length, batch and intervals")
+    backend: str = key("jax", "the engine", choices=("jax", "torch"), operation=True)
+    parallel: ParallelConfig = key(ParallelConfig, "devices and kernels", operation=True)
+    run: RunConfig = key(RunConfig, "names and places", operation=True)
+    tracker: TrackerConfig = key(TrackerConfig, "where records go besides the run", operation=True)
+    debug: DebugConfig = key(DebugConfig, "modes for finding faults", operation=True)
+    job: Any = key(None, "what to do and its options; see `run.py --help jobs`", operation=True)
+
+
+def keys_of(schema: Any, prefix: str = "") -> dict[str, dataclasses.Field]:
+    """Dotted name -> field of every leaf of a schema, `job` left out."""
+    leaves = {}
+    for item in dataclasses.fields(schema):
+        if dataclasses.is_dataclass(item.type):
+            leaves |= keys_of(item.type, f"{prefix}{item.name}.")
+        elif item.name != "job":
+            leaves[prefix + item.name] = item
+    return leaves
+
+
+def _half(config: Any, operation: bool, inherited: bool = False) -> dict[str, Any]:
+    half = {}
+    for item in dataclasses.fields(config):
+        value, mine = getattr(config, item.name), inherited or item.metadata["operation"]
+        if dataclasses.is_dataclass(value):
+            if nested := _half(value, operation, mine):
+                half[item.name] = nested
+        elif mine == operation:
+            half[item.name] = value
+    return half
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """What is computed, as a nested dict: it names a run and may not change while resuming."""
+    half = _half(config, operation=False)
+    half["data_seed"] = config.seed if config.data_seed is None else config.data_seed
+    return half
+
+
+def operation(config: Config) -> dict[str, Any]:
+    """How it is computed, as a nested dict: it may change at any time."""
+    return _half(config, operation=True)
+
+
+def resolve_model(model: ModelConfig, vocab_size: int | None = None) -> ModelConfig:
+    """The model with every null filled in: kv heads, head width, feed-forward width, vocabulary."""
+    gated = model.ffn in ("swiglu", "geglu")
+    hidden = -(-8 * model.d_model // 24) * 8 if gated else 4 * model.d_model
+    return dataclasses.replace(
+        model,
+        n_kv_heads=model.n_kv_heads or model.n_heads,
+        head_dim=model.head_dim or model.d_model // model.n_heads,
+        d_ff=model.d_ff or hidden,
+        vocab_size=model.vocab_size or vocab_size,
+    )

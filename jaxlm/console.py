@@ -1,0 +1,67 @@
+"""What a person sees while a run trains: a bar on a terminal, plain lines elsewhere, and log.txt."""
+
+import sys
+import time
+from pathlib import Path
+
+
+class Console:
+    """Prints lines, keeps them in a log file, and shows the progress of a run."""
+
+    def __init__(self, log: Path | None = None) -> None:
+        self.log = open(log, "a", encoding="utf-8", buffering=1) if log else None
+        self.bar = None
+        self.terminal = sys.stdout.isatty()
+        self._last_line = 0.0
+
+    def say(self, text: str) -> None:
+        """One or more lines to standard output and to the log."""
+        if self.bar:
+            self.bar.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, flush=True)
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        """Lines for the log alone."""
+        if self.log:
+            stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+            self.log.writelines(f"{stamp}  {line}\n" for line in text.splitlines())
+
+    def progress(self, done: float, length: float, fields: dict[str, str]) -> None:
+        """The run stands at `done` of `length`; `fields` are shown beside it, in order."""
+        shown = "  ".join(f"{name} {value}" for name, value in fields.items())
+        if self.terminal:
+            self._open_bar()
+            self.bar.update(self.bar.task_ids[0], completed=done, total=length, shown=shown)
+        elif time.monotonic() - self._last_line >= 2.0 or done >= length:
+            self._last_line = time.monotonic()
+            print(shown, flush=True)
+        self.note(shown)
+
+    def _open_bar(self) -> None:
+        if self.bar:
+            return
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+        self.bar = Progress(
+            BarColumn(bar_width=24), TaskProgressColumn(), TextColumn("{task.fields[shown]}")
+        )
+        self.bar.add_task("", total=1.0, shown="")
+        self.bar.start()
+
+    def close(self) -> None:
+        """Leave the terminal as it was; safe to call twice."""
+        if self.bar:
+            self.bar.stop()
+            self.bar = None
+        if self.log:
+            self.log.close()
+            self.log = None
+
+
+def clock(seconds: float) -> str:
+    """3725 -> '1:02:05', 65 -> '1:05'."""
+    minutes, left = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"

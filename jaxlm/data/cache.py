@@ -1,0 +1,110 @@
+"""The cache folder: files that appear whole or not at all, and facts remembered about files."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from jaxlm.errors import UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_ABANDONED_SECONDS = 24 * 3600
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A binary file to write; `path` becomes it, whole and on the disk, when the block ends well.
+
+    Killed at any moment, `path` is the old file or the new one. Several processes may write the
+    same path at once: each has a temporary file of its own, and the last to finish stays. Raises
+    UserError where the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f"{path.name}~{socket.gethostname()}~{os.getpid()}~.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path.parent)
+        with open(temporary, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _explain(error, path) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _explain(error: OSError, path: Path) -> Exception:
+    if error.errno in _FULL:
+        return UserError(
+            f"The disk is full: cannot write {path}.\n"
+            "Free some space, or set run.cache to a folder on another disk."
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        return UserError(
+            f"Cannot write {path}: {error.strerror}.\nSet run.cache to a folder that you may write."
+        )
+    return error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_stale(folder: Path) -> None:
+    """Delete what killed writers left: their process is gone, or (other hosts) a day has passed."""
+    for path in folder.glob("*.partial"):
+        with contextlib.suppress(OSError, ValueError):
+            _, host, pid, _ = path.name.rsplit("~", 3)
+            if host == socket.gethostname():
+                abandoned = not _alive(int(pid))
+            else:
+                abandoned = time.time() - path.stat().st_mtime > _ABANDONED_SECONDS
+            if abandoned:
+                path.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def digest(*facts: Any) -> str:
+    """SHA-256, in hex, of JSON-serialisable facts."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def remembered(cache: Path, files: list[Path], facts: Any, compute: Callable[[], dict]) -> dict:
+    """`compute()`, or its result of an earlier call for files that have not changed since.
+
+    A file counts as unchanged while its path, size and time of modification are the same.
+    `facts` names what is computed. The result must survive JSON.
+    """
+    states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    path = cache / "facts" / f"{digest(facts, states)}.json"
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        result = compute()
+    # A file written this very moment could change again within the clock's resolution.
+    if all(time.time_ns() - modified > 1_000_000_000 for _, _, modified in states):
+        with replacing(path) as file:
+            file.write(json.dumps(result).encode())
+    return result

@@ -1,0 +1,150 @@
+"""data=stories: as many training tokens as asked for, and validation documents with their floor."""
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from jaxlm.config import Config
+from jaxlm.data import stories
+from jaxlm.data.batches import document_spans
+from jaxlm.data.cache import digest, remembered
+from jaxlm.data.corpora import Piece
+from jaxlm.data.dataset import Dataset
+from jaxlm.data.encoding import cached_tokens, document_end, encode_pieces, make_tokenizer
+from jaxlm.data.progress import progress_bar
+from jaxlm.data.tokenfile import open_tokens
+from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.duration import parse_count
+from jaxlm.errors import UserError
+
+_TOKENIZER_BYTES = 5_000_000
+_IDENTIFYING_DOCUMENTS = 32
+
+
+def prepare_stories(
+    config: Config, cache: Path, train_tokens: int | None, progress: bool
+) -> Dataset:
+    """The built-in corpus; data.train_tokens goes before `train_tokens`. Raises UserError.
+
+    A BPE is trained on the first 5 MB of training documents, or tokenizer.training_bytes if less.
+    """
+    data = config.data
+    if data.train_tokens is not None:
+        train_tokens = parse_count(data.train_tokens, "data.train_tokens")
+    if data.validation_documents < 1:
+        raise UserError(f"data.validation_documents={data.validation_documents} must be 1 or more.")
+    identity = _identity(data.seed)
+    tokenizer = make_tokenizer(
+        config.tokenizer,
+        lambda: _training_pieces(data.seed),
+        identity,
+        _alphabet(data.seed, identity, cache) if config.tokenizer.name == "char" else "",
+        True,
+        cache,
+        progress,
+        most_bytes=_TOKENIZER_BYTES,
+    )
+    train = _training(data.seed, identity, tokenizer, train_tokens or 0, cache, progress)
+    validation, log_prob = _validation(config, identity, tokenizer, cache)
+    _, length_D = document_spans(np.asarray(validation), document_end(tokenizer))
+    return Dataset(
+        train,
+        validation,
+        tokenizer,
+        tokenizer.vocab_size,
+        digest(identity, tokenizer.fingerprint, len(train), data.validation_documents),
+        scores_documents=True,
+        entropy_floor=-log_prob / len(validation),
+        floor_attainable=int(length_D.max()) <= config.model.context_length,
+    )
+
+
+def _identity(seed: int) -> list:
+    """Changes with the seed and, as far as its entropy and some documents show, the grammar."""
+    first = stories.documents(
+        seed, stories.TRAIN_START, stories.TRAIN_START + _IDENTIFYING_DOCUMENTS
+    )
+    return ["stories", seed, stories.entropy(), digest(list(first))]
+
+
+def _training_pieces(seed: int) -> Iterator[Piece]:
+    """The training documents in order, without end."""
+    texts = stories.documents(seed, stories.TRAIN_START, stories.VALIDATION_START)
+    return (Piece(text, True) for text in texts)
+
+
+def _alphabet(seed: int, identity: list, cache: Path) -> str:
+    """The characters of the first megabytes; the grammar's words are few and all occur there."""
+
+    def compute() -> dict:
+        characters, left = set(), _TOKENIZER_BYTES
+        for text, _ in _training_pieces(seed):
+            characters.update(text)
+            left -= len(text)
+            if left <= 0:
+                return {"alphabet": "".join(sorted(characters))}
+        raise AssertionError("the training documents have no end")
+
+    return remembered(cache, [], ["alphabet", identity], compute)["alphabet"]
+
+
+def _training(
+    seed: int, identity: list, tokenizer: Tokenizer, count: int, cache: Path, progress: bool
+) -> np.ndarray:
+    """The first `count` tokens: from a file of as many or more, else written."""
+    if not count:
+        return np.empty(0, np.uint16)
+    fingerprint = digest("train", identity, tokenizer.fingerprint)
+    for path in (cache / "tokens").glob(f"stories-train-*-{fingerprint[:16]}.tokens"):
+        if int(path.name.split("-")[2]) >= count:
+            tokens = open_tokens(path, tokenizer.vocab_size, fingerprint, cache)
+            if tokens is not None:
+                return tokens[:count]
+    with progress_bar("writing stories", count, "tokens", progress) as advance:
+        encoded = encode_pieces(_training_pieces(seed), tokenizer, document_end(tokenizer))
+        name = f"stories-train-{count}"
+        limited = _first_tokens(encoded, count, advance)
+        return cached_tokens(name, limited, tokenizer.vocab_size, fingerprint, cache)
+
+
+def _first_tokens(
+    arrays: Iterator[np.ndarray], count: int, advance: Callable[[float], None]
+) -> Iterator[np.ndarray]:
+    while count > 0:
+        part = next(arrays)[:count]
+        yield part
+        count -= len(part)
+        advance(len(part))
+
+
+def _validation(
+    config: Config, identity: list, tokenizer: Tokenizer, cache: Path
+) -> tuple[np.ndarray, float]:
+    """The tokens of the validation documents, and the sum of their exact log-probabilities."""
+    data, start = config.data, stories.VALIDATION_START
+
+    @functools.cache
+    def documents() -> list[tuple[str, float]]:
+        stop = start + data.validation_documents
+        return list(stories.documents_with_log_prob(data.seed, start, stop))
+
+    facts = ["stories validation", identity, data.validation_documents]
+    known = remembered(
+        cache, [], facts, lambda: {"log_prob": math.fsum(log_prob for _, log_prob in documents())}
+    )
+    pieces = (Piece(text, True) for text, _ in _lazily(documents))
+    tokens = cached_tokens(
+        "stories-validation",
+        encode_pieces(pieces, tokenizer, document_end(tokenizer)),
+        tokenizer.vocab_size,
+        digest(facts, tokenizer.fingerprint),
+        cache,
+    )
+    return tokens, known["log_prob"]
+
+
+def _lazily(make: Callable[[], list]) -> Iterator:
+    yield from make()

@@ -1,0 +1,52 @@
+"""Progress on stderr: a bar on a terminal, plain lines elsewhere, nothing when quick."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+_SILENT_SECONDS = 1.5
+_LINE_SECONDS = 10.0
+
+
+@contextlib.contextmanager
+def progress_bar(
+    label: str, total: float | None, unit: str, enabled: bool = True
+) -> Iterator[Callable[[float], None]]:
+    """Yields `advance(amount)`. Shows nothing in the first moments, nor if not enabled."""
+    start = time.monotonic()
+    done, bar, last_line = 0.0, None, start
+
+    def advance(amount: float) -> None:
+        nonlocal done, bar, last_line
+        done += amount
+        now = time.monotonic()
+        if not enabled or now - start < _SILENT_SECONDS:
+            return
+        if sys.stderr.isatty():
+            bar = bar or _open_bar(label, total)
+            bar.update(bar.task_ids[0], completed=done)
+        elif now - last_line >= _LINE_SECONDS:
+            last_line = now
+            share = f" of {total:,.0f} ({done / total:.0%})" if total else ""
+            print(f"{label}: {done:,.0f}{share} {unit}", file=sys.stderr, flush=True)
+
+    try:
+        yield advance
+    finally:
+        if bar:
+            bar.stop()
+    if bar or last_line > start:
+        seconds = time.monotonic() - start
+        print(f"{label}: {done:,.0f} {unit} in {seconds:.0f} s", file=sys.stderr, flush=True)
+
+
+def _open_bar(label: str, total: float | None):
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(label), BarColumn(), TextColumn("{task.percentage:.0f}%"))
+    bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    bar.add_task(label, total=total)
+    bar.start()
+    return bar

@@ -1,0 +1,166 @@
+"""What a grammar is made of: lexicons, slots and rules (the data), operations, tables of odds.
+
+Every template of a grammar becomes a tuple of four kinds of operation: str (a literal), Print,
+Pick and Choice. Writing (`grammar.py`), reading (`reading.py`), the entropy (`entropies.py`) and
+the checks (`checks.py`) all walk these same tuples.
+"""
+
+import hashlib
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """Words by column: "" is the plain form, others are forms ("a", "he") or classes ("kind")."""
+
+    columns: dict[str, list]
+
+    def __len__(self) -> int:
+        return len(self.columns[""])
+
+    def entry(self, index: int) -> dict:
+        return {name: column[index] for name, column in self.columns.items()}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A remembered choice from a lexicon.
+
+    The odds of an entry are rank^-skew by its own frequency rank, times rank^-tilt by its rank
+    within each context of `given` and, if `joint`, within all of them together. All ranks are
+    fixed pseudo-random permutations. `given` names slots ("place") or classes ("place.kind").
+    `fits` maps a context, or a tuple of them, to predicate(entry, *contexts): others have odds 0.
+    """
+
+    lexicon: str
+    given: tuple[str, ...] = ()
+    fits: dict[str | tuple, Callable[..., bool]] = field(default_factory=dict)
+    skew: float = 0.7
+    tilt: float = 0.8
+    joint: bool = True
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Alternative templates, the most frequent first; `given`, `fits` and odds as for a Slot.
+
+    `groups` maps the group's name to its templates; predicates see {"": template, "group": name}.
+    """
+
+    groups: dict[str, list[str]]
+    given: tuple[str, ...] = ()
+    fits: dict[str | tuple, Callable[..., bool]] = field(default_factory=dict)
+    skew: float = 0.8
+    tilt: float = 0.6
+    joint: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Print:
+    """Prints words[value of the slot]."""
+
+    slot: int
+    words: list[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Pick:
+    """Chooses the slot's value i and prints words[i]."""
+
+    table: "Table"
+    slot: int
+    words: list[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """Chooses one of several tuples of operations."""
+
+    table: "Table"
+    alternatives: list[tuple]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a table's odds depend on: a slot, through the class of its value."""
+
+    slot: int
+    column: str  # of the slot's lexicon; "" for the value itself
+    classes: list[int]  # value of the slot -> class
+    values: list  # class -> what predicates see
+
+
+class Table:
+    """The odds of a choice: one row of probabilities for each combination of its contexts."""
+
+    def __init__(self, name: str, entries: list, spec: Slot | Rule, contexts: dict[str, Context]):
+        self.name, self.entries, self.spec = name, entries, spec
+        self.contexts = list(contexts.values())
+        self.sizes = [len(context.values) for context in self.contexts]
+        self._context_names = list(contexts)
+        strides = [math.prod(self.sizes[i + 1 :]) for i in range(len(self.sizes))]
+        self._keys = [
+            (context.slot, [c * stride for c in context.classes])
+            for context, stride in zip(self.contexts, strides, strict=True)
+        ]
+        self._rows: dict[int, tuple[list, list]] = {}
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """Shape (classes of each context..., entries); each row sums to one."""
+        spec, n, depth = self.spec, len(self.entries), len(self.sizes)
+        own = _ranks(self.name, (n,)) if isinstance(spec, Slot) else np.arange(1.0, n + 1)
+        weights = np.broadcast_to(own**-spec.skew, (*self.sizes, n)).copy()
+        for axis, (name, size) in enumerate(zip(self._context_names, self.sizes, strict=True)):
+            ranks = _ranks(f"{self.name}|{name}", (size, n))
+            shape = [size if a == axis else 1 for a in range(depth)]
+            weights *= (ranks**-spec.tilt).reshape(*shape, n)
+        if spec.joint and depth > 1:
+            name = "|".join([self.name, *self._context_names])
+            weights *= _ranks(name, weights.shape) ** -spec.tilt
+        for names, predicate in spec.fits.items():
+            weights *= self._mask(names if isinstance(names, tuple) else (names,), predicate)
+        totals = weights.sum(-1, keepdims=True)
+        if not (totals > 0).all():
+            where = tuple(int(i) for i in np.argwhere(totals[..., 0] == 0)[0])
+            raise ValueError(f"grammar: nothing fits in {self.name!r} given context {where}")
+        return weights / totals
+
+    def _mask(self, names: tuple, predicate: Callable) -> np.ndarray:
+        axes = [self._context_names.index(name) for name in names]
+        values = [self.contexts[axis].values for axis in axes]
+        allowed = [
+            [bool(predicate(entry, *combination)) for entry in self.entries]
+            for combination in itertools.product(*values)
+        ]
+        shape = [size if axis in axes else 1 for axis, size in enumerate(self.sizes)]
+        return np.array(allowed, float).reshape(*shape, len(self.entries))
+
+    def row(self, values: list) -> tuple[list, list]:
+        """(cumulative probabilities, log-probabilities) given the slots' values."""
+        key = 0
+        for slot, keys in self._keys:
+            key += keys[values[slot]]
+        row = self._rows.get(key)
+        return row if row is not None else self._make_row(key)
+
+    def _make_row(self, key: int) -> tuple[list, list]:
+        p = self.probabilities.reshape(-1, len(self.entries))[key]
+        cumulative = np.cumsum(p)
+        cumulative[np.flatnonzero(p)[-1] :] = 1.0  # no rounding lets a draw fall behind the last
+        logs = [math.log(x) if x > 0 else -math.inf for x in p.tolist()]
+        row = self._rows[key] = (cumulative.tolist(), logs)
+        return row
+
+
+def _ranks(name: str, shape: tuple) -> np.ndarray:
+    """Ranks 1..n along the last axis: permutations fixed by the name alone."""
+    key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=16).digest(), "big")
+    raw = np.random.Philox(key=key).random_raw(math.prod(shape)).reshape(shape)
+    return raw.argsort(-1, kind="stable").argsort(-1, kind="stable") + 1.0

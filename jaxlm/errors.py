@@ -1,0 +1,16 @@
+"""The one exception a person can cause; `cli.main` prints it and exits with status 2."""
+
+
+class UserError(Exception):
+    """Something only the person at the terminal can mend.
+
+    The message is one to three lines: what is wrong, where, what to do.
+    """
+
+
+def nearest(word: str, known, what: str = "did you mean") -> str:
+    """' (did you mean NAME?)' for the known name closest to `word`, or ''."""
+    import difflib
+
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" ({what} {close[0]!r}?)" if close else ""

@@ -1,0 +1,104 @@
+"""Evaluation: a whole split in one pass, with its standard error; `job=evaluate`.
+
+Legend: B rows of a batch, R rows of the split, L length.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxlm.config import Config
+from jaxlm.data import Dataset
+from jaxlm.data.batches import evaluation_batches
+from jaxlm.engine import Engine
+from jaxlm.step import EvalBatch, make_eval_step
+
+_TOKENS = 16_384
+_LOGITS = 2**27
+
+
+class Evaluator:
+    """Evaluates parameters on a dataset; the step is compiled at the first call."""
+
+    def __init__(self, engine: Engine, dataset: Dataset) -> None:
+        self.engine, self.dataset = engine, dataset
+        self.step: Callable = jax.jit(make_eval_step(engine.model))
+        length, devices = engine.model_config.context_length, engine.placement.batch_devices
+        tokens = min(_TOKENS, _LOGITS // engine.model_config.vocab_size)
+        self.rows = max(1, tokens // length // devices) * devices
+
+    def __call__(
+        self, parameters: Any, split: str = "validation", max_batches: int | None = None
+    ) -> dict[str, float | int | None]:
+        """Metrics over the split; see `metrics`. Each target counts once."""
+        length = self.engine.model_config.context_length
+        bytes_V = self.dataset.bytes_V
+        sums = []
+        batches = evaluation_batches(self.dataset, self.rows, length, split)
+        for number, batch in enumerate(batches):
+            if number == max_batches:
+                break
+            inputs, targets, weights = batch
+            bytes_BxL = np.zeros_like(targets) if bytes_V is None else bytes_V[targets]
+            on_device = self.engine.placement.put_rows(
+                EvalBatch(inputs, targets, weights, bytes_BxL.astype(np.float32))
+            )
+            sums.append(self.step(parameters, on_device))
+        sums_R = {
+            name: np.concatenate([part[name] for part in jax.device_get(sums)]).astype(np.float64)
+            for name in sums[0]
+        }
+        return metrics(sums_R, has_bytes=bytes_V is not None)
+
+
+def metrics(sums_R: dict[str, np.ndarray], has_bytes: bool) -> dict[str, float | int | None]:
+    """Means over all tokens, from float64 sums over each row.
+
+    loss in nats per token, with the standard error of a ratio whose units are the rows (Cochran
+    1977, eq. 6.13: tokens of one row are not independent); accuracy, top5_accuracy and confidence
+    as fractions; bits_per_byte, over the text's UTF-8 bytes, null where there is no tokenizer.
+    """
+    tokens = sums_R["tokens"].sum()
+    loss = sums_R["loss"].sum() / tokens
+    used_R = sums_R["tokens"] > 0
+    residual_R = (sums_R["loss"] - loss * sums_R["tokens"])[used_R]
+    n = len(residual_R)
+    error = math.sqrt(np.square(residual_R).sum() * n / (n - 1)) / tokens if n > 1 else None
+    total_bytes = sums_R["bytes"].sum()
+    bits = float(sums_R["loss"].sum() / math.log(2) / total_bytes) if total_bytes else None
+    return {
+        "loss": float(loss),
+        "standard_error": error,
+        "accuracy": float(sums_R["correct"].sum() / tokens),
+        "top5_accuracy": float(sums_R["top5"].sum() / tokens),
+        "confidence": float(sums_R["confidence"].sum() / tokens),
+        "perplexity": math.exp(loss) if loss < 700 else math.inf,
+        "bits_per_byte": bits if has_bytes else None,
+        "tokens": int(tokens),
+    }
+
+
+def evaluate_job(config: Config) -> int:
+    """job=evaluate: metrics of a trained run, printed and written to evaluation.json."""
+    from jaxlm.jobs import open_run
+
+    run, dataset, engine = open_run(config)
+    step, parameters, skipped = engine.restore_parameters(run.path, config.job.checkpoint)
+    for line in skipped:
+        print(f"skipped {line}")
+    result = Evaluator(engine, dataset)(parameters, config.job.split, config.job.max_batches)
+    result = {"step": step, "split": config.job.split} | result
+    if dataset.entropy_floor is not None and config.job.split == "validation":
+        result["entropy_floor"] = dataset.entropy_floor
+        result["excess_loss"] = result["loss"] - dataset.entropy_floor
+    path = Path(run.path) / "evaluation.json"
+    run.write_json(path.name, result)
+    for name, value in result.items():
+        shown = f"{value:.6g}" if isinstance(value, float) else value
+        print(f"{name:<16} {shown}")
+    print(f"written to {path}")
+    return 0

@@ -1,0 +1,360 @@
+"""Text and logits from a trained run: `LoadedRun` in a notebook, `job=generate`, `job=logits`.
+
+Legend: B rows, L length, V vocabulary, T tokens of a prompt.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm import checkpoint as checkpoints
+from jaxlm import checks, sampling
+from jaxlm.compose import cache_folder, from_file
+from jaxlm.config import Config, GenerateJob, ParallelConfig
+from jaxlm.data.tokenizer import StreamDecoder, Tokenizer, load_tokenizer
+from jaxlm.decoding import Decoder
+from jaxlm.engine import Engine
+from jaxlm.errors import UserError
+from jaxlm.model import nest
+from jaxlm.parallel import configure
+
+_STREAM_CHUNK, _STOP_CHUNK = 4, 32
+_FORWARD_TOKENS, _FORWARD_LOGITS = 2**14, 2**25
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
+
+class Continuation:
+    """The text of one sample as its tokens come: whole characters, up to its end.
+
+    It ends before end_of_text, or before the stop string that is complete first.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: Iterable[str]) -> None:
+        self.end_of_text, self.stop = tokenizer.end_of_text, list(stop)
+        self.decoder, self.held, self.ended = StreamDecoder(tokenizer), "", False
+
+    def push(self, ids: Iterable[int]) -> str:
+        """The text that is certain after these further ids; what may begin a stop string waits."""
+        if self.ended:
+            return ""
+        ids = list(ids)
+        if self.end_of_text in ids:
+            text = self.decoder.push(ids[: ids.index(self.end_of_text)])
+            return self._cut(text + self.decoder.finish(), last=True)
+        return self._cut(self.decoder.push(ids), last=False)
+
+    def finish(self) -> str:
+        """What is left when no more tokens come."""
+        return "" if self.ended else self._cut(self.decoder.finish(), last=True)
+
+    def _cut(self, new: str, last: bool) -> str:
+        text = self.held + new
+        found = [(at + len(s), at) for s in self.stop if (at := text.find(s)) >= 0]
+        self.ended = last or bool(found)
+        waiting = 0 if self.ended else max(map(lambda s: _overlap(text, s), self.stop), default=0)
+        end = min(found)[1] if found else len(text) - waiting
+        self.held = text[end:]
+        return text[:end]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Characters at the end of `text` that begin `stop`."""
+    sizes = range(min(len(text), len(stop) - 1), 0, -1)
+    return next((size for size in sizes if text.endswith(stop[:size])), 0)
+
+
+class LoadedRun:
+    """A trained run, opened for generation: its parameters, on the first of this machine's devices.
+
+    `run.config`, `run.model` (Flax), `run.parameters` (nested), `run.tokenizer` (None where the run
+    has ids only), `run.step`, `run.skipped` (damaged checkpoints that were passed over). The folder
+    of compiled programs and the kernels are those of `operation`. Raises UserError where there is
+    no run or no checkpoint.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | Path,
+        checkpoint: str | int = "last",
+        operation: Config | None = None,
+    ) -> None:
+        self.path = Path(run_dir)
+        stored = from_file(self.path / "config.yaml")
+        how = operation or dataclasses.replace(Config(), run=stored.run)
+        one_device = ParallelConfig(
+            data=1, attention=how.parallel.attention, tf32=how.parallel.tf32
+        )
+        train = dataclasses.replace(stored.train, grad_accumulation=1)
+        self.config = dataclasses.replace(
+            stored, train=train, parallel=one_device, debug=how.debug, run=how.run
+        )
+        self.tokenizer: Tokenizer | None = None
+        if stored.tokenizer.name != "none":
+            self.tokenizer = load_tokenizer(self.path / "tokenizer.json")
+        vocabulary = self.tokenizer.vocab_size if self.tokenizer else stored.data.vocab_size
+        engine = Engine(self.config, vocabulary, cache_folder(self.config))
+        self.step, tree, metadata, self.skipped = checkpoints.restore(
+            self.path / "checkpoints",
+            checkpoint,
+            template=engine.template(parameters_only=True),
+            parameters_only=True,
+        )
+        self.model, self.parameters = engine.model, nest(tree["parameters"])
+        self.has_documents = metadata.get("documents", stored.data.name == "stories")
+        self._decoder = Decoder(self.model, self.parameters, engine.placement.sharding())
+        self._forward = jax.jit(
+            lambda parameters, tokens_BxL: self.model.apply(
+                {"params": parameters}, tokens_BxL
+            ).astype(jnp.float32)
+        )
+
+    def generate(
+        self,
+        prompt: str = "",
+        samples: int = 1,
+        max_tokens: int = 256,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        stop: str | list[str] | None = None,
+        seed: int = 0,
+    ) -> str | list[str]:
+        """The prompt and its continuation; a list where `samples` is more than 1.
+
+        A text ends after max_tokens, before end_of_text, or before a stop string. Sampling is that
+        of `sampling.filtered_logits`; a sample depends on the seed and its number only. Texts may
+        outgrow the context: see `decoding.window_start`. Raises UserError for options out of range
+        and for a prompt that the tokenizer cannot express.
+
+        Where the corpus has documents, end_of_text goes before the prompt, because a document
+        begins after it in training. Elsewhere an empty prompt starts from a line break, where the
+        tokenizer has one, else from id 0. None of these is printed or counts as seen.
+        """
+        job = GenerateJob(
+            samples=samples,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+        )
+        texts = [prompt] * samples
+        for pieces in self._pieces(prompt, job, stop, _STOP_CHUNK if stop else None):
+            texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
+        return texts if samples > 1 else texts[0]
+
+    def stream(
+        self, prompt: str = "", stop: str | list[str] | None = None, **options
+    ) -> Iterator[str]:
+        """What `generate` gives for the same options (`samples` apart), piece by piece."""
+        job = GenerateJob(samples=1, **options)
+        pieces = self._pieces(prompt, job, stop, _STREAM_CHUNK)
+        yield prompt
+        yield from (piece for (piece,) in pieces if piece)
+
+    def logits(self, tokens_BxL: np.ndarray) -> np.ndarray:
+        """float32 logits (B, L, V) of ids (B, L), L at most the context. Raises UserError."""
+        return np.concatenate(list(self.logits_by_rows(tokens_BxL)))
+
+    def logits_by_rows(self, tokens_BxL: np.ndarray) -> Iterator[np.ndarray]:
+        """`logits`, some rows at a time, so that they need not fit into memory together."""
+        tokens_BxL = np.asanyarray(tokens_BxL)
+        self._check_tokens(tokens_BxL)
+        self._configure()
+        length, vocabulary = tokens_BxL.shape[1], self.model.model.vocab_size
+        rows = min(_FORWARD_TOKENS // length, _FORWARD_LOGITS // (length * vocabulary))
+        rows = min(max(1, rows), len(tokens_BxL))
+        for first in range(0, len(tokens_BxL), rows):
+            part = tokens_BxL[first : first + rows].astype(np.int32)
+            padded = np.pad(part, ((0, rows - len(part)), (0, 0)))
+            yield np.asarray(self._forward(self.parameters, padded))[: len(part)]
+
+    def _check_tokens(self, tokens_BxL: np.ndarray) -> None:
+        model = self.model.model
+        if tokens_BxL.ndim != 2 or tokens_BxL.dtype.kind not in "iu" or not tokens_BxL.size:
+            raise UserError(
+                f"The tokens are {tokens_BxL.dtype} of shape {tokens_BxL.shape}.\n"
+                "They must be integers, batch x length, with at least one of each."
+            )
+        if tokens_BxL.shape[1] > model.context_length:
+            raise UserError(
+                f"The tokens' length {tokens_BxL.shape[1]} exceeds the model's context of "
+                f"{model.context_length} (model.context_length).\nCut them into shorter rows."
+            )
+        outside = (tokens_BxL < 0) | (tokens_BxL >= model.vocab_size)
+        if outside.any():
+            row, column = np.argwhere(outside)[0]
+            raise UserError(
+                f"The tokens hold the id {tokens_BxL[row, column]} at row {row}, position "
+                f"{column}.\nThe model's vocabulary is 0 to {model.vocab_size - 1}."
+            )
+
+    def _pieces(
+        self, prompt: str, job: GenerateJob, stop: str | list[str] | None, chunk: int | None
+    ) -> Iterator[list[str]]:
+        """The new text of each sample, chunk after chunk. Raises UserError before the first."""
+        checks.check(dataclasses.replace(self.config, job=job))
+        stop = [stop] if isinstance(stop, str) else list(stop or [])
+        if "" in stop:
+            raise UserError("job.stop is empty.\nGive a string to stop at, or null.")
+        start, prompt_T = self._start(prompt)
+        self._configure()
+        decoded = self._decoder(
+            np.concatenate([start, prompt_T]),
+            rows=job.samples,
+            max_tokens=job.max_tokens,
+            sampling=sampling.options(**{name: getattr(job, name) for name in _SAMPLING}),
+            seed=job.seed,
+            end_of_text=self.tokenizer.end_of_text,
+            unpenalised=len(start),
+            chunk=chunk,
+        )
+        return _texts(decoded, [Continuation(self.tokenizer, stop) for _ in range(job.samples)])
+
+    def _start(self, prompt: str) -> tuple[np.ndarray, np.ndarray]:
+        """(ids before the prompt, ids of the prompt); at least one in all. See `generate`."""
+        tokenizer = self.tokenizer
+        if tokenizer is None:
+            raise UserError(
+                f"{self.path} was trained on ids without a tokenizer, so it cannot continue text.\n"
+                "job=logits works, and so does LoadedRun.logits."
+            )
+        prompt_T, start = tokenizer.encode(prompt), np.empty(0, np.int32)
+        if self.has_documents and tokenizer.end_of_text is not None:
+            start = np.array([tokenizer.end_of_text], np.int32)
+        elif not len(prompt_T):
+            with contextlib.suppress(UserError):
+                start = tokenizer.encode("\n")
+            start = start if len(start) else np.zeros(1, np.int32)
+        return start, prompt_T
+
+    def _configure(self) -> None:
+        # JAX's settings are global: a run of another precision may have been opened since.
+        configure(self.config, cache_folder(self.config))
+
+
+def _texts(decoded: Iterator[np.ndarray], continuations: list[Continuation]) -> Iterator[list[str]]:
+    for new_BxN in decoded:
+        yield [c.push(ids) for c, ids in zip(continuations, new_BxN.tolist(), strict=True)]
+        if all(c.ended for c in continuations):
+            return
+    yield [c.finish() for c in continuations]
+
+
+def _open(config: Config) -> LoadedRun:
+    run = LoadedRun(config.run.dir, config.job.checkpoint, operation=config)
+    for line in run.skipped:
+        print(f"skipped {line}", file=sys.stderr)
+    print(f"{run.path} at step {run.step}", file=sys.stderr)
+    return run
+
+
+def generate_job(config: Config) -> int:
+    """job=generate: the text on standard output as UTF-8, several samples with `---` between.
+
+    Everything else goes to standard error. A reader that closes the pipe ends it quietly.
+    """
+    job = config.job
+    prompt = _prompt(job)
+    run = _open(config)
+    options = {name: getattr(job, name) for name in ("max_tokens", "stop", "seed", *_SAMPLING)}
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8")
+    try:
+        if job.samples == 1 and job.stream:
+            for piece in run.stream(prompt, **options):
+                print(piece, end="", flush=True)
+            print(flush=True)
+        else:
+            texts = run.generate(prompt, samples=job.samples, **options)
+            print(*([texts] if job.samples == 1 else texts), sep="\n---\n", flush=True)
+    except BrokenPipeError:
+        # Python flushes standard output once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _prompt(job: GenerateJob) -> str:
+    """job.prompt, or the content of job.prompt_file without one line break at its end."""
+    if job.prompt_file is None:
+        return job.prompt
+    if job.prompt:
+        raise UserError(
+            f"job.prompt={job.prompt!r} and job.prompt_file={job.prompt_file} are both given.\n"
+            "Leave one of them out."
+        )
+    try:
+        if job.prompt_file == "-":
+            content = sys.stdin.buffer.read()
+        else:
+            content = Path(job.prompt_file).expanduser().read_bytes()
+        text = content.decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"job.prompt_file={job.prompt_file}: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"job.prompt_file={job.prompt_file} is not UTF-8: byte {error.start:,} is "
+            f"0x{content[error.start]:02x}.\nConvert it: iconv -f LATIN1 -t UTF-8 FILE."
+        ) from None
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def logits_job(config: Config) -> int:
+    """job=logits: float32 logits (B, L, V) of job.tokens, written whole to job.out."""
+    tokens_BxL = _read_tokens(config.job.tokens)
+    run = _open(config)
+    by_rows = run.logits_by_rows(tokens_BxL)
+    by_rows = itertools.chain([next(by_rows)], by_rows)  # bad ids are found before a file is made
+    shape = (*tokens_BxL.shape, run.model.model.vocab_size)
+    out = Path(config.job.out).expanduser()
+    _write_npy(out, shape, by_rows)
+    print(f"logits {' x '.join(map(str, shape))}, float32, written to {out}", file=sys.stderr)
+    return 0
+
+
+def _write_npy(path: Path, shape: tuple[int, ...], parts: Iterable[np.ndarray]) -> None:
+    """A float32 .npy of `shape`, from its rows in order; whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for part in parts:
+                file.write(part.astype("<f4").tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"Cannot write job.out={path}: {error.strerror}.") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _read_tokens(name: str | None) -> np.ndarray:
+    """The array of job.tokens. Raises UserError where it is not a .npy file."""
+    if name is None:
+        raise UserError("job=logits needs token ids.\nSet job.tokens=FILE.npy (batch x length).")
+    try:
+        tokens = np.load(Path(name).expanduser(), mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"No such file: job.tokens={name} (from {Path.cwd()}).") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"job.tokens={name} is not a whole .npy file: {error}") from None
+    if not isinstance(tokens, np.ndarray):
+        raise UserError(
+            f"job.tokens={name} is an archive of arrays.\nGive a .npy file of one array."
+        )
+    return tokens

@@ -1,0 +1,174 @@
+"""Job name -> function, imported only when called, so that help and errors are instant."""
+
+import importlib
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from jaxlm.compose import cache_folder, from_file, to_yaml
+from jaxlm.config import Config, identity
+from jaxlm.errors import UserError
+
+FUNCTIONS = {
+    "train": "jaxlm.jobs:train_job",
+    "evaluate": "jaxlm.evaluate:evaluate_job",
+    "generate": "jaxlm.generate:generate_job",
+    "logits": "jaxlm.generate:logits_job",
+    "doctor": "jaxlm.doctor:doctor_job",
+}
+
+
+def run(config: Config) -> int:
+    """Carry out config.job; the exit status. Raises UserError."""
+    module, function = FUNCTIONS[config.job.name].split(":")
+    return getattr(importlib.import_module(module), function)(config)
+
+
+def train_job(config: Config) -> int:
+    """job=train: start or resume run.dir; does nothing where it is finished."""
+    from jaxlm.runs import RunDirectory
+
+    if config.debug.shapes:
+        return show_shapes(config)
+    if config.backend == "torch":
+        raise UserError("backend=torch is not there yet.\nUse backend=jax.")
+    run = RunDirectory(config.run.dir)
+    if config.run.overwrite:
+        _start_over(run)
+    status = _continue(run, config)
+    if status is not None:
+        return status
+    run.check_writable()
+    with run.lock():
+        return _train(config, run)
+
+
+def _train(config: Config, run: Any) -> int:
+    from jaxlm.console import Console
+
+    console = Console(run.path / "log.txt")
+    try:
+        console.say(f"{run.path}: {' '.join(map(shlex.quote, sys.argv))}")
+        from jaxlm.loop import Training, run_training
+
+        dataset = prepare(config)
+        from jaxlm.engine import Engine
+
+        engine = Engine(config, dataset.vocab_size, cache_folder(config))
+        run.write_config(to_yaml(config))
+        run.write_environment([str(device) for device in engine.placement.devices])
+        if dataset.tokenizer:
+            dataset.tokenizer.save(run.path / "tokenizer.json")
+        training = Training(config, run, dataset, engine, console)
+        console.say(_headline(training))
+        return run_training(training)
+    finally:
+        console.close()
+
+
+def _headline(training: Any) -> str:
+    from jaxlm.flops import parameter_counts
+
+    engine, horizon = training.engine, training.horizon
+    model, counts = engine.model_config, parameter_counts(engine.model_config)
+    length = f"{horizon.steps:,} steps" if horizon.steps else f"{horizon.seconds / 3600:g} hours"
+    tokens = f", {horizon.steps * training.tokens_per_step:,} tokens" if horizon.steps else ""
+    return (
+        f"{counts.total:,} parameters ({counts.non_embedding:,} without embedding and head), "
+        f"{model.n_layers} layers x {model.d_model} wide, vocabulary {model.vocab_size:,}\n"
+        f"{length} of {training.config.train.batch_size} x {model.context_length} tokens{tokens}; "
+        f"{training.config.precision} on {len(engine.placement.devices)} "
+        f"{engine.placement.devices[0].platform} device(s), attention: {engine.kernel} "
+        f"({engine.kernel_reason})"
+    )
+
+
+def prepare(config: Config) -> Any:
+    """The configuration's dataset, encoded into run.cache where it is not there yet."""
+    from jaxlm import checks, data
+    from jaxlm.loop import tokens_needed
+
+    dataset = data.prepare(config, cache=cache_folder(config), train_tokens=tokens_needed(config))
+    checks.check_vocabulary(config.model, dataset.vocab_size)
+    return dataset
+
+
+def _start_over(run: Any) -> None:
+    if run.path.exists() and any(run.path.iterdir()):
+        if not (run.path / "config.yaml").exists():
+            raise UserError(
+                f"{run.path} is not a run (no config.yaml), so run.overwrite=true will not delete it."
+                "\nName another folder with run.dir=FOLDER."
+            )
+        with run.lock():
+            pass
+        shutil.rmtree(run.path)
+
+
+def _continue(run: Any, config: Config) -> int | None:
+    """None where there is something to train, else the exit status. Raises UserError."""
+    path = run.path / "config.yaml"
+    if not path.exists():
+        return None
+    differing = differences(identity(config), identity(from_file(path)))
+    if differing:
+        lines = [f"  {name}: {new} here, {old} there" for name, (new, old) in differing.items()]
+        raise UserError(
+            f"{run.path} holds a run of another configuration:\n" + "\n".join(lines) + "\n"
+            "Name another folder with run.name=NAME, or start over with run.overwrite=true."
+        )
+    summary = run.read_summary() or {}
+    if summary.get("status") in ("finished", "stopped_early"):
+        loss = summary.get("val_loss")
+        shown = f", validation loss {loss:.4f}" if loss is not None else ""
+        print(
+            f"{run.path} is finished: step {summary['step']}{shown}. run.overwrite=true starts over."
+        )
+        return 0
+    if summary.get("status") == "diverged":
+        print(f"{run.path} has {summary['reason']}\nrun.overwrite=true starts over.")
+        return 1
+    return None
+
+
+def differences(new: dict, old: dict, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (new, old) wherever two nested dicts differ."""
+    found = {}
+    for name in {**new, **old}:
+        a, b = new.get(name), old.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found |= differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            found[prefix + name] = (a, b)
+    return found
+
+
+def run_config(config: Config) -> Config:
+    """The configuration of the run that run.dir holds, with this command's operation and job."""
+    trained = from_file(Path(config.run.dir) / "config.yaml")
+    trained.job, trained.run, trained.backend = config.job, config.run, config.backend
+    trained.parallel, trained.debug = config.parallel, config.debug
+    return trained
+
+
+def open_run(config: Config) -> tuple[Any, Any, Any]:
+    """(RunDirectory, Dataset, Engine) of a trained run. Raises UserError where there is none."""
+    from jaxlm.engine import Engine
+    from jaxlm.runs import RunDirectory
+
+    trained = run_config(config)
+    run = RunDirectory(config.run.dir)
+    dataset = prepare(trained)
+    return run, dataset, Engine(trained, dataset.vocab_size, cache_folder(config))
+
+
+def show_shapes(config: Config) -> int:
+    """debug=shapes: the shapes and parameters of every component; nothing is trained."""
+    from jaxlm.config import resolve_model
+    from jaxlm.shapes import shapes_text
+
+    model = resolve_model(config.model, prepare(config).vocab_size)
+    print(shapes_text(model, config.precision, config.train.batch_size))
+    return 0

@@ -1,0 +1,350 @@
+"""The decoder-only Transformer in Flax Linen: a pure function of parameters and tokens.
+
+Legend: B batch, L length, T keys looked at, D model width, H query heads, G key/value heads,
+K head width, F feed-forward width, V vocabulary, C context length.
+The parameter tree, flattened with dots, is the canonical one of `initial.parameter_shapes`.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxlm.config import ModelConfig
+
+Array = jax.Array
+
+
+class Dropout(NamedTuple):
+    """Randomness of one step: a key made of (seed, step), and the global number of each row."""
+
+    key: Array
+    rows_B: Array
+
+
+class Cache(NamedTuple):
+    """Keys and values of every block: two tuples of arrays (B, C, G, K)."""
+
+    keys: tuple
+    values: tuple
+
+
+def empty_cache(model: ModelConfig, batch: int, dtype: Any) -> Cache:
+    """A cache of zeros for `batch` sequences of up to context_length tokens."""
+    shape = (batch, model.context_length, model.n_kv_heads, model.head_dim)
+    zeros = tuple(jnp.zeros(shape, dtype) for _ in range(model.n_layers))
+    return Cache(zeros, zeros)
+
+
+def at_least_float32(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def drop(x: Array, rate: float, dropout: Dropout | None, site: int) -> Array:
+    """Inverted dropout, keyed by (seed, step, site, global row): devices do not change it."""
+    if dropout is None or rate == 0.0:
+        return x
+    key = jax.random.fold_in(dropout.key, site)
+    keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, dropout.rows_B)
+    keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1.0 - rate, x.shape[1:]))(keys_B)
+    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+
+
+def rotation_tables(model: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and sines, float64 (C, K/2), of rotary positions (Su et al. 2021, eq. 34)."""
+    half = model.head_dim // 2
+    frequency = model.rope_theta ** (-np.arange(half, dtype=np.float64) / half)
+    angle = np.arange(model.context_length, dtype=np.float64)[:, None] * frequency
+    return np.cos(angle), np.sin(angle)
+
+
+def sinusoidal_table(model: ModelConfig) -> np.ndarray:
+    """Positions of Vaswani et al. 2017 (section 3.5), float64 (C, D): sines even, cosines odd."""
+    width = model.d_model
+    frequency = 10000.0 ** (-np.arange(0, width, 2, dtype=np.float64) / width)
+    angle = np.arange(model.context_length, dtype=np.float64)[:, None] * frequency
+    table = np.stack([np.sin(angle), np.cos(angle)], axis=-1)
+    return table.reshape(model.context_length, -1)[:, :width]
+
+
+def rotate(x_BxLxHxK: Array, start: Array | int, model: ModelConfig) -> Array:
+    """Rotate the halves (x1, x2) of each head by its position's angles, in at least float32."""
+    length, x = x_BxLxHxK.shape[1], at_least_float32(x_BxLxHxK)
+    cos, sin = (
+        lax.dynamic_slice_in_dim(jnp.asarray(table, x.dtype), start, length)[:, None]
+        for table in rotation_tables(model)
+    )
+    x1, x2 = jnp.split(x, 2, axis=-1)
+    rotated = jnp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], axis=-1)
+    return rotated.astype(x_BxLxHxK.dtype)
+
+
+class Linear(nn.Module):
+    """y = x W^T + b with the weight stored as (out, in)."""
+
+    features: int
+    bias: bool = False
+    output_dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        weight = self.param("weight", nn.initializers.zeros, (self.features, x.shape[-1]))
+        y = lax.dot_general(
+            x,
+            weight.astype(x.dtype),
+            (((x.ndim - 1,), (1,)), ((), ())),
+            preferred_element_type=self.output_dtype,
+        )
+        if self.bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(y.dtype)
+        return y
+
+
+class Norm(nn.Module):
+    """RMSNorm (Zhang and Sennrich 2019) or LayerNorm (Ba et al. 2016), in at least float32."""
+
+    kind: str
+    eps: float
+    bias: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        if self.kind == "none":
+            return x
+        weight = self.param("weight", nn.initializers.ones, (x.shape[-1],))
+        y = at_least_float32(x)
+        if self.kind == "layernorm":
+            y = y - y.mean(-1, keepdims=True)
+        y = y * lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps) * weight
+        if self.kind == "layernorm" and self.bias:
+            y = y + self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        return y.astype(x.dtype)
+
+
+def block_norm(model: ModelConfig, name: str) -> Norm:
+    return Norm(model.norm, model.norm_eps, bias=model.bias == "all", name=name)
+
+
+class Embedding(nn.Module):
+    """A table of V x D; `attend` gives logits where the head is tied to it."""
+
+    rows: int
+    width: int
+
+    def setup(self) -> None:
+        self.weight = self.param("weight", nn.initializers.zeros, (self.rows, self.width))
+
+    def __call__(self, indices: Array, dtype: Any) -> Array:
+        return self.weight[indices].astype(dtype)
+
+    def attend(self, x: Array) -> Array:
+        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        return jnp.einsum(
+            "bld,vd->blv", x, self.weight.astype(x.dtype), preferred_element_type=dtype
+        )
+
+
+def plain_attention(q_BxLxHxK, k_BxTxGxK, v_BxTxGxK, start, rate=0.0, dropout=None, site=0):
+    """softmax(q k^T / sqrt(K)) v; query l sees the keys 0..start+l. Softmax in >= float32.
+
+    Heads are grouped as h = g * (H / G) + r, as in Hugging Face Llama.
+    """
+    B, L, H, K = q_BxLxHxK.shape
+    T, G = k_BxTxGxK.shape[1:3]
+    dtype = jnp.promote_types(q_BxLxHxK.dtype, jnp.float32)
+    q = q_BxLxHxK.reshape(B, L, G, H // G, K)
+    scores = jnp.einsum("blgrk,btgk->bgrlt", q, k_BxTxGxK, preferred_element_type=dtype)
+    scores = scores / math.sqrt(K)
+    visible_LxT = jnp.arange(T)[None, :] <= start + jnp.arange(L)[:, None]
+    scores = jnp.where(visible_LxT, scores, jnp.finfo(dtype).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
+    weights = drop(weights, rate, dropout, site)
+    return jnp.einsum("bgrlt,btgk->blgrk", weights, v_BxTxGxK).reshape(B, L, H, K)
+
+
+class Attention(nn.Module):
+    """Causal multi-head attention with grouped keys and values (Ainslie et al. 2023)."""
+
+    model: ModelConfig
+    layer: int
+    kernel: str = "xla"
+
+    @nn.compact
+    def __call__(self, x_BxLxD, start, cache, dropout):
+        m = self.model
+        split = lambda y, heads: y.reshape(*y.shape[:2], heads, m.head_dim)  # noqa: E731
+        qkv_bias = m.bias in ("qkv", "all")
+        q = split(Linear(m.n_heads * m.head_dim, qkv_bias, name="query")(x_BxLxD), m.n_heads)
+        k = split(Linear(m.n_kv_heads * m.head_dim, qkv_bias, name="key")(x_BxLxD), m.n_kv_heads)
+        v = split(Linear(m.n_kv_heads * m.head_dim, qkv_bias, name="value")(x_BxLxD), m.n_kv_heads)
+        if m.qk_norm:
+            q = Norm("rmsnorm", m.norm_eps, name="query_norm")(q)
+            k = Norm("rmsnorm", m.norm_eps, name="key_norm")(k)
+        self.sow("components", "q", q)
+        self.sow("components", "k", k)
+        self.sow("components", "v", v)
+        if m.position == "rope":
+            q, k = rotate(q, start, m), rotate(k, start, m)
+            self.sow("components", "rotated_q", q)
+            self.sow("components", "rotated_k", k)
+        rate, site = m.attention_dropout, 3 * self.layer + 1
+        if cache is not None:
+            keys = lax.dynamic_update_slice_in_dim(cache.keys[self.layer], k, start, axis=1)
+            values = lax.dynamic_update_slice_in_dim(cache.values[self.layer], v, start, axis=1)
+            mixed = plain_attention(q, keys, values, start)
+        elif self.kernel == "cudnn" and (dropout is None or rate == 0.0):
+            keys, values = k, v
+            mixed = jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn")
+        else:
+            keys, values = k, v
+            mixed = plain_attention(q, k, v, 0, rate, dropout, site)
+        mixed = mixed.reshape(*mixed.shape[:2], m.n_heads * m.head_dim)
+        self.sow("components", "mixed", mixed)
+        y = Linear(m.d_model, m.bias == "all", name="output")(mixed)
+        return drop(y, m.residual_dropout, dropout, site + 1), keys, values
+
+
+class FeedForward(nn.Module):
+    """down(act(up x)), or gated: down(act(gate x) * up x) (Shazeer 2020)."""
+
+    model: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BxLxD: Array) -> Array:
+        m, bias = self.model, self.model.bias == "all"
+        up_BxLxF = Linear(m.d_ff, bias, name="up")(x_BxLxD)
+        if m.ffn in ("swiglu", "geglu"):
+            gate_BxLxF = Linear(m.d_ff, bias, name="gate")(x_BxLxD)
+            hidden = ACTIVATIONS[m.ffn](gate_BxLxF) * up_BxLxF
+        else:
+            hidden = ACTIVATIONS[m.ffn](up_BxLxF)
+        self.sow("components", "hidden", hidden)
+        return Linear(m.d_model, bias, name="down")(hidden)
+
+
+ACTIVATIONS = {
+    "swiglu": jax.nn.silu,
+    "silu": jax.nn.silu,
+    "geglu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "relu": jax.nn.relu,
+    "relu2": lambda x: jnp.square(jax.nn.relu(x)),
+}
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each x + f(norm(x)) (pre) or norm(x + f(x)) (post)."""
+
+    model: ModelConfig
+    layer: int
+    kernel: str = "xla"
+
+    @nn.compact
+    def __call__(self, x_BxLxD, start, cache, dropout):
+        m = self.model
+        attention = Attention(m, self.layer, self.kernel, name="attention")
+        feedforward = FeedForward(m, name="feedforward")
+        attention_norm, feedforward_norm = (
+            block_norm(m, f"{name}_norm") for name in ("attention", "feedforward")
+        )
+        pre = m.norm_placement == "pre"
+        x = x_BxLxD
+
+        y, keys, values = attention(attention_norm(x) if pre else x, start, cache, dropout)
+        x = x + y if m.residual else y
+        x = x if pre else attention_norm(x)
+        self.sow("components", "after_attention", x)
+
+        y = feedforward(feedforward_norm(x) if pre else x)
+        y = drop(y, m.residual_dropout, dropout, 3 * self.layer + 3)
+        x = x + y if m.residual else y
+        x = x if pre else feedforward_norm(x)
+        self.sow("components", "after_feedforward", x)
+        return x, keys, values
+
+
+class Blocks(nn.Module):
+    """The stack of blocks, named "0", "1", ...; with `remat` each is recomputed going backward."""
+
+    model: ModelConfig
+    kernel: str = "xla"
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x_BxLxD, start, cache, dropout):
+        block = nn.remat(Block) if self.remat else Block
+        keys, values = [], []
+        for layer in range(self.model.n_layers):
+            x_BxLxD, k, v = block(self.model, layer, self.kernel, name=str(layer))(
+                x_BxLxD, start, cache, dropout
+            )
+            keys.append(k)
+            values.append(v)
+        return x_BxLxD, Cache(tuple(keys), tuple(values))
+
+
+class Transformer(nn.Module):
+    """Tokens (B, L) -> logits (B, L, V) in at least float32, and the cache where one was given.
+
+    `model` is resolved (`config.resolve_model`); `dtype` is the compute type. With a `cache`, the
+    tokens are the positions start..start+L and see what the cache holds before them.
+    """
+
+    model: ModelConfig
+    dtype: Any = jnp.float32
+    kernel: str = "xla"
+    remat: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens_BxL: Array,
+        start: Array | int = 0,
+        cache: Cache | None = None,
+        dropout: Dropout | None = None,
+    ) -> Array | tuple[Array, Cache]:
+        m, length = self.model, tokens_BxL.shape[1]
+        embed = Embedding(m.vocab_size, m.d_model, name="embed")
+        x = embed(tokens_BxL, self.dtype)
+        if m.position == "learned":
+            positions_L = start + jnp.arange(length)
+            x = x + Embedding(m.context_length, m.d_model, name="position")(positions_L, x.dtype)
+        elif m.position == "sinusoidal":
+            table = jnp.asarray(sinusoidal_table(m), x.dtype)
+            x = x + lax.dynamic_slice_in_dim(table, start, length)
+        x = drop(x, m.residual_dropout, dropout, 0)
+        self.sow("components", "embedding", x)
+        x, cache_out = Blocks(m, self.kernel, self.remat, name="blocks")(x, start, cache, dropout)
+        x = block_norm(m, "final_norm")(x)
+        self.sow("components", "normed", x)
+        if m.tie_embeddings:
+            logits_BxLxV = embed.attend(x)
+        else:
+            wide = jnp.promote_types(x.dtype, jnp.float32)
+            logits_BxLxV = Linear(m.vocab_size, m.head_bias, wide, name="head")(x)
+        self.sow("components", "logits", logits_BxLxV)
+        return logits_BxLxV if cache is None else (logits_BxLxV, cache_out)
+
+
+def nest(flat: dict[str, Any]) -> dict[str, Any]:
+    """{'blocks.0.norm.weight': x} -> {'blocks': {'0': {'norm': {'weight': x}}}}, Flax's form."""
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *path, leaf = name.split(".")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[leaf] = value
+    return tree
+
+
+def flatten(tree: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `nest`."""
+    from flax.traverse_util import flatten_dict
+
+    return flatten_dict(tree, sep=".")

@@ -1,0 +1,245 @@
+"""The run directory: configuration, environment, records, summary. Imports no jax."""
+
+import errno
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from jaxlm.errors import UserError
+from jaxlm.lock import WriterLock
+
+FORMAT_VERSION = 1
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "torch")
+
+
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Replaces `path` by `content`, whole or not at all, also when the machine loses power."""
+    data = content.encode() if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Makes the names in `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON knows it: arrays' scalars become numbers, what is not finite becomes None."""
+    if isinstance(value, dict):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if not isinstance(value, (str, bool, int, float, type(None))) and hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+class RunDirectory:
+    """One run's folder: its configuration, environment, records and summary.
+
+    Whatever cannot be read or written, and a folder that a newer version of this program wrote,
+    is a UserError.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    def check_writable(self) -> None:
+        """Makes the folder. UserError where it, or a file in it, cannot be made."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise _cannot("write to the run directory", self.path, error) from error
+        self.check_format()
+
+    def check_format(self) -> None:
+        """UserError where a newer version of this program wrote the run."""
+        version = (self._read_json("environment.json") or {}).get("format_version", FORMAT_VERSION)
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise UserError(
+                f"{self.path} was written by a newer version of this program: its format is "
+                f"{version}, this one reads up to {FORMAT_VERSION}.\n"
+                "Update the program, or choose another run.dir."
+            )
+
+    def lock(self) -> WriterLock:
+        """One writer at a time: `with run.lock(): ...`. UserError names another holder."""
+        return WriterLock(self.path)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Replaces the file `name`, whole or not at all."""
+        self._write(name, text.encode())
+
+    def write_config(self, text: str) -> None:
+        """Replaces config.yaml by the resolved configuration."""
+        self.write_text("config.yaml", text)
+
+    def read_config(self) -> str:
+        """The resolved configuration's YAML. UserError where there is no run."""
+        self.check_format()
+        try:
+            return (self.path / "config.yaml").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise UserError(
+                f"there is no run in {self.path}: it has no config.yaml.\n"
+                f"Train one first: python run.py run.dir={self.path}"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise _cannot("read", self.path / "config.yaml", error) from error
+
+    def write_environment(self, devices: list[str], command: list[str] | None = None) -> None:
+        """Notes a start in environment.json: versions and devices of now, one more command line.
+
+        `command` is by default this process's. Versions come from the packages' metadata: nothing
+        is imported.
+        """
+        start = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "host": socket.gethostname(),
+            "git_commit": git_commit(),
+            "command": shlex.join(sys.argv if command is None else command),
+        }
+        environment = {
+            "format_version": FORMAT_VERSION,
+            "versions": {"python": platform.python_version()} | _versions(),
+            "platform": platform.platform(),
+            "git_commit": start["git_commit"],
+            "devices": devices,
+            "starts": [*self.read_environment().get("starts", []), start],
+        }
+        self.write_text("environment.json", json.dumps(environment, indent=1) + "\n")
+
+    def read_environment(self) -> dict:
+        """environment.json, or {} where there is none."""
+        self.check_format()
+        return self._read_json("environment.json") or {}
+
+    def append(self, record: dict) -> None:
+        """Appends one record to metrics.jsonl; a reader sees it whole or not at all."""
+        line = (json.dumps(plain(record), allow_nan=False) + "\n").encode()
+        try:
+            with open(self.path / "metrics.jsonl", "ab", buffering=0) as file:
+                written = file.write(line)
+            if written != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise _cannot("write", self.path / "metrics.jsonl", error) from error
+
+    def records(self, kind: str | None = None) -> list[dict]:
+        """The records so far, of one kind or all, without a last line still being written."""
+        records = [record for _, record in self._lines()]
+        return [record for record in records if kind is None or record.get("kind") == kind]
+
+    def truncate_after(self, step: int) -> None:
+        """Drops the records beyond `step` and a half-written last line: a run resumes there."""
+        if (self.path / "metrics.jsonl").exists():
+            kept = [line for line, record in self._lines() if record["step"] <= step]
+            self._write("metrics.jsonl", b"".join(kept))
+
+    def _lines(self) -> list[tuple[bytes, dict]]:
+        """Each whole line of metrics.jsonl with the record it holds."""
+        path = self.path / "metrics.jsonl"
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise _cannot("read", path, error) from error
+        lines = []
+        for number, line in enumerate(content.split(b"\n")[:-1], 1):
+            try:
+                lines.append((line + b"\n", json.loads(line)))
+            except ValueError as error:
+                raise UserError(
+                    f"{path}, line {number}, is not a record: {error}.\n"
+                    "Remove the line, or start the run over with run.overwrite=true."
+                ) from error
+        return lines
+
+    def write_summary(self, summary: dict) -> None:
+        """Replaces summary.json."""
+        self.write_text("summary.json", json.dumps(plain(summary), indent=1) + "\n")
+
+    def read_summary(self) -> dict | None:
+        """summary.json, or None before the first one is written."""
+        return self._read_json("summary.json")
+
+    def _write(self, name: str, content: bytes) -> None:
+        try:
+            atomic_write(self.path / name, content)
+        except OSError as error:
+            raise _cannot("write", self.path / name, error) from error
+
+    def _read_json(self, name: str) -> Any:
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise _cannot("read", self.path / name, error) from error
+
+
+def _cannot(what: str, path: Path, error: Exception) -> UserError:
+    reason = getattr(error, "strerror", None) or error
+    return UserError(
+        f"cannot {what} {path}: {reason}.\n"
+        "Check the path, its permissions and the free disk space, or choose another run.dir."
+    )
+
+
+def _versions() -> dict[str, str]:
+    """Installed versions of the libraries that the numbers depend on."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def git_commit() -> str | None:
+    """The commit of this program's checkout, with `-dirty` where files differ from it; or None."""
+    here = Path(__file__).resolve()
+    in_here = ["git", "-C", str(here.parent)]
+    commands = [
+        [*in_here, "ls-files", "--error-unmatch", here.name],
+        [*in_here, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+    ]
+    try:
+        for command in commands:
+            answer = subprocess.run(
+                command, capture_output=True, text=True, check=True, timeout=10
+            ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer

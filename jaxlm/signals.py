@@ -1,0 +1,34 @@
+"""SIGTERM and SIGINT during training: the first asks for a save, the second ends at once."""
+
+import signal
+
+
+class Signals:
+    """While entered, remembers a signal instead of dying of it; `exit_status` is 128 + its number."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "Signals":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, _: object) -> None:
+        if self.received:
+            self.__exit__()
+            signal.raise_signal(number)
+        self.received = number
+
+    @property
+    def name(self) -> str | None:
+        return signal.Signals(self.received).name if self.received else None
+
+    @property
+    def exit_status(self) -> int:
+        return 128 + self.received if self.received else 0

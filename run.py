@@ -1,0 +1,8 @@
+"""python run.py [experiment=NAME] [job=JOB] [group=option] [key=value ...]; --help tells more."""
+
+import sys
+
+from jaxlm.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""data=stories as a dataset: counted training tokens, whole validation documents, the exact floor."""
+
+import numpy as np
+import pytest
+
+from jaxlm.config import Config
+from jaxlm.data import endless, prepare, stories
+from jaxlm.data.batches import document_spans, evaluation_batches
+from jaxlm.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """One folder for all tests, so that the tokenizer is trained once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def configured(tokenizer="byte", **data):
+    config = Config()
+    config.data.name, config.data.validation_documents = "stories", 20
+    config.tokenizer.name, config.tokenizer.vocab_size = tokenizer, 300
+    config.tokenizer.training_bytes = "200k"
+    for key, value in data.items():
+        setattr(config.data, key, value)
+    return config
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "byte", "bpe"])
+def test_splits_are_the_generators_documents(tokenizer, cache):
+    dataset = prepare(configured(tokenizer), cache=cache, train_tokens=20_000)
+    end = dataset.tokenizer.end_of_text
+    for tokens, first in (
+        (dataset.train, stories.TRAIN_START),
+        (dataset.validation, stories.VALIDATION_START),
+    ):
+        starts, lengths = document_spans(tokens, end)
+        for i in range(5):
+            ids = tokens[starts[i] : starts[i] + lengths[i] - 1]
+            assert dataset.tokenizer.decode(ids) == stories.document(0, first + i)
+    assert (dataset.validation == end).sum() == 20 and dataset.validation[-1] == end
+    assert len(dataset.train) == 20_000
+
+
+def test_the_count_comes_from_the_configuration_before_the_argument(cache):
+    config = configured(train_tokens="3k")
+    assert len(prepare(config, cache=cache, train_tokens=50_000).train) == 3000
+    assert len(prepare(configured(), cache=cache).train) == 0
+
+
+def test_a_shorter_run_reads_the_beginning_of_a_longer_ones_file(cache, monkeypatch):
+    longer = prepare(configured(seed=1), cache=cache, train_tokens=30_000)
+    monkeypatch.setattr(endless, "encode_pieces", None)
+    shorter = prepare_training(configured(seed=1), cache, 10_000)
+    np.testing.assert_array_equal(shorter, longer.train[:10_000])
+
+
+def prepare_training(config, cache, count):
+    tokenizer = prepare_tokenizer(config, cache)
+    identity = endless._identity(config.data.seed)
+    return endless._training(config.data.seed, identity, tokenizer, count, cache, False)
+
+
+def prepare_tokenizer(config, cache):
+    from jaxlm.data.encoding import named_tokenizer
+
+    return named_tokenizer(config.tokenizer)
+
+
+def test_the_floor_is_the_bayes_loss_of_the_very_documents_scored(cache):
+    dataset = prepare(configured("bpe"), cache=cache, train_tokens=1000)
+    start = stories.VALIDATION_START
+    log_probs = [stories.score(stories.document(0, start + i)).log_prob for i in range(20)]
+    scored = sum(piece.weights_BxL.sum() for piece in evaluation_batches(dataset, 4, 256))
+    assert scored == len(dataset.validation)  # end_of_text included
+    assert dataset.entropy_floor == pytest.approx(-sum(log_probs) / scored, rel=1e-9)
+    assert dataset.scores_documents
+
+
+def test_the_floor_is_attainable_only_where_documents_fit_the_context(cache):
+    config = configured()
+    dataset = prepare(config, cache=cache)
+    longest = document_spans(dataset.validation, 256)[1].max()
+    for length, fits in ((longest, True), (longest - 1, False)):
+        config.model.context_length = int(length)
+        assert prepare(config, cache=cache).floor_attainable is fits
+
+
+def test_fingerprints_follow_seed_size_tokenizer_and_validation(cache):
+    changed = [
+        prepare(configured(), cache=cache, train_tokens=1000),
+        prepare(configured(), cache=cache, train_tokens=1001),
+        prepare(configured(seed=2), cache=cache, train_tokens=1000),
+        prepare(configured("bpe"), cache=cache, train_tokens=1000),
+        prepare(configured(validation_documents=21), cache=cache, train_tokens=1000),
+    ]
+    assert len({dataset.fingerprint for dataset in changed}) == len(changed)
+    again = prepare(configured(), cache=cache, train_tokens=1000)
+    assert again.fingerprint == changed[0].fingerprint
+
+
+def test_bad_counts_are_refused(cache):
+    with pytest.raises(UserError, match="data.train_tokens=many"):
+        prepare(configured(train_tokens="many"), cache=cache)
+    with pytest.raises(UserError, match="data.validation_documents=0"):
+        prepare(configured(validation_documents=0), cache=cache)
