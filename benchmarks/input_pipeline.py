@@ -97,6 +97,7 @@ def main() -> None:
             "cpu": cpu_name(),
             "cores": os.cpu_count(),
             "python": platform.python_version(),
+            "load_average": os.getloadavg()[0],
         },
         "batches_million_tokens_per_second": batches,
         "text_megabytes_per_second": text,

@@ -9,6 +9,7 @@ Orbax alone does not notice a flipped bit. Nothing executable is loaded: arrays 
 import contextlib
 import logging
 import shutil
+import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,11 +19,13 @@ from orbax.checkpoint import v1 as ocp
 
 from jaxlm import manifest
 from jaxlm.errors import UserError
-from jaxlm.manifest import NotWhole, Unfinished, best_step, step_folders, whole_steps
+from jaxlm.manifest import NotWhole, Unfinished, step_folders, whole_steps
 from jaxlm.runs import plain
 
-# Orbax logs a traceback for every error that it raises; the error itself is enough.
+# Orbax logs a traceback for every error that it raises, and Python warns of the coroutines that it
+# leaves behind then; the error itself is enough.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
 
 class NoCheckpoint(UserError):
@@ -120,7 +123,8 @@ class Checkpoints:
         context.asynchronous.create_directories_asynchronously = False  # else errors take minutes
         try:
             with context:
-                ocp.save_checkpointables(path, tree, custom_metadata=metadata)
+                parts = {name: part for name, part in tree.items() if jax.tree.leaves(part)}
+                ocp.save_checkpointables(path, parts, custom_metadata=metadata)
             manifest.write(path, step, best=best)
         except BaseException:
             shutil.rmtree(path, ignore_errors=True)
@@ -131,17 +135,18 @@ class Checkpoints:
 
     def _prune(self, newest: int) -> None:
         """Keeps `newest`, just written and whole, with the other newest ones and the best."""
-        for later in [step for step in self.steps() if step > newest]:
+        manifests = whole_steps(self.folder)
+        for later in [step for step in manifests if step > newest]:
             try:
                 manifest.verify(self.folder / str(later))
             except NotWhole:  # training went back to before a damaged step
-                manifest.remove(self.folder / str(later))
-        steps = self.steps()
-        kept = {newest, best_step(self.folder), *steps[-self.keep :]}
-        for step in steps:
+                del manifests[later]
+        steps = list(manifests)
+        best = [step for step in steps if manifests[step]["best"]]
+        kept = {newest, *best[-1:], *steps[-self.keep :]}
+        for step in step_folders(self.folder):
             if step not in kept:
                 manifest.remove(self.folder / str(step))
-        self._remove_leftovers()
 
     def _remove_leftovers(self) -> None:
         """Removes what killed writers left: Orbax's temporary folders and unfinished old steps."""
@@ -163,7 +168,7 @@ def restore(
     """(step, tree, metadata, skipped) of the newest whole step, of the best, or of a given one.
 
     Every file's size and SHA-256 are compared with the manifest before Orbax reads any. `skipped`
-    holds a line for each newer step that is not whole. Leaves of `template`
+    holds a line for each newer step that is not whole, newest first. Leaves of `template`
     (jax.ShapeDtypeStruct) that have a sharding become jax arrays placed so, whatever number of
     devices they were saved from; all others become numpy arrays. With `parameters_only` the
     optimizer's arrays are not loaded. Takes no lock: a step that is pruned while it is being read
@@ -174,63 +179,70 @@ def restore(
     the template's.
     """
     folder = Path(folder).absolute()
-    rejected: dict[int, NotWhole] = {}
     while True:
-        step = _choose(folder, which, rejected)
-        path = folder / str(step)
-        try:
-            manifest.verify(path)
+        before = _listing(folder)
+        rejected: dict[int, NotWhole] = {}
+        for step in reversed(step_folders(folder)):
+            path = folder / str(step)
+            if which not in ("last", "best") and step != int(which):
+                continue
             try:
-                tree, metadata = _load(path, template, parameters_only)
-            except UserError:
-                raise
-            except Exception:
-                manifest.verify(path)  # the step was pruned while Orbax was reading it
-                raise
-        except NotWhole as why:
-            rejected[step] = why
-        else:
-            skipped = [f"step {s}: {rejected[s]}" for s in sorted(rejected, reverse=True)]
-            return step, tree, metadata, skipped
+                if which == "best" and not manifest.verify(path, hashes=False)["best"]:
+                    continue
+                tree, metadata = _verify_and_load(path, template, parameters_only)
+            except NotWhole as why:
+                rejected[step] = why
+            else:
+                return step, tree, metadata, [f"step {s}: {why}" for s, why in rejected.items()]
+        if _listing(folder) == before:  # else a writer is at work, and another look may succeed
+            raise _nothing(folder, which, rejected)
 
 
-def _choose(folder: Path, which: str | int, rejected: dict[int, NotWhole]) -> int:
-    """The next step to try. Raises when there is none."""
-    steps = step_folders(folder)
-    if which == "best":
-        wanted = [best_step(folder)]
-    elif which == "last":
-        wanted = steps[::-1]
-    else:
-        wanted = [int(which)] if int(which) in steps else []
-    for step in wanted:
-        if step is not None and step not in rejected:
-            return step
-    damaged = [(s, why) for s, why in sorted(rejected.items()) if not isinstance(why, Unfinished)]
-    reasons = "; ".join(f"step {s}: {why}" for s, why in damaged)
-    if which != "last" and (damaged or whole_steps(folder)):
+def _listing(folder: Path) -> list[tuple[int, bool]]:
+    """Each step with whether it has a manifest."""
+    return [(step, (folder / str(step) / manifest.NAME).exists()) for step in step_folders(folder)]
+
+
+def _nothing(folder: Path, which: str | int, rejected: dict[int, NotWhole]) -> UserError:
+    """The error for a folder without the step that was asked for."""
+    damaged = {s: why for s, why in rejected.items() if not isinstance(why, Unfinished)}
+    reasons = "; ".join(f"step {step}: {why}" for step, why in damaged.items())
+    whole = [step for step in whole_steps(folder) if step not in damaged]
+    if which != "last" and (damaged or whole):
         what = "the best checkpoint" if which == "best" else f"the checkpoint of step {which}"
-        raise UserError(
+        return UserError(
             f"{what} cannot be had from {folder}{': ' + reasons if reasons else ''}.\n"
-            f"Whole steps there: {', '.join(map(str, whole_steps(folder))) or 'none'}; "
+            f"Whole steps there: {', '.join(map(str, whole)) or 'none'}; "
             "name one with job.checkpoint=STEP, or use job.checkpoint=last."
         )
     if damaged:
-        raise UserError(
+        return UserError(
             f"no whole checkpoint is left in {folder}: {reasons}.\n"
             "Training does not start afresh over damaged checkpoints: put back good copies of the "
             "files, or start over with run.overwrite=true."
         )
-    raise NoCheckpoint(
+    return NoCheckpoint(
         f"no checkpoint in {folder}; train first: python run.py run.dir={folder.parent}"
     )
+
+
+def _verify_and_load(path: Path, *how) -> tuple[dict, dict]:
+    """As `_load`, of a step whose every file matches its manifest. Raises NotWhole otherwise."""
+    manifest.verify(path)
+    try:
+        return _load(path, *how)
+    except UserError:
+        raise
+    except Exception:
+        manifest.verify(path)  # the step was pruned while Orbax was reading it
+        raise
 
 
 def _load(path: Path, template: dict | None, parameters_only: bool) -> tuple[dict, dict]:
     """The arrays and the metadata of a verified step."""
     saved = ocp.checkpointables_metadata(path)
     names = ["parameters"] if parameters_only else ["parameters", "optimizer"]
-    abstract = {name: saved.metadata[name] for name in names}
+    abstract = {name: saved.metadata.get(name, {}) for name in names}  # Orbax saves nothing empty
     if template is not None:
         template = {name: template[name] for name in names}
         _check_template(path, abstract, template)
@@ -239,7 +251,8 @@ def _load(path: Path, template: dict | None, parameters_only: bool) -> tuple[dic
             template,
             abstract,
         )
-    return ocp.load_checkpointables(path, abstract), saved.custom_metadata
+    parts = {name: part for name, part in abstract.items() if jax.tree.leaves(part)}
+    return abstract | ocp.load_checkpointables(path, parts), saved.custom_metadata
 
 
 def _check_template(path: Path, saved: dict, template: dict) -> None:

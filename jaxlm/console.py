@@ -28,13 +28,13 @@ class Console:
             stamp = time.strftime("%Y-%m-%d %H:%M:%S")
             self.log.writelines(f"{stamp}  {line}\n" for line in text.splitlines())
 
-    def progress(self, done: float, length: float, fields: dict[str, str]) -> None:
-        """The run stands at `done` of `length`; `fields` are shown beside it, in order."""
+    def progress(self, fraction: float, fields: dict[str, str]) -> None:
+        """The run is done to this fraction; `fields` are shown beside it, in order."""
         shown = "  ".join(f"{name} {value}" for name, value in fields.items())
         if self.terminal:
             self._open_bar()
-            self.bar.update(self.bar.task_ids[0], completed=done, total=length, shown=shown)
-        elif time.monotonic() - self._last_line >= 2.0 or done >= length:
+            self.bar.update(self.bar.task_ids[0], completed=fraction, shown=shown)
+        elif time.monotonic() - self._last_line >= 2.0 or fraction >= 1.0:
             self._last_line = time.monotonic()
             print(shown, flush=True)
         self.note(shown)

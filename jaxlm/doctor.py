@@ -163,7 +163,7 @@ def self_test(config: Config) -> tuple[list[str], bool]:
     from jaxlm.step import Batch, make_train_step
 
     rows, length = 8 * jax.device_count(), 32
-    model = ModelConfig(n_layers=2, d_model=32, n_heads=2, context_length=length)
+    model = ModelConfig(n_layers=1, d_model=32, n_heads=2, context_length=length)
     tiny = replace(Config(), precision=config.precision, model=model)
     tiny.train = TrainConfig(batch_size=rows)
     cache = cache_folder(config)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from jaxlm.config import Config
 from jaxlm.errors import UserError
 
 _MULTIPLIER = {"": 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
@@ -115,3 +116,27 @@ class Horizon:
             return lambda step, seconds: int(seconds / span)
         span = max(1, round(self._steps(value, unit, key, text)))
         return lambda step, seconds: step // span
+
+
+def horizon(config: Config, train_tokens: int) -> Horizon:
+    """The run's length, with epochs counted on `train_tokens` tokens (0: not known yet)."""
+    from jaxlm.data.batches import number_of_windows
+
+    length, rows = config.model.context_length, config.train.batch_size
+    per_epoch = None
+    if train_tokens:
+        per_epoch = number_of_windows(train_tokens, length, config.data.stride) / rows
+    return Horizon.of(config.train.duration, rows * length, per_epoch)
+
+
+def tokens_needed(config: Config) -> int | None:
+    """Training tokens that a run consumes without repetition, for the endless corpus."""
+    if config.data.name != "stories" or config.data.train_tokens is not None:
+        return None
+    ahead = horizon(config, 0)
+    if ahead.steps is None:
+        raise UserError(
+            f"train.duration={config.train.duration} does not say how much text data=stories needs.\n"
+            "Set data.train_tokens=20M, say."
+        )
+    return ahead.steps * ahead.tokens_per_step + 1

@@ -3,6 +3,7 @@
 Legend: B rows of a batch, R rows of the split, L length.
 """
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from jaxlm.config import Config
 from jaxlm.data import Dataset
 from jaxlm.data.batches import evaluation_batches
 from jaxlm.engine import Engine
+from jaxlm.runs import plain
 from jaxlm.step import EvalBatch, make_eval_step
 
 _TOKENS = 16_384
@@ -96,7 +98,7 @@ def evaluate_job(config: Config) -> int:
         result["entropy_floor"] = dataset.entropy_floor
         result["excess_loss"] = result["loss"] - dataset.entropy_floor
     path = Path(run.path) / "evaluation.json"
-    run.write_json(path.name, result)
+    run.write_text(path.name, json.dumps(plain(result), indent=1) + "\n")
     for name, value in result.items():
         shown = f"{value:.6g}" if isinstance(value, float) else value
         print(f"{name:<16} {shown}")

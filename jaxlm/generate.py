@@ -92,10 +92,7 @@ class LoadedRun:
         one_device = ParallelConfig(
             data=1, attention=how.parallel.attention, tf32=how.parallel.tf32
         )
-        train = dataclasses.replace(stored.train, grad_accumulation=1)
-        self.config = dataclasses.replace(
-            stored, train=train, parallel=one_device, debug=how.debug, run=how.run
-        )
+        self.config = dataclasses.replace(stored, parallel=one_device, debug=how.debug, run=how.run)
         self.tokenizer: Tokenizer | None = None
         if stored.tokenizer.name != "none":
             self.tokenizer = load_tokenizer(self.path / "tokenizer.json")

@@ -57,11 +57,11 @@ def _train(config: Config, run: Any) -> int:
         from jaxlm.engine import Engine
 
         engine = Engine(config, dataset.vocab_size, cache_folder(config))
-        run.write_config(to_yaml(config))
-        run.write_environment([str(device) for device in engine.placement.devices])
+        training = Training(config, run, dataset, engine, console)
         if dataset.tokenizer:
             dataset.tokenizer.save(run.path / "tokenizer.json")
-        training = Training(config, run, dataset, engine, console)
+        run.write_environment([str(device) for device in engine.placement.devices])
+        run.write_config(to_yaml(config))
         console.say(_headline(training))
         return run_training(training)
     finally:
@@ -74,7 +74,7 @@ def _headline(training: Any) -> str:
     engine, horizon = training.engine, training.horizon
     model, counts = engine.model_config, parameter_counts(engine.model_config)
     length = f"{horizon.steps:,} steps" if horizon.steps else f"{horizon.seconds / 3600:g} hours"
-    tokens = f", {horizon.steps * training.tokens_per_step:,} tokens" if horizon.steps else ""
+    tokens = f", {horizon.steps * horizon.tokens_per_step:,} tokens" if horizon.steps else ""
     return (
         f"{counts.total:,} parameters ({counts.non_embedding:,} without embedding and head), "
         f"{model.n_layers} layers x {model.d_model} wide, vocabulary {model.vocab_size:,}\n"
@@ -88,7 +88,7 @@ def _headline(training: Any) -> str:
 def prepare(config: Config) -> Any:
     """The configuration's dataset, encoded into run.cache where it is not there yet."""
     from jaxlm import checks, data
-    from jaxlm.loop import tokens_needed
+    from jaxlm.duration import tokens_needed
 
     dataset = data.prepare(config, cache=cache_folder(config), train_tokens=tokens_needed(config))
     checks.check_vocabulary(config.model, dataset.vocab_size)

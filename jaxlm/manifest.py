@@ -43,7 +43,7 @@ def write(path: Path, step: int, *, best: bool) -> None:
             files[file_path.relative_to(path).as_posix()] = {"bytes": size, "sha256": sha256}
         fsync_folder(Path(root))
     body = {"format_version": FORMAT_VERSION, "step": step, "best": best, "files": files}
-    atomic_write(path / NAME, _sealed(body))
+    atomic_write(path / NAME, sealed(body))
     fsync_folder(path.parent)
 
 
@@ -53,7 +53,13 @@ def verify(path: Path, *, hashes: bool = True) -> dict:
     Raises NotWhole, or UserError where a newer version of this program wrote the step.
     """
     try:
-        manifest = _read(path)
+        manifest = unsealed((path / NAME).read_bytes())
+        if manifest["format_version"] > FORMAT_VERSION:
+            raise UserError(
+                f"{path} was written by a newer version of this program: its format is "
+                f"{manifest['format_version']}, this one reads up to {FORMAT_VERSION}.\n"
+                "Update the program."
+            )
         if manifest["step"] != int(path.name):
             raise NotWhole(f"its manifest belongs to step {manifest['step']}")
         for name, expected in manifest["files"].items():
@@ -102,26 +108,20 @@ def remove(path: Path) -> None:
     shutil.rmtree(path)
 
 
-def _read(path: Path) -> dict:
-    content = (path / NAME).read_bytes()
+def sealed(body: dict) -> bytes:
+    """A manifest's bytes: the body, and the SHA-256 of the body, which guards the manifest."""
+    body = {name: value for name, value in body.items() if name != "sha256"}
+    seal = hashlib.sha256(json.dumps(body).encode()).hexdigest()
+    return (json.dumps(body | {"sha256": seal}, indent=1) + "\n").encode()
+
+
+def unsealed(content: bytes) -> dict:
+    """The body that `sealed` made `content` of. Raises NotWhole when a single bit differs."""
     try:
         body = json.loads(content)
-        whole = _sealed(body) == content
+        whole = sealed(body) == content
     except (ValueError, AttributeError):
         whole = False
     if not whole:
         raise NotWhole(f"{NAME} is damaged")
-    if body["format_version"] > FORMAT_VERSION:
-        raise UserError(
-            f"{path} was written by a newer version of this program: its format is "
-            f"{body['format_version']}, this one reads up to {FORMAT_VERSION}.\n"
-            "Update the program."
-        )
     return body
-
-
-def _sealed(body: dict) -> bytes:
-    """The manifest's bytes: the body and the SHA-256 of the body, which guards the manifest."""
-    body = {name: value for name, value in body.items() if name != "sha256"}
-    seal = hashlib.sha256(json.dumps(body).encode()).hexdigest()
-    return (json.dumps(body | {"sha256": seal}, indent=1) + "\n").encode()

@@ -179,7 +179,8 @@ def log_axis(axes: "Axes", *values: np.ndarray) -> None:
         return
     axes.set_yscale("log")
     decades = math.log10(known.max() / known.min())
-    subs = (1.0,) if decades > 3 else (1.0, 2.0, 5.0) if decades > 1.3 else (1.0, 2.0, 3.0, 5.0)
+    choices = ((3, (1,)), (1.3, (1, 2, 5)), (0.8, (1, 2, 3, 5)), (-1, (1, 1.5, 2, 3, 4, 6, 8)))
+    subs = next(subs for least, subs in choices if decades > least)
     axes.yaxis.set_major_locator(ticker.LogLocator(subs=subs, numticks=12))
     if decades < 0.35:
         axes.set_ylim(known.min() / 1.1, known.max() * 1.1)
@@ -270,14 +271,17 @@ def loss_figure(
 
 
 def _leave_out_the_first_fall(panels, train, loss_N, smooth_N, loss_E, floor) -> None:
-    """End the y axis below the first 4 % of training, and say on it where the curve began."""
+    """End the y axis below the first 4 % of training, and say on it where the curve began.
+
+    Only where that leaves out at least a sixth of the axis.
+    """
     if len(train) < 25 or not np.isfinite(loss_N[0]):
         return
     late = slice(len(train) // 25, None)
     seen = np.concatenate([smooth_N[late], loss_E, [] if floor is None else [floor]])
     lowest = np.nanmin(np.concatenate([seen, loss_N]))
     top = np.nanmax(seen) + 0.08 * (np.nanmax(seen) - lowest)
-    if loss_N[0] <= top:
+    if loss_N[0] < top + 0.2 * (top - lowest):
         return
     panels[0].set_ylim(lowest - 0.05 * (top - lowest), top)
     for axes in panels:

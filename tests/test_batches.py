@@ -22,6 +22,7 @@ from jaxlm.errors import UserError
 TOKENS = np.arange(10_007, dtype=np.uint16)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3000), st.integers(0, 2**31), st.integers(0, 1000))
 def test_permutation_is_a_bijection(n, seed, epoch):
     image = permutation(np.arange(n), n, seed=seed, epoch=epoch)
@@ -171,6 +172,7 @@ def scored(dataset, batch_size, context_length):
     return pairs
 
 
+@settings(deadline=None)
 @given(st.integers(2, 300), st.integers(1, 7), st.integers(1, 40))
 def test_evaluation_covers_each_target_of_a_stream_once(n_tokens, batch_size, context_length):
     tokens = np.arange(n_tokens, dtype=np.uint16)
@@ -179,6 +181,7 @@ def test_evaluation_covers_each_target_of_a_stream_once(n_tokens, batch_size, co
     assert scored(dataset, batch_size, context_length) == expected
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.lists(st.integers(1, 50), max_size=30), min_size=1, max_size=12),
     st.integers(1, 7),

@@ -219,7 +219,9 @@ def test_the_walls_between_the_rooms_stand():
     """jaxlm never imports torch; what torch will share imports no jax."""
     import ast
 
-    neutral = "config checks compose duration schedule initial flops runs plots report errors".split()
+    neutral = (
+        "config checks compose duration schedule initial flops runs plots report errors".split()
+    )
     for file in Path(compose.__file__).parent.rglob("*.py"):
         imported = set()
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):

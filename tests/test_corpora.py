@@ -56,7 +56,9 @@ def test_shakespeare_gives_the_published_split_and_vocabulary(tmp_path):
     text = file.read_text()
     assert dataset.tokenizer.decode(dataset.train[:1000]) == text[:1000]
     assert dataset.tokenizer.decode(dataset.validation) == text[1_003_854:]
-    assert not dataset.scores_documents and dataset.entropy_floor is None
+    assert (
+        not dataset.has_documents and not dataset.scores_documents and dataset.entropy_floor is None
+    )
 
 
 def test_shakespeare_comes_from_the_shared_folder_or_the_network_once(tmp_path, monkeypatch):
@@ -119,6 +121,7 @@ texts = st.lists(
 ).map("".join)
 
 
+@settings(deadline=None)
 @given(texts, st.lists(st.integers(0, 100), max_size=6))
 def test_documents_do_not_depend_on_how_the_file_is_read(text, places):
     places = sorted({0, len(text), *(p for p in places if p < len(text))})
@@ -185,7 +188,7 @@ def test_documents_are_followed_by_end_of_text(tmp_path):
     dataset = prepare(config, cache=tmp_path)
     end = dataset.tokenizer.end_of_text
     assert dataset.train.tolist() == [*"aé".encode(), end, ord("b"), end, ord("c"), end]
-    assert dataset.validation.tolist() == [ord("d"), end]
+    assert dataset.validation.tolist() == [ord("d"), end] and dataset.has_documents
     config.tokenizer.name = "char"
     assert prepare(config, cache=tmp_path).vocab_size == len("aébcd") + 1
 
@@ -193,6 +196,7 @@ def test_documents_are_followed_by_end_of_text(tmp_path):
 # The split
 
 
+@settings(deadline=None)
 @given(st.integers(2, 500), st.sets(st.integers(0, 500)), st.floats(0.01, 0.9))
 def test_the_split_falls_on_the_nearest_end_of_a_document(length, ends, fraction):
     target = length - int(np.ceil(length * fraction - 1e-9))
@@ -214,6 +218,7 @@ def test_a_split_that_leaves_nothing_is_refused(fraction):
         cut_place(1000, [], fraction)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.text("ab", min_size=1), min_size=1), min_size=1), st.integers(0, 60))
 def test_both_sides_of_a_cut_make_the_whole(documents, cut):
     pieces = [
@@ -330,7 +335,7 @@ def test_memory_stays_flat(tmp_path):
 # Bad input
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.text(max_size=60), st.integers(1, 7), st.sampled_from([b"\xff", b"\xc3", b"\xe2\x82"]))
 def test_the_offset_of_what_is_not_utf8_is_named(tmp_path_factory, text, read_bytes, bad):
     path = tmp_path_factory.mktemp("bad") / "x.txt"
@@ -416,7 +421,8 @@ def test_flat_files_split_at_an_end_of_text_where_the_tokenizer_has_one(tmp_path
     ids = [*([65] * 85), 256, *([66] * 14)]
     np.array(ids, np.uint16).tofile(tmp_path / "x.bin")
     dataset = prepare(configured("byte", name="tokens", path=tmp_path / "x.bin"), cache=tmp_path)
-    assert len(dataset.train) == 86 and dataset.vocab_size == tokenizer.vocab_size
+    assert dataset.has_documents and len(dataset.train) == 86
+    assert dataset.vocab_size == tokenizer.vocab_size
     config = configured("byte", name="tokens", path=tmp_path / "x.bin")
     config.data.validation_path = config.data.path
     assert len(prepare(config, cache=tmp_path).validation) == 100

@@ -1,4 +1,4 @@
-"""data=stories as a dataset: counted training tokens, whole validation documents, the exact floor."""
+"""data=stories: counted training tokens, whole validation documents, their exact floor."""
 
 import numpy as np
 import pytest
@@ -47,33 +47,38 @@ def test_the_count_comes_from_the_configuration_before_the_argument(cache):
     assert len(prepare(configured(), cache=cache).train) == 0
 
 
-def test_a_shorter_run_reads_the_beginning_of_a_longer_ones_file(cache, monkeypatch):
+def test_a_shorter_run_reads_the_beginning_of_a_longer_ones_file(cache):
     longer = prepare(configured(seed=1), cache=cache, train_tokens=30_000)
-    monkeypatch.setattr(endless, "encode_pieces", None)
-    shorter = prepare_training(configured(seed=1), cache, 10_000)
-    np.testing.assert_array_equal(shorter, longer.train[:10_000])
+    files = sorted((cache / "tokens").iterdir())
+    shorter = prepare(configured(seed=1), cache=cache, train_tokens=10_000)
+    np.testing.assert_array_equal(shorter.train, longer.train[:10_000])
+    assert sorted((cache / "tokens").iterdir()) == files
 
 
-def prepare_training(config, cache, count):
-    tokenizer = prepare_tokenizer(config, cache)
-    identity = endless._identity(config.data.seed)
-    return endless._training(config.data.seed, identity, tokenizer, count, cache, False)
-
-
-def prepare_tokenizer(config, cache):
-    from jaxlm.data.encoding import named_tokenizer
-
-    return named_tokenizer(config.tokenizer)
-
-
-def test_the_floor_is_the_bayes_loss_of_the_very_documents_scored(cache):
-    dataset = prepare(configured("bpe"), cache=cache, train_tokens=1000)
-    start = stories.VALIDATION_START
-    log_probs = [stories.score(stories.document(0, start + i)).log_prob for i in range(20)]
-    scored = sum(piece.weights_BxL.sum() for piece in evaluation_batches(dataset, 4, 256))
+@pytest.mark.parametrize("seed, documents", [(0, 20), (3, 20), (3, 21)])
+def test_the_floor_is_the_bayes_loss_of_the_very_documents_scored(seed, documents, cache):
+    config = configured("bpe", seed=seed, validation_documents=documents)
+    dataset = prepare(config, cache=cache)
+    range_of_documents = range(stories.VALIDATION_START, stories.VALIDATION_START + documents)
+    texts = [stories.document(seed, i) for i in range_of_documents]
+    starts, lengths = document_spans(dataset.validation, 0)
+    assert len(starts) == documents
+    assert dataset.tokenizer.decode(dataset.validation[: lengths[0] - 1]) == texts[0]
+    scored = sum(int(piece.weights_BxL.sum()) for piece in evaluation_batches(dataset, 4, 256))
     assert scored == len(dataset.validation)  # end_of_text included
+    log_probs = [stories.score(text).log_prob for text in texts]
     assert dataset.entropy_floor == pytest.approx(-sum(log_probs) / scored, rel=1e-9)
-    assert dataset.scores_documents
+    assert dataset.scores_documents and dataset.has_documents
+
+
+def test_the_bpe_is_trained_on_the_first_megabytes_at_most(cache, monkeypatch):
+    monkeypatch.setattr(endless, "_TOKENIZER_BYTES", 50_000)
+    config = configured("bpe")
+    few = prepare(config, cache=cache).tokenizer.fingerprint
+    config.tokenizer.training_bytes = "50k"
+    assert prepare(config, cache=cache).tokenizer.fingerprint == few
+    config.tokenizer.training_bytes = "10k"
+    assert prepare(config, cache=cache).tokenizer.fingerprint != few
 
 
 def test_the_floor_is_attainable_only_where_documents_fit_the_context(cache):

@@ -130,18 +130,17 @@ def cut_by_characters(text, stop):
 
 
 @given(
-    st.text("ab\u00e9", max_size=30),
-    st.lists(st.text("ab\u00e9", min_size=1, max_size=4), max_size=3),
-    st.lists(st.integers(0, 60)),
+    st.text("ab\u00e9", max_size=20),
+    st.sampled_from([[], ["ab"], ["ab\u00e9", "b"], ["aab", "aa"], ["b\u00e9ba"]]),
+    st.integers(1, 5),
     st.booleans(),
 )
-def test_the_end_of_a_text_does_not_depend_on_chunks(text, stop, cuts, has_end):
+def test_the_end_of_a_text_does_not_depend_on_chunks(text, stop, chunk, has_end):
     tokenizer = ByteTokenizer()
     ids = [*tokenizer.encode(text).tolist(), *[tokenizer.end_of_text, 97, 98] * has_end]
     continuation, shown = Continuation(tokenizer, stop), ""
-    bounds = [0, *sorted(min(cut, len(ids)) for cut in cuts), len(ids)]
-    for start, end in zip(bounds, bounds[1:], strict=False):
-        shown += continuation.push(ids[start:end])
+    for start in range(0, len(ids), chunk):
+        shown += continuation.push(ids[start : start + chunk])
         assert cut_by_characters(text, stop).startswith(shown)  # nothing is taken back
     assert shown + continuation.finish() == cut_by_characters(text, stop)
 
@@ -154,6 +153,18 @@ def test_texts_start_as_they_did_in_training(bytes_, letters, tmp_path):
     assert [ids.tolist() for ids in letters._start("")] == [[0], []]  # a line break
     no_break = SimpleNamespace(has_documents=False, tokenizer=CharTokenizer("xyz", documents=False))
     assert [ids.tolist() for ids in LoadedRun._start(no_break, "")] == [[0], []]
+
+
+def test_what_stands_before_the_prompt_is_not_penalised(bytes_, letters, monkeypatch):
+    calls = []
+    spy = lambda ids, **options: calls.append((ids.tolist(), options)) or iter(())  # noqa: E731
+    end = bytes_.tokenizer.end_of_text
+    for run, prompt, ids, before in [(bytes_, "a", [end, 97], 1), (letters, "a", [2], 0)]:
+        monkeypatch.setattr(run, "_decoder", spy)
+        assert run.generate(prompt, repetition_penalty=2.0) == prompt
+        given_ids, options = calls.pop()
+        assert given_ids == ids and options["unpenalised"] == before
+        assert options["sampling"].repetition_penalty == 2.0
 
 
 def test_logits_are_those_of_the_plain_forward_pass(letters, monkeypatch):
@@ -179,7 +190,11 @@ def test_runs_of_two_precisions_are_open_at_once(letters, tmp_path):
     text = double.generate("abc", max_tokens=10)
     assert double.parameters["embed"]["weight"].dtype == np.float64
     assert letters.generate("abc", max_tokens=10) == before == text
+    assert not jax.config.jax_enable_x64
     assert double.generate("abc", max_tokens=10) == text
+    assert jax.config.jax_enable_x64  # else float64 parameters are computed with in float32
+    letters.logits(np.array([[1]]))
+    assert not jax.config.jax_enable_x64
 
 
 def test_a_run_of_ids_without_a_tokenizer_gives_logits_but_no_text(tmp_path):

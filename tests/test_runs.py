@@ -76,6 +76,15 @@ def test_import_brings_in_neither_jax_nor_torch():
 # Files
 
 
+def test_atomic_write_replaces_the_file_and_never_writes_into_it(tmp_path):
+    path, other_name = tmp_path / "file", tmp_path / "other name"
+    atomic_write(path, "old")
+    os.link(path, other_name)
+    atomic_write(path, b"new")
+    assert (path.read_text(), other_name.read_text()) == ("new", "old")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
     path = tmp_path / "file"
     atomic_write(path, "old")
@@ -254,6 +263,7 @@ def test_git_commit_is_that_of_the_program_and_tells_of_changes(tmp_path, monkey
     monkeypatch.setattr(runs, "__file__", str(file))
     assert runs.git_commit() is None
     git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "theirs")
     assert runs.git_commit() is None  # installed inside someone else's repository
     git("add", "runs.py")
     git("commit", "-qm", "first")
@@ -323,12 +333,17 @@ def without_flock(monkeypatch):
 def test_without_flock_two_hosts_never_both_win(run, without_flock, monkeypatch):
     monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.3)
     leave_lock_of_another_host(run.path, lock.STALE_SECONDS + 60)
-    barrier, winners = threading.Barrier(2), []
+    barrier, winners, pwrite = threading.Barrier(2), [], os.pwrite
+
+    def write_when_both_have_looked(*arguments):
+        barrier.wait(10)
+        pwrite(*arguments)
+
+    monkeypatch.setattr(os, "pwrite", write_when_both_have_looked)
 
     def contend(host):
         contender = WriterLock(run.path)
         contender.record |= {"host": host, "boot": host}
-        barrier.wait()
         try:
             with contender:
                 winners.append(host)

@@ -32,7 +32,9 @@ def test_a_part_of_a_step_is_a_whole_step():
     assert Horizon.of("501tokens", 500, None).steps == 2
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-3", "3 parsecs", "1e", "nan", "5%", "0", "4Mhours s"])
+@pytest.mark.parametrize(
+    "text", ["", "soon", "-3", "3 parsecs", "1e", "nan", "5%", "0", "4Mhours s"]
+)
 def test_what_is_no_duration_is_refused(text):
     with pytest.raises(UserError, match="train.duration"):
         Horizon.of(text, 500, 50.0)

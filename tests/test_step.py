@@ -44,7 +44,9 @@ def batch(parts=1, rows=8, seed=0, lr=1e-2):
 
 
 def largest_difference(a, b):
-    return max(float(np.abs(x - y).max()) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+    return max(
+        float(np.abs(x - y).max()) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)
+    )
 
 
 def run(step, state, count=3, **arguments):

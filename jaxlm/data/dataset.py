@@ -21,6 +21,8 @@ class Dataset:
 
     `train` and `validation` are memory-mapped (N,) arrays of uint16, uint32 or int32.
     `fingerprint` changes with the text, the tokenizer and the split; a resumed run compares it.
+    `has_documents`: end_of_text follows each document. `scores_documents`: an evaluation starts
+    each document afresh.
     `entropy_floor` is in nats per scored token of the validation split, end_of_text included: no
     model can do better on average. It is None where unknown. `floor_attainable` is False where
     some validation document exceeds the context.
@@ -31,6 +33,7 @@ class Dataset:
     tokenizer: Tokenizer | None
     vocab_size: int
     fingerprint: str
+    has_documents: bool = False
     scores_documents: bool = False
     entropy_floor: float | None = None
     floor_attainable: bool = False
@@ -105,7 +108,8 @@ def _prepare_text(config: Config, cache: Path, progress: bool) -> Dataset:
             label = f"{config.data.name}-{name}"
             splits.append(cached_tokens(label, encoded, tokenizer.vocab_size, fingerprint, cache))
         fingerprints.append(fingerprint)
-    return Dataset(*splits, tokenizer, tokenizer.vocab_size, digest("dataset", fingerprints))
+    fingerprint = digest("dataset", fingerprints)
+    return Dataset(*splits, tokenizer, tokenizer.vocab_size, fingerprint, documents)
 
 
 def _parts(config: Config, cache: Path, progress: bool) -> tuple[_Part, _Part]:

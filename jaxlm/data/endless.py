@@ -21,7 +21,8 @@ from jaxlm.duration import parse_count
 from jaxlm.errors import UserError
 
 _TOKENIZER_BYTES = 5_000_000
-_IDENTIFYING_DOCUMENTS = 32
+_ALPHABET_BYTES = 1_000_000
+_IDENTIFYING_DOCUMENTS = 1000
 
 
 def prepare_stories(
@@ -56,6 +57,7 @@ def prepare_stories(
         tokenizer,
         tokenizer.vocab_size,
         digest(identity, tokenizer.fingerprint, len(train), data.validation_documents),
+        has_documents=True,
         scores_documents=True,
         entropy_floor=-log_prob / len(validation),
         floor_attainable=int(length_D.max()) <= config.model.context_length,
@@ -63,11 +65,11 @@ def prepare_stories(
 
 
 def _identity(seed: int) -> list:
-    """Changes with the seed and, as far as its entropy and some documents show, the grammar."""
+    """Changes with the seed and, as far as the first documents show it, with the grammar."""
     first = stories.documents(
         seed, stories.TRAIN_START, stories.TRAIN_START + _IDENTIFYING_DOCUMENTS
     )
-    return ["stories", seed, stories.entropy(), digest(list(first))]
+    return ["stories", seed, digest(list(first))]
 
 
 def _training_pieces(seed: int) -> Iterator[Piece]:
@@ -77,10 +79,10 @@ def _training_pieces(seed: int) -> Iterator[Piece]:
 
 
 def _alphabet(seed: int, identity: list, cache: Path) -> str:
-    """The characters of the first megabytes; the grammar's words are few and all occur there."""
+    """The characters of the first megabyte; all of the few letters occur there."""
 
     def compute() -> dict:
-        characters, left = set(), _TOKENIZER_BYTES
+        characters, left = set(), _ALPHABET_BYTES
         for text, _ in _training_pieces(seed):
             characters.update(text)
             left -= len(text)

@@ -42,7 +42,8 @@ def prepare_flat(config: Config, cache: Path) -> Dataset:
         cut = _cut(tokens, data.validation_fraction, tokenizer.end_of_text if tokenizer else None)
         train, validation, other = tokens[:cut], tokens[cut:], cut
     fingerprint = digest("tokens", sha256, other, tokenizer.fingerprint if tokenizer else None)
-    return Dataset(train, validation, tokenizer, vocab_size, fingerprint)
+    documents = tokenizer is not None and bool((train[:_NEAR] == tokenizer.end_of_text).any())
+    return Dataset(train, validation, tokenizer, vocab_size, fingerprint, documents)
 
 
 def _cut(tokens: np.ndarray, fraction: float, end_of_text: int | None) -> int:

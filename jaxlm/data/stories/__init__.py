@@ -9,8 +9,8 @@ from functools import cache
 
 import numpy as np
 
-from jaxlm.data.stories.entropies import entropy as _entropy
 from jaxlm.data.stories import reading
+from jaxlm.data.stories.entropies import entropy as _entropy
 from jaxlm.data.stories.reading import Score, SentenceScore
 from jaxlm.data.stories.story import grammar
 

@@ -6,28 +6,9 @@ begin alike, where an alternative's head is its text as far as its own first cho
 """
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 
 from jaxlm.data.stories.tables import Choice, Pick, Print
-
-HEAD_PRINTS = 2  # a head ends after this many printed slots, which bounds the states to look at
-
-
-def heads(ops: tuple, words_of: Callable[[Print], Iterable[str]]) -> list[str]:
-    """The texts `ops` may begin with, as far as its first choice; words_of gives a Print's texts."""
-    texts, prints = [""], 0
-    for op in ops:
-        if isinstance(op, Pick):
-            words = op.words
-        elif isinstance(op, Choice):
-            words = [head for inner in op.alternatives for head in heads(inner, words_of)]
-        else:
-            words = [op] if isinstance(op, str) else words_of(op)
-        texts = [text + word for text in texts for word in words]
-        prints += isinstance(op, Print)
-        if isinstance(op, Pick | Choice) or prints == HEAD_PRINTS:
-            break
-    return texts
 
 
 def choices(start: tuple) -> list[Pick | Choice]:
@@ -46,34 +27,73 @@ def choices(start: tuple) -> list[Pick | Choice]:
 def conflicts(start: tuple) -> list[str]:
     """Pairs of alternatives that some text cannot tell apart, in words; empty for a sound grammar.
 
-    Heads are compared over all values of the slots they print, taken independently; two
-    alternatives that no state allows together may begin alike.
+    All values of the slots they print are looked at; two alternatives that no state allows
+    together may begin alike.
     """
     problems = []
     for op in choices(start):
         if isinstance(op, Pick):
-            branches = [[word] for word in op.words]
+            pairs = _word_pairs(op.words)
         else:
-            branches = [heads(ops, lambda o: dict.fromkeys(o.words)) for ops in op.alternatives]
-        owners: dict[str, set[int]] = {}
-        for i, texts in enumerate(branches):
-            for text in texts:
-                owners.setdefault(text, set()).add(i)
-        allowed = op.table.probabilities.reshape(-1, len(branches)) > 0
-        clashes = [
-            f"{op.table.name}: {text[:end]!r} begins {text!r}"
-            for text, here in owners.items()
-            for end in range(len(text) + 1)
-            if not _joined(text[end - 1 : end], text[end : end + 1])
-            for i, j in itertools.product(owners.get(text[:end], ()), here)
-            if i != j and (allowed[:, i] & allowed[:, j]).any()
-        ]
-        problems.extend(clashes[:3])
+            pairs = itertools.combinations(range(len(op.alternatives)), 2)
+        allowed = op.table.probabilities.reshape(-1, len(op.table.entries)) > 0
+        for i, j in pairs:
+            sides = [(op.words[k],) if isinstance(op, Pick) else op.alternatives[k] for k in (i, j)]
+            if _alike("", "", sides[0], "", sides[1]) and (allowed[:, i] & allowed[:, j]).any():
+                problems.append(f"{op.table.name}: alternatives {i} and {j} can begin alike")
     return problems
 
 
-def _joined(left: str, right: str) -> bool:
-    return left.isalnum() and right.isalnum()
+def _word_pairs(words: list[str]) -> list[tuple[int, int]]:
+    """The pairs of words of which one begins the other: all others are told apart."""
+    order = sorted(range(len(words)), key=lambda i: words[i])
+    pairs = []
+    for n, i in enumerate(order):
+        for j in order[n + 1 :]:
+            if not words[j].startswith(words[i]):
+                break
+            pairs.append((i, j))
+    return pairs
+
+
+def _alike(read: str, left: str, left_ops: tuple, right: str, right_ops: tuple) -> bool:
+    """Whether a head on one side can begin a head on the other (each: its text, then operations).
+
+    `read` is the last character that both had. Words must match whole, as when reading: "cat" does
+    not begin "caterpillar".
+    """
+    n = 0
+    while n < min(len(left), len(right)) and left[n] == right[n]:
+        n += 1
+    read, left, right = (left[n - 1] if n else read), left[n:], right[n:]
+    if left and right:
+        return False
+    if not left and not right and left_ops and right_ops and _same(left_ops[0], right_ops[0]):
+        return _alike(read, "", left_ops[1:], "", right_ops[1:])
+    if left or (not left_ops and not right and right_ops):  # always advance the left side
+        left, left_ops, right, right_ops = right, right_ops, left, left_ops
+    if not left_ops:
+        return not (right and read.isalnum() and right[0].isalnum())
+    return any(_alike(read, text, ops, right, right_ops) for text, ops in _advance(left_ops))
+
+
+def _same(left: object, right: object) -> bool:
+    """Whether both print the same slot in the same form."""
+    prints = isinstance(left, Print) and isinstance(right, Print)
+    return prints and left.slot == right.slot and left.words is right.words
+
+
+def _advance(ops: tuple) -> Iterator[tuple[str, tuple]]:
+    """The first text of `ops`, in all possible ways, and the operations left of its head."""
+    first, rest = ops[0], ops[1:]
+    if isinstance(first, str):
+        yield first, rest
+    elif isinstance(first, Print):
+        yield from ((word, rest) for word in dict.fromkeys(first.words))
+    elif isinstance(first, Pick):
+        yield from ((word, ()) for word in first.words)
+    else:
+        yield from (("", ops) for ops in first.alternatives)
 
 
 def check(start: tuple, slot_names: list[str]) -> int:
@@ -95,8 +115,7 @@ def _check_bound(names: list, ops: tuple, bound: frozenset, seen: dict) -> froze
         for slot in needs - bound:
             where = op.table.name if not isinstance(op, Print) else op.words[:1]
             raise ValueError(
-                f"grammar: the slot {names[slot]!r} is used before it is chosen "
-                f"(at {where})"
+                f"grammar: the slot {names[slot]!r} is used before it is chosen (at {where})"
             )
         if isinstance(op, Pick):
             bound |= {op.slot}

@@ -8,13 +8,17 @@ classes of slots, that they depend on. Expectations are linear, so the joint sta
 never needed.
 """
 
+import math
 from typing import TypeAlias
 
 import numpy as np
 
 from jaxlm.data.stories.tables import Choice, Pick, Table
 
-Axis: TypeAlias = tuple[int, str]  # a slot and the column whose classes are the axis; "": its values
+Axis: TypeAlias = tuple[
+    int, str
+]  # a slot and the column whose classes are the axis; "": its values
+_NEW: Axis = (-1, "")  # the value that is being chosen; contexts are of what was chosen before
 Factors: TypeAlias = dict[tuple[Axis, ...], np.ndarray]  # sorted axes -> array
 
 
@@ -56,12 +60,11 @@ class _Expectations:
         still = {axes: f for axes, f in after.items() if axes not in moved}
         if isinstance(op, Choice):
             return _sum(still, self._mix(op, [self._pull_all(a, moved) for a in op.alternatives]))
-        # Axis (-1, "") stands for the value chosen now; contexts are of what was chosen before.
-        odds, given = op.table.probabilities, (*self._given(op.table), (-1, ""))
+        odds, given = op.table.probabilities, (*self._given(op.table), _NEW)
         terms = []
         for axes, factor in moved.items():
-            classes = [self._classes[axis] if axis[0] == op.slot else None for axis in axes]
-            terms.append(_product(odds, given, factor, axes, classes))
+            new = {axis: _NEW for axis in axes if axis[0] == op.slot}
+            terms.append(self._product(odds, given, *self._renamed(factor, axes, new)))
         return _sum(still, *terms)
 
     def _pull_all(self, ops: tuple, after: Factors) -> Factors:
@@ -81,8 +84,36 @@ class _Expectations:
             for axes in first.keys() | branch.keys():
                 difference = branch.get(axes, 0.0) - first.get(axes, 0.0)
                 if np.any(difference):
-                    terms.append(_product(odds[..., i], given, difference, axes))
+                    terms.append(self._product(odds[..., i], given, difference, axes))
         return _sum(*terms)
+
+    def _product(self, odds: np.ndarray, given: tuple, factor: np.ndarray, axes: tuple) -> Factors:
+        """odds x factor, summed over the axis _NEW where there is one."""
+        slots = {axis[0] for axis in (*given, *axes) if not axis[1]}
+        whole = {axis: (axis[0], "") for axis in (*given, *axes) if axis[0] in slots and axis[1]}
+        odds, given = self._renamed(odds, given, whole)
+        factor, axes = self._renamed(factor, axes, whole)
+        shared = [axis for axis in given if axis in axes and axis != _NEW]
+        ours = [axis for axis in given if axis not in shared and axis != _NEW]
+        theirs = [axis for axis in axes if axis not in shared and axis != _NEW]
+        new = [_NEW] if _NEW in given else []
+        left = odds.transpose([given.index(axis) for axis in (*shared, *ours, *new)])
+        right = factor.transpose([axes.index(axis) for axis in (*shared, *new, *theirs)])
+        lengths = left.shape[: len(shared + ours)] + right.shape[len(shared + new) :]
+        batch, summed = math.prod(lengths[: len(shared)]), left.shape[-1] if new else 1
+        product = left.reshape(batch, -1, summed) @ right.reshape(batch, summed, -1)
+        return _sum({(*shared, *ours, *theirs): product.reshape(lengths)})
+
+    def _renamed(self, array: np.ndarray, axes: tuple, names: dict[Axis, Axis]) -> tuple:
+        """The array with axes of classes turned into axes of values; equal axes become one."""
+        for i, axis in enumerate(axes):
+            if axis in names:
+                array = array.take(self._classes[axis], i)
+        axes = tuple(names.get(axis, axis) for axis in axes)
+        distinct = tuple(dict.fromkeys(axes))
+        if distinct != axes:
+            array = np.einsum(array, [distinct.index(axis) for axis in axes], range(len(distinct)))
+        return array, distinct
 
     def _given(self, table: Table) -> tuple[Axis, ...]:
         for context in table.contexts:
@@ -98,28 +129,6 @@ class _Expectations:
                         inside |= self._binds(part)
             self._bound[id(op)] = frozenset(inside)
         return self._bound[id(op)]
-
-
-def _product(
-    odds: np.ndarray,
-    given: tuple[Axis, ...],
-    factor: np.ndarray,
-    axes: tuple[Axis, ...],
-    classes: list | None = None,
-) -> Factors:
-    """odds x factor, summed over the axis (-1, "") where there is one.
-
-    `classes`, where not None, turns an axis of the factor into that of the value chosen now.
-    """
-    for i, of_value in enumerate(classes or ()):
-        if of_value is not None:
-            factor = factor.take(of_value, i)
-            axes = (*axes[:i], (-1, ""), *axes[i + 1 :])
-    out = tuple(sorted({*given, *axes} - {(-1, "")}))
-    number = {axis: i for i, axis in enumerate({*given, *axes})}
-    subscripts = [[number[axis] for axis in some] for some in (given, axes, out)]
-    product = np.einsum(odds, subscripts[0], factor, subscripts[1], subscripts[2], optimize=True)
-    return {out: product}
 
 
 def _sum(*terms: Factors) -> Factors:

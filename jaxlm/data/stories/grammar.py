@@ -45,9 +45,7 @@ class Grammar:
         """One text and its log-probability in nats; one uniform from [0, 1) is used per choice."""
         pieces: list[str] = []
         logs: list[float] = []
-        _write(
-            self.start, [None] * len(self.slots), uniforms.__next__, pieces.append, logs.append
-        )
+        _write(self.start, [None] * len(self.slots), uniforms.__next__, pieces.append, logs.append)
         return "".join(pieces), sum(logs)
 
     def tables(self) -> list[Table]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from jaxlm.data.stories.checks import choices, heads
+from jaxlm.data.stories.checks import choices
 from jaxlm.data.stories.tables import Choice, Pick, Print
 
 
@@ -80,11 +80,7 @@ def _read(text: str, at: int, ops: tuple, values: list, logs: list) -> int:
         possible = [i for i, log_prob in enumerate(odds) if log_prob > -math.inf]
         i = next((i for i in possible if _begins(text, at, branches[i], values)), None)
         if i is None:
-            expected = [
-                head
-                for i in possible
-                for head in heads(branches[i], lambda op: [op.words[values[op.slot]]])
-            ]
+            expected = [head for i in possible for head in _heads(branches[i], values)]
             raise _Stop(at + max(_common(head, text, at) for head in expected), expected)
         logs.append(odds[i])
         if isinstance(op, Pick):
@@ -107,6 +103,23 @@ def _begins(text: str, at: int, ops: tuple, values: list) -> bool:
             return False
         at += len(word)
     return True
+
+
+def _heads(ops: tuple, values: list) -> list[str]:
+    """The texts `ops` may begin with, as far as its first choice."""
+    texts = [""]
+    for op in ops:
+        if isinstance(op, Pick):
+            return [text + word for text in texts for word in op.words]
+        if isinstance(op, Choice):
+            inner = [
+                head for alternative in op.alternatives for head in _heads(alternative, values)
+            ]
+            return [text + head for text in texts for head in inner]
+        texts = [
+            text + (op if isinstance(op, str) else op.words[values[op.slot]]) for text in texts
+        ]
+    return texts
 
 
 def _matches(word: str, text: str, at: int) -> bool:

@@ -27,6 +27,18 @@ def _another(entry: dict, other: dict) -> bool:
     return entry[""] != other[""]
 
 
+def _may_be(entry: dict, kind: dict) -> bool:
+    return kind["group"] in entry["group"].split()
+
+
+_HE = set("rooster bull policeman postman fisherman peacock wizard".split()) | {"old man"}
+_SHE = set("hen cow mermaid milkmaid ladybug".split()) | {"old lady"}
+
+
+def _same_sex(name: dict, kind: dict) -> bool:
+    return not (kind[""] in _HE and name["he"] == "she" or kind[""] in _SHE and name["he"] == "he")
+
+
 def _is(group: str):
     return lambda entry: entry["group"] == group
 
@@ -35,58 +47,83 @@ SLOTS = {
     # the hero
     "trait": Slot("traits"),
     "kind": Slot("kinds", ("trait",)),
-    "name": Slot("names", ("kind",), {"kind": lambda n, k: k["group"] in n["group"].split()}),
+    "name": Slot("names", ("kind",), {"kind": lambda n, k: _may_be(n, k) and _same_sex(n, k)}),
     "trait2": Slot("traits", ("trait",), {"trait": _another}),
     "trait3": Slot("traits", ("trait2", "kind.group"), {"trait2": _another}),
-    "home": Slot("homes", ("kind",), {"kind": lambda h, k: k["group"] in h["group"].split()}),
+    "home": Slot("homes", ("kind",), {"kind": _may_be}),
     "hobby": Slot("hobbies", ("kind", "trait")),
-    "elder": Slot("elders", ("kind",)),
+    "elder": Slot("elders", ("kind.group",)),
     "garb": Slot("things", ("kind",), {(): _is("wear")}),
     "hue": Slot("looks", ("garb",), {"garb": _suits}),
     # when and where
     "time": Slot("times", ("trait",)),
     "go": Slot("goes", ("kind", "time.weather")),
-    "place": Slot("places", ("kind", "time.weather")),
+    "air": Slot("airs", ("kind.group", "time.weather")),
+    "place": Slot("places", ("kind", "air")),
     "spot": Slot("spots", ("place",), {"place": _same_kind}),
-    "spot2": Slot("spots", ("place.kind", "spot"), {"place.kind": lambda s, k: k in s["kind"], "spot": _another}),
+    "spot2": Slot(
+        "spots",
+        ("place.kind", "spot"),
+        {"place.kind": lambda s, k: k in s["kind"], "spot": _another},
+    ),
     "spot3": Slot("spots", ("place",), {"place": _same_kind}),
-    "weather": Slot("weathers", ("time.weather", "place"), {"time.weather": lambda w, t: t in w["weather"].split()}),
+    "weather": Slot(
+        "weathers",
+        ("time.weather", "place"),
+        {"time.weather": lambda w, t: t in w["weather"].split()},
+    ),
     "ride": Slot("rides", ("kind", "time.weather")),
     # whom the hero meets
-    "friend": Slot("friends", ("place", "kind"), {"place": _same_kind, "kind": _another}),
-    "pal": Slot("pals", ("friend",)),
+    "friend": Slot("friends", ("temper", "place"), {"place": _same_kind}),
+    "temper": Slot("tempers", ("place", "kind.group")),
+    "pal": Slot("pals", ("friend",), {"friend": _same_sex}),
+    "nature": Slot("tempers", ("place.kind",)),
     "creature": Slot("friends", ("place", "time.weather"), {"place": _same_kind}),
     # things
     "look": Slot("looks", ("name",)),
     "toy": Slot("things", ("look", "kind.group"), {"look": _thing_suits}),
     "hue2": Slot("looks", ("friend",)),
     "plaything": Slot("things", ("hue2", "friend"), {"hue2": _thing_suits}, joint=False),
-    "gift": Slot("things", ("friend",)),
+    "glow": Slot("looks", ("friend",)),
+    "gift": Slot("things", ("glow", "place.kind"), {"glow": _thing_suits}),
     "find": Slot("things", ("place",)),
     "sheen": Slot("looks", ("find",), {"find": _suits}),
-    "sheen2": Slot("looks", ("sheen", "find.group"), {"sheen": _another, "find.group": lambda s, g: s["group"] == "any" or g in s["group"].split()}),
-    "aid": Slot("things", ("place",), {(): _is("tool")}),
+    "sheen2": Slot(
+        "looks",
+        ("sheen", "find.group"),
+        {
+            "sheen": _another,
+            "find.group": lambda s, g: s["group"] == "any" or g in s["group"].split(),
+        },
+    ),
+    "make": Slot("looks", ("place.kind",), {(): lambda look: _suits(look, {"group": "tool"})}),
+    "aid": Slot("things", ("make", "place.kind"), {(): _is("tool")}),
     "wrap": Slot("things", ("problem",), {(): _is("wear")}),
     "wrap2": Slot("things", ("weather",), {(): _is("wear")}),
     "fruit": Slot("counted", ("place",)),
-    "food": Slot("foods", ("friend",)),
-    "snack": Slot("foods", ("place",)),
-    "dish": Slot("dishes", ("elder", "kind")),
+    "taste": Slot("tastes", ("trait",)),
+    "food": Slot("foods", ("friend", "taste")),
+    "snack": Slot("foods", ("place", "taste")),
+    "dish": Slot("dishes", ("elder", "trait")),
     "need": Slot("ingredients", ("dish",)),
-    "seed": Slot("seeds", ("kind",)),
+    "seed": Slot("seeds", ("trait",)),
     "count": Slot("counts", ("trait",)),
     "gave": Slot("gaves", ("count",), {"count": lambda g, c: g["value"] <= c["value"] - 2}),
     # what is left follows from the two: no choice, and no entropy
-    "left": Slot("lefts", ("count", "gave"), {("count", "gave"): lambda n, c, g: n["value"] == max(2, c["value"] - g["value"])}),
-    "days": Slot("days", ("kind",)),
+    "left": Slot(
+        "lefts",
+        ("count", "gave"),
+        {("count", "gave"): lambda n, c, g: n["value"] == max(2, c["value"] - g["value"])},
+    ),
+    "days": Slot("days", ("trait",)),
     # what is done, said and felt
     "manner": Slot("manners", ("trait",)),
     "sadly": Slot("manners", ("upset",)),
     "upset": Slot("upsets", ("trait",)),
-    "said": Slot("speech", ("upset", "kind")),
+    "said": Slot("speech", ("upset", "kind.group")),
     "joy": Slot("joys", ("trait",)),
     "cheer": Slot("cheers", ("friend", "trait")),
-    "celebrate": Slot("celebrations", ("joy", "kind")),
+    "celebrate": Slot("celebrations", ("joy", "kind.group")),
     "celebrate2": Slot("celebrations", ("friend",)),
     "problem": Slot("problems", ("friend",)),
     "skill": Slot("skills", ("kind", "trait")),
@@ -94,5 +131,6 @@ SLOTS = {
     "chore2": Slot("chores", ("chore",), {"chore": _another}),
     "sound": Slot("sounds", ("place",)),
     "game": Slot("games", ("friend",)),
+    "lesson2": Slot("lessons", ("lesson",), {"lesson": _another}),
     "lesson": Slot("lessons", ("trait", "friend"), {"trait": _another}),
 }

@@ -41,8 +41,8 @@ class Slot:
     lexicon: str
     given: tuple[str, ...] = ()
     fits: dict[str | tuple, Callable[..., bool]] = field(default_factory=dict)
-    skew: float = 0.7
-    tilt: float = 0.8
+    skew: float = 0.4
+    tilt: float = 0.7
     joint: bool = True
 
 
@@ -56,9 +56,14 @@ class Rule:
     groups: dict[str, list[str]]
     given: tuple[str, ...] = ()
     fits: dict[str | tuple, Callable[..., bool]] = field(default_factory=dict)
-    skew: float = 0.8
+    skew: float = 0.6
     tilt: float = 0.6
     joint: bool = True
+
+
+def rule(*alternatives: str, given: tuple[str, ...] = ()) -> Rule:
+    """A rule with a single group of alternatives."""
+    return Rule({"": list(alternatives)}, given)
 
 
 @dataclass(frozen=True, eq=False)

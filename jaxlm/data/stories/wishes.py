@@ -1,0 +1,140 @@
+"""Plots in which the hero wants something and works for it: a thing, a skill, a meal, a plant."""
+
+from jaxlm.data.stories.tables import rule
+
+# The hero wants something and works for it: a thing, a skill, a meal, a plant.
+WISHES = {
+    "earn": rule("<wish> <price> <work> <go> [<aside> |]<meet> <deal> <glad> <close>"),
+    "wish": rule(
+        "{name} wanted {+look.a} {+toy} more than anything.",
+        "One thing {name.he} did not have was {+look.a} {+toy}.",
+        "All {name.he} wanted was {+look.a} {+toy}.",
+        given=("name",),
+    ),
+    "price": rule(
+        '{name.His} {+elder} said, "First, {+chore}[."| and {+chore2}."]',
+        "To get it, {name.he} had to {+chore}.",
+        '"[First you|You] must {+chore}," said {name.his} {+elder}.',
+    ),
+    "work": rule(
+        "So {name} {chore.past} {+manner}.",
+        "{name.He} {chore.past} for {+days} [days|hours|minutes].",
+        "It was hard work, but {name.he} {chore.past} {+manner}.",
+        "{name} {chore.past} and got {+days} coins.",
+        given=("trait",),
+    ),
+    "deal": rule(
+        "{pal} [sold|gave|brought|made] {name.him} {look.a} {toy}.",
+        "The {friend} had the {look} {toy} and gave it to {name.him}.",
+        '"You may have my {toy}," {+cheer} {pal}.',
+        '"[Take|Here is] the {look} {toy}," {+cheer} {pal}. "You have been so {+lesson}!"',
+        given=("friend",),
+    ),
+    "learn": rule("<dream> <go> <try> <grieve> <meet> <teach> <practice> <success> <close>"),
+    "dream": rule(
+        "More than anything, {name} wanted to {+skill}.",
+        "{name} wished to {+skill}.",
+        "{name.He} could not {+skill} yet.",
+        "{name.His} dream was to {+skill}.",
+        given=("trait",),
+    ),
+    "try": rule(
+        "{name} tried [and tried|many times|{+manner}|all day], but it was too hard.",
+        "There {name.he} tried {+days} times and got it wrong.",
+        "But {name.he} [could not do it|did it all wrong|did not know how].",
+        given=("skill",),
+    ),
+    "teach": rule(
+        '"I can show you how to {skill}," {+cheer} {pal}.',
+        '"I could not {skill} at first," said {pal}. "You must be {+lesson}."',
+        "{pal} was good at this and showed {name.him} how.",
+        '"Watch me," {+cheer} {pal}.',
+        '"Do you want to {skill}?" asked {pal}. "Then you need {+make.a} {+aid}!"',
+        given=("friend",),
+    ),
+    "practice": rule(
+        "They practiced for {+days} [days|hours|weeks].",
+        "Every day, they practiced {+spot}.",
+        "{name} practiced {+manner}[.| with {+make.a} {+aid}.]",
+        given=("skill",),
+    ),
+    "success": rule(
+        "At last, {name} could {skill}. <glad>",
+        "Now {name} could {skill} [very well|better than {pal}] and was {+joy}.",
+        "In the end, it was easy to {skill}, and {name} felt {+joy}.",
+        '"Look, I can {skill}!" {+cheer} {name}. {name.He} was {+joy}.',
+        given=("trait",),
+    ),
+    "bake": rule("<occasion> <missing> <go> [<aside> |]<meet> <supply> <mix> <taste> <ending>"),
+    "occasion": rule(
+        "It was the birthday of {name.his} {+elder}, so {name} wanted to make {+dish.a}.",
+        "To surprise {name.his} {+elder}, {name.he} wanted to make {+dish.a}.",
+        "When {name.his} {+elder} was sick, {name.he} wanted to make {+dish.a}.",
+        given=("trait",),
+    ),
+    "missing": rule(
+        "But {name.he} had no {+need}.",
+        "{name.He} needed {+need}.",
+        "The last of the {+need} was gone.",
+        "A good {dish} needs {+need}.",
+        given=("dish",),
+    ),
+    "supply": rule(
+        '"I have {need}," {+cheer} {pal}[.| and smiled.]',
+        "{pal} gave {name.him} a bag of {need}.",
+        "{name} gave {+glow.a} {+gift} to {pal} and got some {need}.",
+        '"Where can I get {need}?" asked {name}. {pal} [pointed|looked {+spot}|knew the way].',
+        given=("friend",),
+    ),
+    "mix": rule(
+        "They [stirred|mixed|worked|cooked] {+manner} for {+days} minutes.",
+        "At home, {name} cooked {+manner}, and {pal} [helped|sang|watched].",
+        "They used {+make.a} {+aid} and added some {+taste} {+snack} too.",
+        given=("dish.work",),
+    ),
+    "taste": rule(
+        "The {dish} was so good that {name.his} {elder} {+celebrate2}. {name} was {+joy}.",
+        "{name.His} {elder} loved the {dish}, and {name} felt {+joy}.",
+        '"This is the best {dish} ever!" said {name.his} {elder}. {name} was {+joy}.',
+        "They all ate the {dish} with some {+taste} {+food} and felt {+joy}.",
+        given=("dish.work",),
+    ),
+    "grow": rule("<plant> <wait> <doubt> <meet> <advice> <sprout> <crop> <close>"),
+    "plant": rule(
+        "{name} found {+seed.a} seed. {+time.Cap}, {name.he} planted it near the <site>.",
+        "In {name.his} pocket was {+seed.a} seed. {+time.Cap}, {name} put it near the <site>.",
+        "From {name.his} {+elder}, {name} got {+seed.a} seed. {+time.Cap}, it was put near the <site>.",
+    ),
+    "wait": rule(
+        "Every day, {name.he} watered it[.| {+manner}.| with {+make.a} {+aid}.]",
+        "{name} waited for {+days} days.",
+        "{name.He} sang to it {+manner}.",
+        given=("trait",),
+    ),
+    "doubt": rule(
+        "But nothing grew. <grieve>",
+        "Nothing came up, and {name} felt {+upset}.",
+        "{+nature.A} {+creature} wanted to eat it, and {name} was {+upset}.",
+        given=("seed",),
+    ),
+    "advice": rule(
+        '"Be {+lesson}," said {pal}. "It will grow."',
+        '"It needs [water|sun|time|love|a song]," {+cheer} {pal}.',
+        "{pal} [sang to it|dug around it|watered it|sat with {name.him}] {+manner}.",
+        '"I will help you with {+make.a} {+aid}," {+cheer} {pal}.',
+        given=("friend",),
+    ),
+    "sprout": rule(
+        "After {+days} days, {+hue2.a} leaf came up.",
+        "One morning, there was {+hue2.a} [flower|leaf|bud].",
+        "At last, the {seed} plant began to grow.",
+        given=("seed",),
+    ),
+    "crop": rule(
+        "Soon the {seed} plant was big, and {name} was {+joy}.",
+        "The {seed} plant grew taller than {name}. <glad>",
+        "{name} and {pal} looked at the {seed} plant and felt {+joy}.",
+        "Everyone [came to see|loved] the {seed} plant. <glad>",
+        given=("trait",),
+    ),
+}

@@ -1,0 +1,157 @@
+"""What a run writes down while it trains: records, the console's lines, the summary."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from jaxlm.clocks import Clocks
+from jaxlm.config import Config
+from jaxlm.console import Console, clock
+from jaxlm.duration import Horizon
+from jaxlm.engine import Engine
+from jaxlm.flops import exact_flops_per_token, flops_per_token, parameter_counts, peak_flops
+from jaxlm.memory import memory_bytes, peak_memory_bytes
+from jaxlm.runs import RunDirectory
+from jaxlm.step import parameter_groups
+from jaxlm.tracking import Tracker
+
+
+@dataclass
+class Position:
+    """Where a run stands; saved with every checkpoint."""
+
+    step: int = 0
+    seconds: float = 0.0
+    wall_seconds: float = 0.0
+    val_loss: float | None = None
+    best_val_loss: float | None = None
+    best_step: int | None = None
+    evaluated_step: int = -1
+    evaluations_since_best: int = 0
+
+    def note_evaluation(self, loss: float) -> bool:
+        """Take in a validation loss; True where it is the best so far."""
+        self.val_loss, self.evaluated_step = loss, self.step
+        improved = self.best_val_loss is None or loss < self.best_val_loss
+        if improved:
+            self.best_val_loss, self.best_step = loss, self.step
+        self.evaluations_since_best = 0 if improved else self.evaluations_since_best + 1
+        return improved
+
+
+class Ledger:
+    """Appends a run's records, shows them, and sums the run up."""
+
+    def __init__(
+        self,
+        config: Config,
+        run: RunDirectory,
+        engine: Engine,
+        horizon: Horizon,
+        entropy_floor: float | None,
+        console: Console,
+        tracker: Tracker,
+    ) -> None:
+        self.config, self.run, self.engine, self.horizon = config, run, engine, horizon
+        self.entropy_floor, self.console, self.tracker = entropy_floor, console, tracker
+        self.groups = parameter_groups(engine.model_config)
+        self.tokens_per_step = config.train.batch_size * engine.model_config.context_length
+        self.start(0, Clocks())
+
+    def start(self, step: int, clocks: Clocks) -> None:
+        """Count speed and time left from here on."""
+        self.clocks = clocks
+        self.last_step, self.last_seconds = step, clocks.seconds()
+        self.first_wall = clocks.wall()
+        self.first_fraction = self.fraction(step)
+
+    def fraction(self, step: int) -> float:
+        """The share of the run that is done."""
+        return self.horizon.position(step, self.clocks.wall()) / self.horizon.length
+
+    def _record(self, kind: str, step: int, fields: dict[str, Any]) -> None:
+        tokens = step * self.tokens_per_step
+        record = {
+            "kind": kind,
+            "step": step,
+            "tokens": tokens,
+            "flops": flops_per_token(self.engine.model_config) * tokens,
+            "seconds": self.clocks.seconds(),
+            "wall_seconds": self.clocks.wall(),
+        }
+        self.run.append(record | fields)
+        self.tracker.write(record | fields)
+
+    def train(self, step: int, lr: float, metrics: dict[str, Any]) -> None:
+        """The record of a training step, from its metrics on the host; and the progress shown."""
+        seconds = self.clocks.seconds()
+        tokens = (step - self.last_step) * self.tokens_per_step
+        speed = tokens / max(seconds - self.last_seconds, 1e-9)
+        self.last_step, self.last_seconds = step, seconds
+        loss, norm = float(metrics["loss"]), float(metrics["gradient_norm"])
+        groups = {
+            name: dict(zip(self.groups, metrics[name].tolist(), strict=True))
+            for name in ("gradient_norms", "weight_norms", "update_norms")
+        }
+        self._record(
+            "train",
+            step,
+            {"loss": loss, "lr": lr, "gradient_norm": norm}
+            | groups
+            | {"activation_rms": metrics["activation_rms"].tolist()}
+            | {"tokens_per_second": speed, "memory_bytes": memory_bytes()},
+        )
+        fraction = self.fraction(step)
+        passed, share = self.clocks.wall() - self.first_wall, fraction - self.first_fraction
+        fields = {
+            "step": f"{step}/{self.horizon.steps}" if self.horizon.steps else str(step),
+            "loss": f"{loss:.4f}",
+            "lr": f"{lr:.2e}",
+            "tokens/s": f"{speed:,.0f}",
+            "left": clock(passed / share * (1 - fraction)) if share > 0 else "?",
+        }
+        self.console.progress(min(fraction, 1.0), fields)
+
+    def evaluation(self, step: int, result: dict[str, Any]) -> None:
+        """The record of an evaluation, and its line."""
+        fields = {name: value for name, value in result.items() if name != "tokens"}
+        self._record("eval", step, fields | {"eval_tokens": result["tokens"]})
+        floor, loss = self.entropy_floor, result["loss"]
+        above = f"  ({loss - floor:.4f} above the floor)" if floor is not None else ""
+        self.console.say(
+            f"step {step}: validation loss {loss:.4f} ± {result['standard_error'] or 0:.4f}, "
+            f"perplexity {result['perplexity']:.3f}, accuracy {result['accuracy']:.1%}{above}"
+        )
+
+    def summarize(self, status: str, position: Position, reason: str | None = None) -> None:
+        """Write summary.json (DESIGN, "A run directory")."""
+        model, precision = self.engine.model_config, self.config.precision
+        counts, seconds = parameter_counts(model), self.clocks.seconds()
+        tokens = position.step * self.tokens_per_step
+        exact = exact_flops_per_token(model) * tokens
+        peak = peak_flops(jax.devices()[0].device_kind, precision)
+        peaks = peak * len(self.engine.placement.devices) if peak else None
+        self.run.write_summary(
+            {
+                "status": status,
+                "reason": reason,
+                "step": position.step,
+                "val_loss": position.val_loss,
+                "best_val_loss": position.best_val_loss,
+                "best_step": position.best_step,
+                "parameters": counts.total,
+                "embedding_parameters": counts.embedding,
+                "head_parameters": counts.head,
+                "non_embedding_parameters": counts.non_embedding,
+                "tokens": tokens,
+                "flops": flops_per_token(model) * tokens,
+                "flops_exact": exact,
+                "seconds": seconds,
+                "wall_seconds": self.clocks.wall(),
+                "tokens_per_second": tokens / seconds if seconds else None,
+                "mfu": exact / seconds / peaks if peaks and seconds else None,
+                "peak_memory_bytes": peak_memory_bytes(),
+                "entropy_floor": self.entropy_floor,
+            }
+        )

@@ -1,0 +1,200 @@
+"""Real processes, really killed: the same command goes on, and nothing but time is lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxlm.checkpoint import restore, whole_steps
+
+ROOT = Path(__file__).resolve().parent.parent
+WORDS = "the cat sat on a mat and saw the dog run over the hill to find a red ball".split()
+TIMINGS = {"seconds", "wall_seconds", "tokens_per_second", "memory_bytes"}
+STEPS = 400
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a small text, and a cache that all runs of this file share."""
+    folder = tmp_path_factory.mktemp("resume")
+    words = np.random.default_rng(0).choice(WORDS, 6000)
+    (folder / "text.txt").write_text(" ".join(words), "utf-8")
+    return folder
+
+
+def start(place, name, *words):
+    command = [
+        sys.executable, str(ROOT / "run.py"), "scale=smoke", "data=text",
+        f"data.path={place / 'text.txt'}", f"run.dir={place / name}", f"run.cache={place / 'cache'}",
+        f"train.duration={STEPS}", "train.eval_every=100", "train.checkpoint_every=40",
+        "train.log_every=1", "model.residual_dropout=0.1", "run.samples=0", *words,
+    ]  # fmt: skip
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=place, env=os.environ | {"JAX_PLATFORMS": "cpu"}, **pipes)
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def records(run):
+    lines = (run / "metrics.jsonl").read_text("utf-8").splitlines()
+    found = [json.loads(line) for line in lines]
+    return [{k: v for k, v in record.items() if k not in TIMINGS} for record in found]
+
+
+def final_arrays(run):
+    step, tree, _, skipped = restore(run / "checkpoints")
+    assert not skipped
+    return step, tree
+
+
+def assert_same_run(run, reference):
+    """Every later loss, the records and the final state are equal to the bit; timings aside."""
+    assert records(run) == records(reference)
+    (step, ours), (expected, theirs) = final_arrays(run), final_arrays(reference)
+    assert step == expected
+    for half in ("parameters", "optimizer"):
+        flat, other = _leaves(ours[half]), _leaves(theirs[half])
+        assert flat.keys() == other.keys()
+        for name in flat:
+            np.testing.assert_array_equal(flat[name], other[name], err_msg=name)
+
+
+def _leaves(tree, prefix=""):
+    found = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            found |= _leaves(value, f"{prefix}{name}/")
+        else:
+            found[prefix + name] = np.asarray(value)
+    return found
+
+
+@pytest.fixture(scope="module")
+def reference(place):
+    status, output = finish(start(place, "reference"))
+    assert status == 0, output
+    return place / "reference"
+
+
+def lines(run):
+    path = run / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def without_manifest(run):
+    folders = (run / "checkpoints").glob("[0-9]*")
+    return any(f.is_dir() and not (f / "manifest.json").exists() for f in folders)
+
+
+MOMENTS = {
+    "before the first step": lambda run: (run / "config.yaml").exists(),
+    "before the first checkpoint": lambda run: lines(run) >= 3,
+    "while a checkpoint is written": lambda run: any(
+        (run / "checkpoints").glob("*.orbax-checkpoint-tmp*")
+    ),
+    "between commit and manifest": lambda run: lines(run) > 90 and without_manifest(run),
+    "around an evaluation": lambda run: lines(run) >= 202,
+    "near the end": lambda run: lines(run) >= STEPS - 5,
+    "while the figures are drawn": lambda run: (run / "plots").exists(),
+}
+
+
+@pytest.mark.slow
+def test_resume_is_bitwise_after_kill_9_at_any_moment(place, reference):
+    run, hit = place / "killed", []
+    for name, moment in MOMENTS.items():
+        process = start(place, "killed")
+        while process.poll() is None and not moment(run):
+            time.sleep(0.0005)
+        if process.poll() is None:
+            process.kill()
+            hit.append(name)
+        status, output = finish(process)
+        assert status in (0, -signal.SIGKILL), output
+    assert set(MOMENTS) - set(hit) <= {"between commit and manifest"}, hit  # that one lasts 1 ms
+    status, output = finish(start(place, "killed"))
+    assert status == 0, output
+    assert_same_run(run, reference)
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["status"], summary["step"]) == ("finished", STEPS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_first_and_the_rest_is_bitwise(place, reference, number, code):
+    run = place / number.name
+    process = start(place, number.name)
+    while lines(run) < 57:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.001)
+    process.send_signal(number)
+    status, output = finish(process)
+    assert status == code, output
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "interrupted" and summary["reason"] == number.name
+    assert max(whole_steps(run / "checkpoints")) == summary["step"] >= 57
+    status, output = finish(start(place, number.name))
+    assert status == 0 and f"resuming {run} at step {summary['step']}" in output
+    assert_same_run(run, reference)
+
+
+@pytest.mark.slow
+def test_stop_at_leaves_early_without_changing_the_schedule(place, reference):
+    run = place / "stopped"
+    status, output = finish(start(place, "stopped", "run.stop_at=123"))
+    assert status == 0 and json.loads((run / "summary.json").read_text())["step"] == 123, output
+    status, output = finish(start(place, "stopped"))
+    assert status == 0, output
+    assert_same_run(run, reference)
+
+
+@pytest.mark.slow
+def test_a_damaged_newest_checkpoint_is_skipped_with_its_reason(place, reference):
+    import shutil
+
+    run = place / "damaged"
+    shutil.copytree(reference, run)
+    (run / "summary.json").unlink()
+    newest = max(whole_steps(run / "checkpoints"))
+    victim = max((run / "checkpoints" / str(newest)).rglob("d/*"), key=lambda p: p.stat().st_size)
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    status, output = finish(start(place, "damaged"))
+    assert status == 0, output
+    assert f"skipped step {newest}" in output and "SHA-256" in output
+    assert_same_run(run, reference)
+
+
+@pytest.mark.slow
+def test_a_finished_run_says_so_and_another_configuration_is_refused(place, reference):
+    status, output = finish(start(place, "reference"))
+    assert status == 0 and "is finished" in output
+    status, output = finish(start(place, "reference", "optimizer.lr=0.5", "model.n_heads=1"))
+    assert status == 2
+    assert "optimizer.lr: 0.5 here" in output and "model.n_heads: 1 here, 2 there" in output
+    status, output = finish(start(place, "reference", "train.log_every=7", "run.stop_at=5"))
+    assert status == 0 and "is finished" in output  # operation may change
+
+
+@pytest.mark.slow
+def test_a_text_that_changed_since_the_run_began_is_refused(place):
+    status, output = finish(start(place, "changed", "run.stop_at=60"))
+    assert status == 0, output
+    text = place / "text.txt"
+    before = text.read_text("utf-8")
+    try:
+        text.write_text(before.replace("dog", "cow"), "utf-8")
+        status, output = finish(start(place, "changed"))
+    finally:
+        text.write_text(before, "utf-8")
+    assert status == 2 and "changed" in output and "Traceback" not in output
