@@ -12,6 +12,7 @@ def check(config: Config) -> None:
     """Everything that can be said without data and devices. Raises UserError."""
     _check_choices(config)
     _check_ranges(config)
+    _check_checkpoint(config)
     _check_model(config)
     _check_data(config)
     _check_durations(config)
@@ -43,6 +44,15 @@ _NOT_NEGATIVE = (
     "run.samples job.temperature job.min_p job.seed"
 ).split()
 _FRACTIONS = "model.attention_dropout model.residual_dropout data.validation_fraction".split()
+
+
+def _check_checkpoint(config: Config) -> None:
+    wanted = getattr(config.job, "checkpoint", "last")
+    if wanted not in ("last", "best") and not wanted.isdecimal():
+        raise UserError(
+            f"job.checkpoint={wanted} is neither last nor best nor a step.\n"
+            "See the folder checkpoints/ of the run for its steps."
+        )
 
 
 def _get(config: Config, name: str) -> Any:
@@ -99,7 +109,8 @@ def _check_data(config: Config) -> None:
     data, tokenizer = config.data, config.tokenizer
     if data.name in ("text", "tokens") and data.path is None:
         raise UserError(f"data={data.name} needs a file.\nSet data.path=FILE.")
-    if data.name == "tokens" and data.vocab_size is None and tokenizer.name != "pretrained":
+    known = tokenizer.name in ("pretrained", "byte")
+    if data.name == "tokens" and data.vocab_size is None and not known:
         raise UserError(
             "data=tokens needs the number of ids.\n"
             "Set data.vocab_size=N, or tokenizer=pretrained tokenizer.path=FILE."

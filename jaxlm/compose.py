@@ -99,11 +99,19 @@ def compose(overrides: list[str]) -> Config:
         lines = str(error).strip().splitlines()
         raise UserError(f"{lines[0]}\nin: {' '.join(overrides)}") from None
     experiment = composed.hydra.runtime.choices.get("experiment")
-    return typed(composed, literal, default_name=experiment or "run")
+    return typed(composed, literal, experiment)
 
 
-def typed(composed: typing.Any, literal: dict[str, str | None], default_name: str) -> Config:
-    """A composed tree, with the literal values put in, as a checked Config. Raises UserError."""
+def typed(
+    composed: typing.Any,
+    literal: dict[str, str | None],
+    experiment: str | None,
+    name: str | None = None,
+) -> Config:
+    """A composed tree, with the literal values put in, as a checked Config. Raises UserError.
+
+    run.name is `name`, or the experiment's, where nothing else sets it.
+    """
     from omegaconf import OmegaConf, open_dict
     from omegaconf.errors import OmegaConfBaseException
 
@@ -116,8 +124,8 @@ def typed(composed: typing.Any, literal: dict[str, str | None], default_name: st
         job = OmegaConf.merge(OmegaConf.structured(JOBS[job_name]), plain.pop("job", {}))
         tree = OmegaConf.merge(schema, plain)
         tree.job = job
-        if tree.run.name is None:
-            tree.run.name = default_name
+        tree.run.experiment = tree.run.experiment or experiment
+        tree.run.name = tree.run.name or name or experiment or "run"
         for key, value in literal.items():
             escaped = value.replace("${", "\\${") if value is not None else None
             OmegaConf.update(tree, key, escaped, merge=False)
@@ -156,7 +164,7 @@ def from_file(path: Path) -> Config:
         ) from None
     except Exception as error:
         raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
-    return typed(tree, {}, default_name=path.parent.name)
+    return typed(tree, {}, None, path.parent.name)
 
 
 def to_yaml(config: Config) -> str:

@@ -166,6 +166,7 @@ class ParallelConfig:
 @dataclass
 class RunConfig:
     name: str | None = key(None, "the run's name; null: the experiment's")
+    experiment: str | None = key(None, "the experiment it came from; fills itself in")
     dir: str = key("runs/${run.name}", "the run's folder")
     overwrite: bool = key(False, "delete a finished or different run in run.dir and start over")
     stop_at: int | None = key(None, "leave early at this step; the schedule does not change")

@@ -74,9 +74,11 @@ class Engine:
             return self.placement.put_state(jax.tree.map(np.asarray, state))
         return state
 
-    def restore_parameters(self, run_dir: Path, which: str | int) -> tuple[int, Any, list[str]]:
-        """(step, nested parameters on the devices, skipped checkpoints) of a run."""
-        step, tree, _, skipped = checkpoint.restore(
+    def restore_parameters(
+        self, run_dir: Path, which: str | int
+    ) -> tuple[int, Any, dict[str, Any], list[str]]:
+        """(step, nested parameters on the devices, metadata, skipped checkpoints) of a run."""
+        step, tree, metadata, skipped = checkpoint.restore(
             run_dir / "checkpoints", which, template=self.template(True), parameters_only=True
         )
-        return step, nest(tree["parameters"]), skipped
+        return step, nest(tree["parameters"]), metadata, skipped

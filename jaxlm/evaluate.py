@@ -89,7 +89,7 @@ def evaluate_job(config: Config) -> int:
     from jaxlm.jobs import open_run
 
     run, dataset, engine = open_run(config)
-    step, parameters, skipped = engine.restore_parameters(run.path, config.job.checkpoint)
+    step, parameters, _, skipped = engine.restore_parameters(run.path, config.job.checkpoint)
     for line in skipped:
         print(f"skipped {line}")
     result = Evaluator(engine, dataset)(parameters, config.job.split, config.job.max_batches)

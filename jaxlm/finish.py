@@ -11,18 +11,25 @@ from jaxlm.errors import UserError
 
 def finish(training: Any) -> None:
     """Write samples.txt, plots/ and report.md, and tell the person where everything is."""
-    from jaxlm.plots import plot_run
-    from jaxlm.report import summary_lines, write_run_report
+    from jaxlm.report import summary_lines
 
-    run, config = training.run, training.config
-    samples = draw_samples(training)
+    run, samples = training.run, draw_samples(training)
     if samples:
         run.write_text("samples.txt", "\n\n---\n\n".join(samples) + "\n")
+    write_report(training, samples)
+    lines = summary_lines(training.config, run.read_summary(), run.records(), run.path)
+    training.console.say("\n".join(lines))
+
+
+def write_report(training: Any, samples: list[str]) -> None:
+    """Write plots/ and report.md from the run's records."""
+    from jaxlm.plots import plot_run
+    from jaxlm.report import write_run_report
+
+    run = training.run
     records, summary = run.records(), run.read_summary()
-    figures = plot_run(records, summary, run.path / "plots")
-    write_run_report(run.path / "report.md", config, summary, records, samples, figures)
-    for line in summary_lines(config, summary, records, run.path):
-        training.console.say(line)
+    figures = plot_run(records, summary, run.path / "plots") if records else []
+    write_run_report(run.path / "report.md", training.config, summary, records, samples, figures)
 
 
 def draw_samples(training: Any) -> list[str]:

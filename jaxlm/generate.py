@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm import checkpoint as checkpoints
 from jaxlm import checks, sampling
 from jaxlm.compose import cache_folder, from_file
 from jaxlm.config import Config, GenerateJob, ParallelConfig
@@ -23,8 +22,8 @@ from jaxlm.data.tokenizer import StreamDecoder, Tokenizer, load_tokenizer
 from jaxlm.decoding import Decoder
 from jaxlm.engine import Engine
 from jaxlm.errors import UserError
-from jaxlm.model import nest
 from jaxlm.parallel import configure
+from jaxlm.runs import RunDirectory
 
 _STREAM_CHUNK, _STOP_CHUNK = 4, 32
 _FORWARD_TOKENS, _FORWARD_LOGITS = 2**14, 2**25
@@ -87,6 +86,7 @@ class LoadedRun:
         operation: Config | None = None,
     ) -> None:
         self.path = Path(run_dir)
+        RunDirectory(self.path).check_format()
         stored = from_file(self.path / "config.yaml")
         how = operation or dataclasses.replace(Config(), run=stored.run)
         one_device = ParallelConfig(
@@ -98,14 +98,11 @@ class LoadedRun:
             self.tokenizer = load_tokenizer(self.path / "tokenizer.json")
         vocabulary = self.tokenizer.vocab_size if self.tokenizer else stored.data.vocab_size
         engine = Engine(self.config, vocabulary, cache_folder(self.config))
-        self.step, tree, metadata, self.skipped = checkpoints.restore(
-            self.path / "checkpoints",
-            checkpoint,
-            template=engine.template(parameters_only=True),
-            parameters_only=True,
+        self.model = engine.model
+        self.step, self.parameters, metadata, self.skipped = engine.restore_parameters(
+            self.path, checkpoint
         )
-        self.model, self.parameters = engine.model, nest(tree["parameters"])
-        self.has_documents = metadata.get("documents", stored.data.name == "stories")
+        self.has_documents = metadata["documents"]
         self._decoder = Decoder(self.model, self.parameters, engine.placement.sharding())
         self._forward = jax.jit(
             lambda parameters, tokens_BxL: self.model.apply(

@@ -22,6 +22,8 @@ FUNCTIONS = {
 
 def run(config: Config) -> int:
     """Carry out config.job; the exit status. Raises UserError."""
+    if config.backend == "torch":
+        raise UserError("backend=torch is not there yet.\nUse backend=jax.")
     module, function = FUNCTIONS[config.job.name].split(":")
     return getattr(importlib.import_module(module), function)(config)
 
@@ -32,8 +34,6 @@ def train_job(config: Config) -> int:
 
     if config.debug.shapes:
         return show_shapes(config)
-    if config.backend == "torch":
-        raise UserError("backend=torch is not there yet.\nUse backend=jax.")
     run = RunDirectory(config.run.dir)
     if config.run.overwrite:
         _start_over(run)
@@ -41,11 +41,11 @@ def train_job(config: Config) -> int:
     if status is not None:
         return status
     run.check_writable()
-    with run.lock():
-        return _train(config, run)
+    with run.lock() as lock:
+        return _train(config, run, lock)
 
 
-def _train(config: Config, run: Any) -> int:
+def _train(config: Config, run: Any, lock: Any) -> int:
     from jaxlm.console import Console
 
     console = Console(run.path / "log.txt")
@@ -57,7 +57,7 @@ def _train(config: Config, run: Any) -> int:
         from jaxlm.engine import Engine
 
         engine = Engine(config, dataset.vocab_size, cache_folder(config))
-        training = Training(config, run, dataset, engine, console)
+        training = Training(config, run, lock, dataset, engine, console)
         if dataset.tokenizer:
             dataset.tokenizer.save(run.path / "tokenizer.json")
         run.write_environment([str(device) for device in engine.placement.devices])
@@ -112,6 +112,7 @@ def _continue(run: Any, config: Config) -> int | None:
     path = run.path / "config.yaml"
     if not path.exists():
         return None
+    run.check_format()
     differing = differences(identity(config), identity(from_file(path)))
     if differing:
         lines = [f"  {name}: {new} here, {old} there" for name, (new, old) in differing.items()]
@@ -147,6 +148,9 @@ def differences(new: dict, old: dict, prefix: str = "") -> dict[str, tuple[Any, 
 
 def run_config(config: Config) -> Config:
     """The configuration of the run that run.dir holds, with this command's operation and job."""
+    from jaxlm.runs import RunDirectory
+
+    RunDirectory(config.run.dir).check_format()
     trained = from_file(Path(config.run.dir) / "config.yaml")
     trained.job, trained.run, trained.backend = config.job, config.run, config.backend
     trained.parallel, trained.debug = config.parallel, config.debug

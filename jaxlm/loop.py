@@ -22,6 +22,7 @@ from jaxlm.engine import Engine
 from jaxlm.errors import UserError
 from jaxlm.evaluate import Evaluator
 from jaxlm.ledger import Ledger, Position
+from jaxlm.lock import WriterLock
 from jaxlm.runs import RunDirectory
 from jaxlm.schedule import learning_rate
 from jaxlm.signals import Signals
@@ -43,9 +44,15 @@ class Training:
     """
 
     def __init__(
-        self, config: Config, run: RunDirectory, dataset: Dataset, engine: Engine, console: Console
+        self,
+        config: Config,
+        run: RunDirectory,
+        lock: WriterLock,
+        dataset: Dataset,
+        engine: Engine,
+        console: Console,
     ) -> None:
-        self.config, self.run, self.dataset = config, run, dataset
+        self.config, self.run, self.lock, self.dataset = config, run, lock, dataset
         self.engine, self.console = engine, console
         self.clocks = Clocks()
         self.position = Position()
@@ -208,16 +215,20 @@ class Training:
         """Start saving the current step, unless it is saved already."""
         self.drain()
         step, position = self.position.step, self.position
-        if self.saved_step == step:
+        best = position.best_step == step
+        if self.saved_step == step and not best:
             return
+        self.lock.check()
+        self.run.sync()
         position.wall_seconds, position.seconds = self.clocks.wall(), self.clocks.seconds()
         metadata = {
             "data_fingerprint": self.dataset.fingerprint,
+            "documents": self.dataset.has_documents,
             "seed": self.config.seed,
             "position": dict(vars(position)),
         }
         tree = self.engine.checkpoint_tree(self.state)
-        self.checkpoints.save(step, tree, metadata, best=position.best_step == step)
+        self.checkpoints.save(step, tree, metadata, best=best)
         self.saved_step = step
 
 
@@ -226,16 +237,15 @@ def run_training(training: Training) -> int:
     ledger, position, console = training.ledger, training.position, training.console
     ledger.summarize("running", position)
     try:
-        with Signals() as signals, finish.profile(training):
+        with Signals() as signals, training.checkpoints, finish.profile(training):
             training.compile()
             status = training.loop(signals)
             training.clocks.pause()
-            training.checkpoints.close()
     except Diverged as error:
         training.clocks.pause()
-        training.checkpoints.close()
         ledger.summarize("diverged", position, str(error))
         console.say(f"{error}\nTry a lower optimizer.lr, a longer warm-up or a lower clip_norm.")
+        finish.write_report(training, samples=[])
         return 1
     except BaseException as error:
         ledger.summarize("interrupted", position, f"{type(error).__name__}: {error}")

@@ -177,14 +177,13 @@ def next_commands(
 
 
 def overrides(config: Config) -> list[str]:
-    """The shortest command line known that composes to the same identity.
-
-    The experiments tried are the default one and those that the run's name begins with.
+    """The shortest command line known that composes to the same identity: from the default
+    experiment, or from the run's own.
     """
     from jaxlm.compose import compose, groups
 
     wanted = _leaves(identity(config))
-    names = [n for n in groups()["experiment"] if (config.run.name or "").startswith(n)]
+    names = [n for n in groups()["experiment"] if n == config.run.experiment]
     candidates = []
     for start in [[], *([f"experiment={name}"] for name in names if name != "quickstart")]:
         there = _leaves(identity(compose(start)))

@@ -153,6 +153,14 @@ class RunDirectory:
         except OSError as error:
             raise _cannot("write", self.path / "metrics.jsonl", error) from error
 
+    def sync(self) -> None:
+        """Makes the records so far durable, so that no checkpoint outlives them."""
+        try:
+            with open(self.path / "metrics.jsonl", "ab") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise _cannot("write", self.path / "metrics.jsonl", error) from error
+
     def records(self, kind: str | None = None) -> list[dict]:
         """The records so far, of one kind or all, without a last line still being written."""
         records = [record for _, record in self._lines()]

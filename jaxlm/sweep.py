@@ -28,13 +28,13 @@ def sweep(overrides: list[str]) -> int:
         from hydra.core.hydra_config import HydraConfig
 
         settings = HydraConfig.get()
-        experiment = settings.runtime.choices.get("experiment") or "run"
+        experiment = settings.runtime.choices.get("experiment")
         parts = [word.lstrip("+") for word in settings.overrides.task]
         label = ",".join(part for part in parts if not part.startswith(("run.", "experiment=")))
-        name = f"{experiment},{label}".replace("/", "_") if label else experiment
+        name = ",".join(filter(None, [experiment, label])).replace("/", "_")
         print(f"\n[{settings.job.num}] {' '.join(parts)}", flush=True)
         try:
-            statuses.append(jobs.run(typed(composed, {}, default_name=name)))
+            statuses.append(jobs.run(typed(composed, {}, experiment, name)))
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             statuses.append(2)

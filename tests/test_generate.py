@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import jaxlm
@@ -135,6 +135,7 @@ def cut_by_characters(text, stop):
     st.integers(1, 5),
     st.booleans(),
 )
+@example("ab\u00e9", ["ab\u00e9", "b"], 5, False)  # b is complete first, though abé begins first
 def test_the_end_of_a_text_does_not_depend_on_chunks(text, stop, chunk, has_end):
     tokenizer = ByteTokenizer()
     ids = [*tokenizer.encode(text).tolist(), *[tokenizer.end_of_text, 97, 98] * has_end]

@@ -13,7 +13,6 @@ from jaxlm.flops import parameter_counts
 from jaxlm.initial import initial_parameter, initial_parameters, normal, parameter_shapes
 from jaxlm.model import Dropout, Transformer, empty_cache, flatten, nest
 
-
 BASE = ModelConfig(n_layers=2, d_model=32, n_heads=4, d_ff=48, context_length=16, init_std=0.1)
 SWITCHES = {
     "llama": {},

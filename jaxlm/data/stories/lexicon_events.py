@@ -38,10 +38,10 @@ ELDERS = lexicon(
 TEMPERS = lexicon(
     {
         "": """old, young, little, big, tiny, friendly, kind, wise, grumpy, sleepy, shy, funny,
-        fat, thin, tall, short, clever, lonely, hungry, busy, gentle, noisy, quiet, proud,
-        silly, lazy, brave, cheerful, curious, strange, lucky, rich, poor, lame, bold, sly,
+        thin, tall, short, clever, lonely, hungry, busy, gentle, noisy, quiet, proud,
+        silly, lazy, brave, cheerful, curious, strange, lucky, rich, poor, bold, sly,
         fast, slow, merry, polite, gray, brown, white, black, spotted, striped, strong, weak,
-        nosy, muddy, wet, dusty, pretty, ugly, bald, famous, clumsy, dreamy, jolly, moody,
+        nosy, muddy, wet, dusty, pretty, bald, famous, clumsy, dreamy, jolly, moody,
         fluffy, bossy, dirty, tidy, wild, tame"""
     },
     a=indefinite,

@@ -34,11 +34,10 @@ LOST = {
         '"I had {look.a} {toy}, and now it is gone," {+said} {name}.',
     ),
     "search": rule(
-        "They looked {+spot} and {+spot2}.",
+        "They looked {+spot}[ and {+spot2}.| for {+days} minutes.]",
         "Together, they looked {+spot}, but it was not there.",
         "{pal} looked {+spot}, and {name} looked {+spot2}.",
         "First, they looked {+spot}. Then they looked {+spot2}.",
-        "They searched {+sadly} for {+days} minutes.",
     ),
     "found": rule(
         "At last, {pal} [saw|found|spotted] the {toy} {+spot3}.",

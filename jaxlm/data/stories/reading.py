@@ -107,19 +107,14 @@ def _begins(text: str, at: int, ops: tuple, values: list) -> bool:
 
 def _heads(ops: tuple, values: list) -> list[str]:
     """The texts `ops` may begin with, as far as its first choice."""
-    texts = [""]
+    text = ""
     for op in ops:
         if isinstance(op, Pick):
-            return [text + word for text in texts for word in op.words]
+            return [text + word for word in op.words]
         if isinstance(op, Choice):
-            inner = [
-                head for alternative in op.alternatives for head in _heads(alternative, values)
-            ]
-            return [text + head for text in texts for head in inner]
-        texts = [
-            text + (op if isinstance(op, str) else op.words[values[op.slot]]) for text in texts
-        ]
-    return texts
+            return [text + head for inner in op.alternatives for head in _heads(inner, values)]
+        text += op if isinstance(op, str) else op.words[values[op.slot]]
+    return [text]
 
 
 def _matches(word: str, text: str, at: int) -> bool:
@@ -186,7 +181,7 @@ def _starts(ops: tuple) -> Iterator[tuple]:
     yield ops
     for i, op in enumerate(ops):
         if isinstance(op, str):
-            for match in re.finditer(r'[.!?]"? ', op):
+            for match in re.finditer(r'(?:^|[.!?]"?) ', op):
                 rest = (op[match.end() :],) if match.end() < len(op) else ()
                 yield rest + ops[i + 1 :]
 

@@ -31,6 +31,7 @@ def _may_be(entry: dict, kind: dict) -> bool:
     return kind["group"] in entry["group"].split()
 
 
+# the others may be either
 _HE = set("rooster bull policeman postman fisherman peacock wizard".split()) | {"old man"}
 _SHE = set("hen cow mermaid milkmaid ladybug".split()) | {"old lady"}
 
@@ -39,9 +40,11 @@ def _same_sex(name: dict, kind: dict) -> bool:
     return not (kind[""] in _HE and name["he"] == "she" or kind[""] in _SHE and name["he"] == "he")
 
 
-def _is(group: str):
-    return lambda entry: entry["group"] == group
+def _only(group: str) -> dict:
+    return {(): lambda entry: entry["group"] == group}
 
+
+_ELSEWHERE = {"place.kind": lambda s, kind: kind in s["kind"].split(), "spot": _another}
 
 SLOTS = {
     # the hero
@@ -53,7 +56,7 @@ SLOTS = {
     "home": Slot("homes", ("kind",), {"kind": _may_be}),
     "hobby": Slot("hobbies", ("kind", "trait")),
     "elder": Slot("elders", ("kind.group",)),
-    "garb": Slot("things", ("kind",), {(): _is("wear")}),
+    "garb": Slot("things", ("kind",), _only("wear")),
     "hue": Slot("looks", ("garb",), {"garb": _suits}),
     # when and where
     "time": Slot("times", ("trait",)),
@@ -64,9 +67,9 @@ SLOTS = {
     "spot2": Slot(
         "spots",
         ("place.kind", "spot"),
-        {"place.kind": lambda s, k: k in s["kind"], "spot": _another},
+        _ELSEWHERE,
     ),
-    "spot3": Slot("spots", ("place",), {"place": _same_kind}),
+    "spot3": Slot("spots", ("place.kind", "spot"), _ELSEWHERE),
     "weather": Slot(
         "weathers",
         ("time.weather", "place"),
@@ -91,15 +94,12 @@ SLOTS = {
     "sheen2": Slot(
         "looks",
         ("sheen", "find.group"),
-        {
-            "sheen": _another,
-            "find.group": lambda s, g: s["group"] == "any" or g in s["group"].split(),
-        },
+        {"sheen": _another, "find.group": lambda look, group: _suits(look, {"group": group})},
     ),
     "make": Slot("looks", ("place.kind",), {(): lambda look: _suits(look, {"group": "tool"})}),
-    "aid": Slot("things", ("make", "place.kind"), {(): _is("tool")}),
-    "wrap": Slot("things", ("problem",), {(): _is("wear")}),
-    "wrap2": Slot("things", ("weather",), {(): _is("wear")}),
+    "aid": Slot("things", ("make", "place.kind"), _only("tool")),
+    "wrap": Slot("things", ("problem",), _only("wear")),
+    "wrap2": Slot("things", ("weather",), _only("wear")),
     "fruit": Slot("counted", ("place",)),
     "taste": Slot("tastes", ("trait",)),
     "food": Slot("foods", ("friend", "taste")),
@@ -131,6 +131,6 @@ SLOTS = {
     "chore2": Slot("chores", ("chore",), {"chore": _another}),
     "sound": Slot("sounds", ("place",)),
     "game": Slot("games", ("friend",)),
-    "lesson2": Slot("lessons", ("lesson",), {"lesson": _another}),
+    "lesson2": Slot("lessons", ("lesson", "trait"), {"lesson": _another, "trait": _another}),
     "lesson": Slot("lessons", ("trait", "friend"), {"trait": _another}),
 }

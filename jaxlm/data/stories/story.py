@@ -103,7 +103,7 @@ SHARED = {
     "glad": rule(
         "{name} was so {+joy} that {name.he} {+celebrate}.",
         "{name} felt {+joy}[.| and {+celebrate}.]",
-        '"Thank you, {pal}!" {name} said. {name.He} was very {+joy}.',
+        '"Thank you, {pal}!" {name} said. {name.He} felt {+joy}.',
         "Now {name} was {+joy}[.|, and {pal} was {joy} too.]",
         "This made {name.him} {+joy}.",
         given=("trait",),
@@ -125,7 +125,7 @@ ENDING = {
         "{name} [learned|knew now] that it is good to be {+lesson}.",
         "Now {name} is not only {trait} but also {+lesson}[.| and {+lesson2}.]",
         "The {trait} {kind} had learned to be {+lesson}[.| and {+lesson2}.]",
-        '"You are a {trait} {kind}," said {name.his} {+elder}, "and {+lesson} too."',
+        '"You are {trait.a} {kind}," said {name.his} {+elder}, "and {+lesson} too."',
         given=("joy",),
     ),
     "fate": rule(

@@ -103,7 +103,7 @@ WISHES = {
     "plant": rule(
         "{name} found {+seed.a} seed. {+time.Cap}, {name.he} planted it near the <site>.",
         "In {name.his} pocket was {+seed.a} seed. {+time.Cap}, {name} put it near the <site>.",
-        "From {name.his} {+elder}, {name} got {+seed.a} seed. {+time.Cap}, it was put near the <site>.",
+        "{name.His} {+elder} had {+seed.a} seed. {+time.Cap}, {name} put it near the <site>.",
     ),
     "wait": rule(
         "Every day, {name.he} watered it[.| {+manner}.| with {+make.a} {+aid}.]",
