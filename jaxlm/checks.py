@@ -25,8 +25,9 @@ def _check_choices(node: Any, prefix: str = "") -> None:
         if dataclasses.is_dataclass(value):
             _check_choices(value, f"{name}.")
         elif choices and value not in choices:
+            guess = nearest(str(value), choices)
             raise UserError(
-                f"{name}={value} is not one of {', '.join(choices)}{nearest(str(value), choices)}.\n"
+                f"{name}={value} is not one of {', '.join(choices)}{guess}.\n"
                 f"{name}: {item.metadata['help']}"
             )
 
@@ -96,7 +97,7 @@ def _check_model(config: Config) -> None:
     if model.position == "rope" and full.head_dim % 2:
         raise UserError(
             f"model.position=rope rotates pairs, but the head width is odd: {full.head_dim}.\n"
-            f"Change model.n_heads={model.n_heads}, model.d_model={model.d_model} or model.head_dim."
+            f"Change model.n_heads={model.n_heads}, model.d_model={model.d_model} or head_dim."
         )
     if model.head_bias and model.tie_embeddings:
         raise UserError(
@@ -123,7 +124,7 @@ def _check_data(config: Config) -> None:
         raise UserError("tokenizer=pretrained needs a file.\nSet tokenizer.path=tokenizer.json.")
     if tokenizer.name == "bpe" and tokenizer.vocab_size < 257:
         raise UserError(
-            f"tokenizer.vocab_size={tokenizer.vocab_size} is below 257: the bytes and <|endoftext|>."
+            f"tokenizer.vocab_size={tokenizer.vocab_size} is below 257: bytes and <|endoftext|>."
         )
     if data.stride is not None and data.stride > config.model.context_length:
         raise UserError(
@@ -168,8 +169,8 @@ def check_devices(config: Config, devices: int) -> int:
     shares = data * parallel.fsdp * train.grad_accumulation
     if train.batch_size % shares:
         raise UserError(
-            f"train.batch_size={train.batch_size} does not divide by {data * parallel.fsdp} devices "
-            f"x train.grad_accumulation={train.grad_accumulation}.\n"
+            f"train.batch_size={train.batch_size} does not divide by {data * parallel.fsdp} "
+            f"devices x train.grad_accumulation={train.grad_accumulation}.\n"
             f"Set train.batch_size={-(-train.batch_size // shares) * shares}, or parallel.data."
         )
     return data

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, plain lines elsewhere, and log.txt."""
+"""What a person sees of a running training: a bar on a terminal, else plain lines; log.txt."""
 
 import sys
 import time

@@ -100,7 +100,8 @@ class Horizon:
         if unit == "hours":
             return value * 3600.0
         raise UserError(
-            f"{key}={text} is in {unit}, but train.duration is a time.\nWrite it in percent or hours."
+            f"{key}={text} is in {unit}, but train.duration is a time.\n"
+            "Write it in percent or hours."
         )
 
     def counter(self, text: str, key: str) -> Callable[[int, float], int]:
@@ -136,7 +137,7 @@ def tokens_needed(config: Config) -> int | None:
     ahead = horizon(config, 0)
     if ahead.steps is None:
         raise UserError(
-            f"train.duration={config.train.duration} does not say how much text data=stories needs.\n"
-            "Set data.train_tokens=20M, say."
+            f"train.duration={config.train.duration} does not say how much of the endless "
+            "data=stories to write.\nSet data.train_tokens=20M, say."
         )
     return ahead.steps * ahead.tokens_per_step + 1

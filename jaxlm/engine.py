@@ -1,4 +1,4 @@
-"""The parts that training, evaluation and generation share: model, placement, state, checkpoints."""
+"""What training, evaluation and generation share: model, placement, state, checkpoint tree."""
 
 from pathlib import Path
 from typing import Any

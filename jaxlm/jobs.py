@@ -99,8 +99,8 @@ def _start_over(run: Any) -> None:
     if run.path.exists() and any(run.path.iterdir()):
         if not (run.path / "config.yaml").exists():
             raise UserError(
-                f"{run.path} is not a run (no config.yaml), so run.overwrite=true will not delete it."
-                "\nName another folder with run.dir=FOLDER."
+                f"{run.path} is no run (it has no config.yaml): run.overwrite=true keeps off.\n"
+                "Name another folder with run.dir=FOLDER."
             )
         with run.lock():
             pass
@@ -124,9 +124,8 @@ def _continue(run: Any, config: Config) -> int | None:
     if summary.get("status") in ("finished", "stopped_early"):
         loss = summary.get("val_loss")
         shown = f", validation loss {loss:.4f}" if loss is not None else ""
-        print(
-            f"{run.path} is finished: step {summary['step']}{shown}. run.overwrite=true starts over."
-        )
+        print(f"{run.path} is finished: step {summary['step']}{shown}.")
+        print("run.overwrite=true starts over; job=generate and job=evaluate use it.")
         return 0
     if summary.get("status") == "diverged":
         print(f"{run.path} has {summary['reason']}\nrun.overwrite=true starts over.")

@@ -12,7 +12,7 @@ def learning_rate(
     """The learning rate of the update number `step` (0-based).
 
     Positions count from 1, so that the first update has peak / warmup and the last one exactly
-    peak * final_lr; in optax's terms this is `warmup_cosine_decay_schedule(0, peak, ...)(step + 1)`.
+    peak * final_lr: optax's `warmup_cosine_decay_schedule(0, peak, ...)` at step + 1.
     A run that the clock limits is scheduled by `seconds` of its length instead of steps.
     Cosine: Loshchilov and Hutter 2017, eq. 5 (with restarts: cyclic); wsd: Hu et al. 2024.
     """

@@ -4,7 +4,7 @@ import signal
 
 
 class Signals:
-    """While entered, remembers a signal instead of dying of it; `exit_status` is 128 + its number."""
+    """While entered, remembers a signal instead of dying of it; exit status 128 + its number."""
 
     def __init__(self) -> None:
         self.received: int | None = None

@@ -220,7 +220,6 @@ def test_logits_agree_with_hugging_face_llama():
     """An independent witness: the same weights in transformers' Llama."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    model = resolve_model(dataclasses.replace(BASE, n_kv_heads=2), VOCABULARY)
     config = transformers.LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, rms_norm_eps=1e-5, rope_theta=1e4,

@@ -31,7 +31,8 @@ def place(tmp_path_factory):
 def start(place, name, *words):
     command = [
         sys.executable, str(ROOT / "run.py"), "scale=smoke", "data=text",
-        f"data.path={place / 'text.txt'}", f"run.dir={place / name}", f"run.cache={place / 'cache'}",
+        f"data.path={place / 'text.txt'}", f"run.dir={place / name}",
+        f"run.cache={place / 'cache'}",
         f"train.duration={STEPS}", "train.eval_every=100", "train.checkpoint_every=40",
         "train.log_every=1", "model.residual_dropout=0.1", "run.samples=0", *words,
     ]  # fmt: skip

@@ -78,7 +78,7 @@ def _alike(read: str, left: str, left_ops: tuple, right: str, right_ops: tuple) 
 
 
 def _same(left: object, right: object) -> bool:
-    """Whether both print the same slot in the same form."""
+    """Whether both print the same slot in the same form, and so the same word in any state."""
     prints = isinstance(left, Print) and isinstance(right, Print)
     return prints and left.slot == right.slot and left.words is right.words
 

@@ -48,9 +48,6 @@ class Grammar:
         _write(self.start, [None] * len(self.slots), uniforms.__next__, pieces.append, logs.append)
         return "".join(pieces), sum(logs)
 
-    def tables(self) -> list[Table]:
-        return list(self._tables.values())
-
     def _table(self, name: str, entries: list, spec: Slot | Rule) -> Table:
         if name not in self._tables:
             contexts = {given: self._context(name, given) for given in spec.given}

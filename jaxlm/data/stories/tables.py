@@ -160,10 +160,7 @@ class Table:
         cumulative = np.cumsum(p)
         cumulative[np.flatnonzero(p)[-1] :] = 1.0  # no rounding lets a draw fall behind the last
         logs = [math.log(x) if x > 0 else -math.inf for x in p.tolist()]
-        row = (cumulative.tolist(), logs)
-        import time
-
-        time.sleep(0.0005)
+        row = self._rows[key] = (cumulative.tolist(), logs)
         return row
 
 
