@@ -1,0 +1,73 @@
+"""The project as a newcomer gets it: a wheel that works elsewhere, and a README that is true."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from jaxlm.compose import check_override, compose, groups
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_a_wheel_carries_the_configurations_and_works_outside_the_checkout(tmp_path):
+    build = [sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT]
+    done = subprocess.run(build, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    (wheel,) = tmp_path.glob("*.whl")
+    # The libraries of this environment, but the package from the wheel alone.
+    venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    site = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
+    libraries = [p for p in sys.path if p.endswith("site-packages")]
+    (site / "libraries.pth").write_text("\n".join(libraries))
+    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--ignore-installed", wheel]
+    subprocess.run(install, check=True)
+    words = ["scale=smoke", "run.name=away", "train.duration=2", "run.samples=0"]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    where = "import jaxlm; print(jaxlm.__file__)"
+    found = subprocess.run([python, "-c", where], cwd=tmp_path, capture_output=True, text=True)
+    assert str(site) in found.stdout
+    done = subprocess.run(
+        [python, "-m", "jaxlm", *words],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "runs" / "away" / "report.md").exists()
+
+
+def readme_commands():
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.S)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("python run.py")]
+
+
+@pytest.mark.parametrize("command", readme_commands())
+def test_every_command_of_the_readme_composes(command):
+    words = shlex.split(command)[2:]
+    if words and words[0] in ("--help", "-m", "--multirun"):
+        for word in words[1:]:
+            if "=" in word:
+                check_override(word)
+    else:
+        compose(words)
+
+
+def test_the_readme_lists_every_experiment():
+    for name in groups()["experiment"]:
+        assert f"`{name}`" in README
+
+
+def test_every_file_that_the_readme_names_exists():
+    for name in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / name).exists(), name
