@@ -152,7 +152,14 @@ class Placement:
             return jax.pmap(step, axis_name=self.axis, donate_argnums=0, devices=self.devices)
         shardings = self.state_shardings(state)
         jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, self.sharding()))
-        return jitted.lower(state, batch).compile()
+        compiled = jitted.lower(state, batch).compile()
+
+        def guarded(state: TrainState, batch: Batch) -> Any:
+            with jax.transfer_guard("disallow"):  # an accidental copy fails instead of slowing
+                return compiled(state, batch)
+
+        guarded.memory_analysis = compiled.memory_analysis
+        return guarded
 
     def first_copy(self, tree: Any) -> Any:
         """A state or metrics as seen by one device: pmap's leading axis removed."""

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 from jaxlm import cli
+from jaxlm.compose import compose, groups
+from jaxlm.engine import Engine
+from jaxlm.step import Batch, make_train_step
 
 WORDS = "the cat sat on a mat and saw the dog run over the hill to find a red ball".split()
 
@@ -143,11 +146,14 @@ def test_a_clocked_run_ends_in_time_with_its_schedule_complete(train):
 
 
 def test_epochs_count_passes_over_the_training_tokens(train, text):
-    train("train.duration=2epochs", "train.log_every=1", "train.eval_every=1epochs")
+    words = ("train.duration=2epochs", "train.log_every=1", "train.eval_every=1epochs")
+    train(*words, "train.checkpoint_every=1epochs")
     tokens = (text / "text.txt").stat().st_size
     windows = (int(0.9 * tokens) - 33) // 32 + 1
     assert abs(summary()["step"] - 2 * windows / 4) <= 1
     assert len(records("eval")) == 2
+    saved = sorted(int(p.name) for p in Path("runs/run/checkpoints").iterdir())
+    assert saved == [r["step"] for r in records("eval")]
 
 
 def test_bfloat16_float64_and_accumulation_train_alike(train):
@@ -184,6 +190,28 @@ def test_a_run_on_stories_knows_its_distance_to_the_floor(text, cache, capsys):
     floor = summary()["entropy_floor"]
     assert 0.1 < floor < summary()["val_loss"]
     assert "above the floor" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("experiment", groups()["experiment"])
+def test_every_experiment_traces_at_full_size_and_trains_at_smoke_scale(
+    experiment, text, cache, capsys
+):
+    import jax
+
+    config = compose([f"experiment={experiment}"])
+    engine = Engine(config, 1024, Path(cache))
+    state = engine.state_of(engine.template())
+    shape = (1, config.train.batch_size, config.model.context_length + 1)
+    tokens = jax.ShapeDtypeStruct(shape, np.int32)
+    rows, lr = jax.ShapeDtypeStruct(shape[:2], np.int32), jax.ShapeDtypeStruct((), np.float32)
+    step = make_train_step(engine.model, config.optimizer, config.seed)
+    _, metrics = jax.eval_shape(step, state, Batch(tokens, rows, lr))
+    assert metrics["loss"].shape == ()
+    words = [f"experiment={experiment}", "scale=smoke", "data=stories", "run.name=run"]
+    assert cli.main([*words, f"run.cache={cache}", "run.samples=0"]) == 0
+    assert (
+        summary()["status"] == "finished" and experiment in Path("runs/run/report.md").read_text()
+    )
 
 
 def test_debug_shapes_prints_and_trains_nothing(train):

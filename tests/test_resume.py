@@ -159,6 +159,21 @@ def test_stop_at_leaves_early_without_changing_the_schedule(place, reference):
 
 
 @pytest.mark.slow
+def test_a_run_of_eight_devices_goes_on_with_one(place, monkeypatch):
+    words = ("train.batch_size=8", "train.duration=60", "train.checkpoint_every=30")
+    assert finish(start(place, "one", *words))[0] == 0
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+    many = ("parallel.fsdp=2", "parallel.tensor=2", "run.stop_at=30")
+    status, output = finish(start(place, "many", *words, *many))
+    assert status == 0 and "8 cpu device(s)" in output, output
+    monkeypatch.delenv("XLA_FLAGS")
+    status, output = finish(start(place, "many", *words))
+    assert status == 0 and "resuming" in output and "1 cpu device(s)" in output, output
+    ours, theirs = ([r["loss"] for r in records(place / n)] for n in ("many", "one"))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+
+
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_is_skipped_with_its_reason(place, reference):
     import shutil
 

@@ -229,3 +229,18 @@ def test_jit_pmap_fsdp_and_tensor_train_the_same_losses_on_eight_devices():
     for name, (devices, *losses) in rows.items():
         assert int(devices) == (1 if name == "one" else 8), name
         np.testing.assert_allclose([float(x) for x in losses], reference, rtol=1e-10, err_msg=name)
+
+
+def test_a_batch_that_was_not_placed_fails_instead_of_slowing(tmp_path):
+    from jaxlm.compose import compose
+    from jaxlm.engine import Engine
+
+    config = compose(["scale=smoke"])
+    engine = Engine(config, 64, tmp_path)
+    state = engine.initial_state()
+    host = Batch(np.zeros((1, 4, 33), np.int32), np.zeros((1, 4), np.int32), np.float32(0.1))
+    placed = engine.placement.put_batch(host)
+    step = engine.placement.compile(make_train_step(engine.model, ADAMW, 0), state, placed)
+    state, _ = step(state, placed)
+    with pytest.raises(Exception, match="[Dd]isallowed"):
+        step(state, host)
