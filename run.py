@@ -2,7 +2,7 @@
 
 import sys
 
-from jaxlm.cli import main
+from jaxlm.cli import start
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start())

@@ -19,7 +19,7 @@ SIZES = {
     "1M": ("model.n_layers=4", "model.d_model=144", "optimizer.lr=3e-3"),
 }
 BATCHES = {"0.5M": 4, "2M": 8, "8M": 16}
-FIXED = ("model.n_heads=4", "model.context_length=320", "train.eval_every=100%", "run.samples=0",
+FIXED = ("model.n_heads=4", "model.context_length=256", "train.eval_every=100%", "run.samples=0",
          "train.checkpoint_every=25%", "schedule.final_lr=0.05")  # fmt: skip
 
 

@@ -17,7 +17,10 @@ from typing import Any
 
 from common import print_table, write_result
 
+from jaxlm.allocator import restart_with_huge_pages
+
 SHAPES = {
+    "quickstart": ("model=quickstart", "train.batch_size=8", "model.vocab_size=1024"),
     "shakespeare_cpu": ("model=shakespeare_cpu", "train.batch_size=12"),
     "wide": ("model.n_layers=4", "model.d_model=256", "model.n_heads=4", "train.batch_size=64",
              "model.context_length=128"),
@@ -27,7 +30,7 @@ SHAPES = {
     "llama_17m": ("model=llama_17m", "train.batch_size=64", "model.vocab_size=10000"),
     "gpt2_124m": ("model=gpt2_124m", "train.batch_size=16", "model.vocab_size=50257"),
 }  # fmt: skip
-CPU_SHAPES = ("shakespeare_cpu", "wide", "wide_gelu")
+CPU_SHAPES = ("quickstart", "shakespeare_cpu", "wide", "wide_gelu")
 
 
 class Case:
@@ -179,4 +182,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()  # as run.py does; GLIBC_TUNABLES= python ... measures without
     main()

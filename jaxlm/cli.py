@@ -20,6 +20,15 @@ Typing the same command again resumes an unfinished run.
 """
 
 
+def start() -> int:
+    """The program itself: `main` in a process whose memory suits it."""
+    if not {"-h", "--help", "help"} & set(sys.argv):
+        from jaxlm.allocator import restart_with_huge_pages
+
+        restart_with_huge_pages()
+    return main()
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; the exit status: 0 well, 1 diverged or failed, 2 a person's error."""
     argv = sys.argv[1:] if argv is None else argv

@@ -89,7 +89,7 @@ class DataConfig:
     train_tokens: str | None = key(
         None, "stories: training tokens to write, as 20M; null: as many as the duration needs"
     )
-    validation_documents: int = key(1000, "stories: documents of the validation set")
+    validation_documents: int = key(500, "stories: documents of the validation set")
 
 
 @dataclass

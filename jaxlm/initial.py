@@ -53,10 +53,15 @@ def parameter_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def group_of(name: str) -> str:
-    """The group a parameter's norms are reported under: blocks.0.attention, embed, head, ..."""
+    """The group a parameter's norms are reported under: blocks.0.attention, embed, head, ...
+
+    The gains and shifts of all norms are one group, `norms`: beside the matrices of a block their
+    size, about the root of the width, would hide all else.
+    """
     parts = name.split(".")
-    group = ".".join(parts[:3]) if parts[0] == "blocks" else parts[0]
-    return group.replace("_norm", "") if parts[0] == "blocks" else group
+    if parts[-2].endswith("norm"):
+        return "norms"
+    return ".".join(parts[:3]) if parts[0] == "blocks" else parts[0]
 
 
 def initial_parameters(

@@ -10,7 +10,7 @@ FLOOR = 1.2
 
 def parameter_groups(layers: int) -> list[str]:
     blocks = [f"blocks.{n}.{kind}" for n in range(layers) for kind in ("attention", "feedforward")]
-    return ["embed", *blocks, "final_norm", "head"]
+    return ["embed", *blocks, "norms", "head"]
 
 
 def synthetic_run(

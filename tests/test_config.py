@@ -232,3 +232,13 @@ def test_the_walls_between_the_rooms_stand():
         assert "torch" not in imported, file
         if file.stem in neutral or file.parent.name in ("data", "stories"):
             assert not {"jax", "flax", "optax", "orbax"} & imported, file
+
+
+def test_experiments_keep_values_of_groups_in_the_groups_files():
+    """Else `optimizer=lion` on the command line would keep the experiment's AdamW values."""
+    from omegaconf import OmegaConf
+
+    for file in (compose.config_folder() / "experiment").glob("*.yaml"):
+        kept = set(OmegaConf.load(file)) & set(compose.groups())
+        assert not kept, f"{file.name}: {kept}"
+    assert composed("experiment=shakespeare_cpu", "optimizer=lion").optimizer.lr == 1e-4

@@ -78,7 +78,7 @@ def test_records_have_every_norm_and_every_metric(train):
     train("train.duration=2")
     record = records("train")[-1]
     groups = {"embed", "blocks.0.attention", "blocks.0.feedforward", "blocks.1.attention",
-              "blocks.1.feedforward", "final_norm", "head"}  # fmt: skip
+              "blocks.1.feedforward", "norms", "head"}  # fmt: skip
     for name in ("gradient_norms", "weight_norms", "update_norms"):
         assert set(record[name]) == groups
         assert all(value > 0 for value in record[name].values())
@@ -209,9 +209,7 @@ def test_every_experiment_traces_at_full_size_and_trains_at_smoke_scale(
     assert metrics["loss"].shape == ()
     words = [f"experiment={experiment}", "scale=smoke", "data=stories", "run.name=run"]
     assert cli.main([*words, f"run.cache={cache}", "run.samples=0"]) == 0
-    assert (
-        summary()["status"] == "finished" and experiment in Path("runs/run/report.md").read_text()
-    )
+    assert summary()["status"] == "finished"
 
 
 def test_debug_shapes_prints_and_trains_nothing(train):

@@ -134,15 +134,15 @@ def test_reported_norms_are_those_of_the_groups():
     _, metrics = jax.jit(make_train_step(network, ADAMW, seed=0))(state, batch())
     groups = parameter_groups(network.model)
     assert groups == [
-        "embed", "blocks.0.attention", "blocks.0.feedforward",
-        "blocks.1.attention", "blocks.1.feedforward", "final_norm", "head",
+        "embed", "norms", "blocks.0.attention", "blocks.0.feedforward",
+        "blocks.1.attention", "blocks.1.feedforward", "head",
     ]  # fmt: skip
     total = np.sqrt(np.square(metrics["gradient_norms"]).sum())
     assert total == pytest.approx(float(metrics["gradient_norm"]), rel=1e-6)
     flat = flatten(state.parameters)
-    parts = [v for n, v in flat.items() if n.startswith(("blocks.1.attention",))]
+    parts = [v for n, v in flat.items() if n.startswith("blocks.1.attention.")]
     expected = np.sqrt(sum(np.square(p).sum() for p in parts))
-    assert norms(state.parameters, groups)[3] == pytest.approx(expected, rel=1e-6)
+    assert norms(state.parameters, groups)[4] == pytest.approx(expected, rel=1e-6)
     assert metrics["activation_rms"].shape == (2,)
     assert (metrics["update_norms"] > 0).all() and (metrics["activation_rms"] > 0).all()
 
