@@ -7,11 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm import checkpoint, optimizer
+from jaxlm import checkpoint, checks, data, optimizer
+from jaxlm.compose import cache_folder, from_file
 from jaxlm.config import Config, resolve_model
+from jaxlm.data import Dataset
+from jaxlm.duration import tokens_needed
 from jaxlm.initial import initial_parameters, parameter_shapes
 from jaxlm.model import Transformer, flatten, nest
 from jaxlm.parallel import Placement, attention_kernel, configure
+from jaxlm.runs import RunDirectory
 from jaxlm.step import TrainState
 
 
@@ -82,3 +86,27 @@ class Engine:
             run_dir / "checkpoints", which, template=self.template(True), parameters_only=True
         )
         return step, nest(tree["parameters"]), metadata, skipped
+
+
+def prepare(config: Config) -> Dataset:
+    """The configuration's dataset, encoded into run.cache where it is not there yet."""
+    dataset = data.prepare(config, cache=cache_folder(config), train_tokens=tokens_needed(config))
+    checks.check_vocabulary(config.model, dataset.vocab_size)
+    return dataset
+
+
+def run_config(config: Config) -> Config:
+    """The configuration of the run that run.dir holds, with this command's operation and job."""
+    RunDirectory(config.run.dir).check_format()
+    trained = from_file(Path(config.run.dir) / "config.yaml")
+    trained.job, trained.run, trained.backend = config.job, config.run, config.backend
+    trained.parallel, trained.debug = config.parallel, config.debug
+    return trained
+
+
+def open_run(config: Config) -> tuple[RunDirectory, Dataset, Engine]:
+    """(RunDirectory, Dataset, Engine) of a trained run. Raises UserError where there is none."""
+    trained = run_config(config)
+    run = RunDirectory(config.run.dir)
+    dataset = prepare(trained)
+    return run, dataset, Engine(trained, dataset.vocab_size, cache_folder(config))

@@ -15,7 +15,7 @@ import numpy as np
 from jaxlm.config import Config
 from jaxlm.data import Dataset
 from jaxlm.data.batches import evaluation_batches
-from jaxlm.engine import Engine
+from jaxlm.engine import Engine, open_run
 from jaxlm.runs import plain
 from jaxlm.step import EvalBatch, make_eval_step
 
@@ -86,8 +86,6 @@ def metrics(sums_R: dict[str, np.ndarray], has_bytes: bool) -> dict[str, float |
 
 def evaluate_job(config: Config) -> int:
     """job=evaluate: metrics of a trained run, printed and written to evaluation.json."""
-    from jaxlm.jobs import open_run
-
     run, dataset, engine = open_run(config)
     step, parameters, _, skipped = engine.restore_parameters(run.path, config.job.checkpoint)
     for line in skipped:

@@ -4,7 +4,6 @@ import importlib
 import shlex
 import shutil
 import sys
-from pathlib import Path
 from typing import Any
 
 from jaxlm.compose import cache_folder, from_file, to_yaml
@@ -51,11 +50,10 @@ def _train(config: Config, run: Any, lock: Any) -> int:
     console = Console(run.path / "log.txt")
     try:
         console.say(f"{run.path}: {' '.join(map(shlex.quote, sys.argv))}")
+        from jaxlm.engine import Engine, prepare
         from jaxlm.loop import Training, run_training
 
         dataset = prepare(config)
-        from jaxlm.engine import Engine
-
         engine = Engine(config, dataset.vocab_size, cache_folder(config))
         training = Training(config, run, lock, dataset, engine, console)
         if dataset.tokenizer:
@@ -83,16 +81,6 @@ def _headline(training: Any) -> str:
         f"{engine.placement.devices[0].platform} device(s), attention: {engine.kernel} "
         f"({engine.kernel_reason})"
     )
-
-
-def prepare(config: Config) -> Any:
-    """The configuration's dataset, encoded into run.cache where it is not there yet."""
-    from jaxlm import checks, data
-    from jaxlm.duration import tokens_needed
-
-    dataset = data.prepare(config, cache=cache_folder(config), train_tokens=tokens_needed(config))
-    checks.check_vocabulary(config.model, dataset.vocab_size)
-    return dataset
 
 
 def _start_over(run: Any) -> None:
@@ -145,31 +133,10 @@ def differences(new: dict, old: dict, prefix: str = "") -> dict[str, tuple[Any, 
     return found
 
 
-def run_config(config: Config) -> Config:
-    """The configuration of the run that run.dir holds, with this command's operation and job."""
-    from jaxlm.runs import RunDirectory
-
-    RunDirectory(config.run.dir).check_format()
-    trained = from_file(Path(config.run.dir) / "config.yaml")
-    trained.job, trained.run, trained.backend = config.job, config.run, config.backend
-    trained.parallel, trained.debug = config.parallel, config.debug
-    return trained
-
-
-def open_run(config: Config) -> tuple[Any, Any, Any]:
-    """(RunDirectory, Dataset, Engine) of a trained run. Raises UserError where there is none."""
-    from jaxlm.engine import Engine
-    from jaxlm.runs import RunDirectory
-
-    trained = run_config(config)
-    run = RunDirectory(config.run.dir)
-    dataset = prepare(trained)
-    return run, dataset, Engine(trained, dataset.vocab_size, cache_folder(config))
-
-
 def show_shapes(config: Config) -> int:
     """debug=shapes: the shapes and parameters of every component; nothing is trained."""
     from jaxlm.config import resolve_model
+    from jaxlm.engine import prepare
     from jaxlm.shapes import shapes_text
 
     model = resolve_model(config.model, prepare(config).vocab_size)

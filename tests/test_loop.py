@@ -4,6 +4,8 @@ import json
 import math
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -291,12 +293,12 @@ def test_jobs_without_a_run_or_a_checkpoint_say_so(train, text, capsys, cache):
     assert "neither last nor best nor a step" in capsys.readouterr().err
 
 
-def test_a_sweep_runs_every_value_and_reports_the_refused_one(text, cache, capsys):
+def test_a_sweep_runs_every_value_and_reports_the_refused_one(text, cache):
     words = ["scale=smoke", "data=text", "data.path=text.txt", f"run.cache={cache}"]
-    status = cli.main(["-m", *words, "run.samples=0", "model.n_heads=1,2,3"])
-    shown = capsys.readouterr()
-    assert status == 2 and "3 runs, 1 of them failed" in shown.out
-    assert "model.n_heads=3 does not divide" in shown.err
+    command = [sys.executable, "-m", "jaxlm", "-m", *words, "run.samples=0", "model.n_heads=1,2,3"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "3 runs, 1 of them failed" in done.stdout, done.stderr
+    assert "model.n_heads=3 does not divide" in done.stderr
     done = [p for p in Path("runs").iterdir() if (p / "summary.json").exists()]
     assert len(done) == 2 and all("n_heads" in p.name for p in done)
 

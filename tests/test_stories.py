@@ -3,7 +3,6 @@
 import math
 import random
 import re
-import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -295,11 +294,3 @@ def test_a_sentence_keeps_one_value_for_each_slot():
     assert reader.accepts("Ann said she and Ann ran.")
     assert not reader.accepts("Ann said he and Ann ran.")
     assert not reader.accepts("Bob said he and Cy ran.")
-
-
-def test_stories_are_written_fast_enough():
-    list(stories.documents(0, 0, 3000))  # the odds of common contexts are made on first use
-    start = time.process_time()
-    characters = sum(map(len, stories.documents(0, 3000, 9000)))
-    megabytes_per_minute = characters / 1e6 / (time.process_time() - start) * 60
-    assert megabytes_per_minute > 50

@@ -1,5 +1,6 @@
 """The data room: text -> tokenizer -> token file -> batches. `prepare` is its door."""
 
-from jaxlm.data.dataset import Dataset, prepare
+from jaxlm.data.dataset import Dataset
+from jaxlm.data.prepare import prepare
 
 __all__ = ["Dataset", "prepare"]

@@ -1,0 +1,97 @@
+"""`prepare`: from the configuration to the two splits as memory-mapped tokens."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxlm.config import Config
+from jaxlm.data import corpora
+from jaxlm.data.cache import digest
+from jaxlm.data.corpora import Survey, TextFiles, between
+from jaxlm.data.dataset import Dataset
+from jaxlm.data.encoding import cached_tokens, document_end, encode_pieces, make_tokenizer
+from jaxlm.data.endless import prepare_stories
+from jaxlm.data.flat import prepare_flat
+from jaxlm.data.progress import progress_bar
+from jaxlm.errors import UserError
+
+
+def prepare(
+    config: Config, *, cache: Path, train_tokens: int | None = None, progress: bool = True
+) -> Dataset:
+    """The dataset that a configuration names, encoded once into `cache`. Raises UserError.
+
+    `train_tokens` is how much of an endless corpus (stories) training needs, where
+    data.train_tokens does not say; without either, the training split is empty.
+    """
+    cache = Path(cache).expanduser()
+    if config.data.name == "tokens":
+        return prepare_flat(config, cache)
+    if config.tokenizer.name == "none":
+        raise UserError(
+            f"tokenizer.name=none goes with data.name=tokens only, not with {config.data.name}.\n"
+            "Choose tokenizer=char, byte, bpe or pretrained."
+        )
+    if config.data.name == "stories":
+        return prepare_stories(config, cache, train_tokens, progress)
+    return _prepare_text(config, cache, progress)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The characters from start to stop of a surveyed corpus: one split."""
+
+    corpus: TextFiles
+    survey: Survey
+    start: int
+    stop: int
+
+    def pieces(self):
+        return between(self.corpus.pieces(), self.start, self.stop)
+
+    @property
+    def identity(self) -> list:
+        return [self.survey.sha256, self.start, self.stop]
+
+
+def _prepare_text(config: Config, cache: Path, progress: bool) -> Dataset:
+    train, validation = _parts(config, cache, progress)
+    documents = train.survey.documents > 1 or validation.survey.documents > 1
+    tokenizer = make_tokenizer(
+        config.tokenizer,
+        train.pieces,
+        train.identity,
+        "".join(sorted({*train.survey.alphabet, *validation.survey.alphabet})),
+        documents,
+        cache,
+        progress,
+    )
+    end_of_text = document_end(tokenizer) if documents else None
+    splits, fingerprints = [], []
+    for name, part in (("train", train), ("validation", validation)):
+        fingerprint = digest("text", part.identity, tokenizer.fingerprint, end_of_text)
+        label, characters = f"encoding {config.data.name}-{name}", part.stop - part.start
+        with progress_bar(label, characters, "characters", progress) as advance:
+            encoded = encode_pieces(part.pieces(), tokenizer, end_of_text, advance)
+            label = f"{config.data.name}-{name}"
+            splits.append(cached_tokens(label, encoded, tokenizer.vocab_size, fingerprint, cache))
+        fingerprints.append(fingerprint)
+    fingerprint = digest("dataset", fingerprints)
+    return Dataset(*splits, tokenizer, tokenizer.vocab_size, fingerprint, documents)
+
+
+def _parts(config: Config, cache: Path, progress: bool) -> tuple[_Part, _Part]:
+    """The training and the validation split. Raises UserError."""
+    data = config.data
+    if data.name == "shakespeare":
+        corpus = TextFiles([corpora.shakespeare(data.path, cache)], data.text_field)
+    elif data.path is None:
+        raise UserError("data=text needs data.path: a .txt, .jsonl or .gz file, or a folder.")
+    else:
+        corpus = corpora.text_files(data.path, data.text_field)
+    if data.validation_path is not None:
+        found = corpora.survey(corpus, None, cache, progress)
+        own = corpora.text_files(data.validation_path, data.text_field, "data.validation_path")
+        other = corpora.survey(own, None, cache, progress)
+        return _Part(corpus, found, 0, found.characters), _Part(own, other, 0, other.characters)
+    found = corpora.survey(corpus, data.validation_fraction, cache, progress)
+    return _Part(corpus, found, 0, found.cut), _Part(corpus, found, found.cut, found.characters)
