@@ -242,3 +242,28 @@ def test_experiments_keep_values_of_groups_in_the_groups_files():
         kept = set(OmegaConf.load(file)) & set(compose.groups())
         assert not kept, f"{file.name}: {kept}"
     assert composed("experiment=shakespeare_cpu", "optimizer=lion").optimizer.lr == 1e-4
+
+
+def test_imports_run_one_way():
+    """No circles among the modules, imports inside functions included."""
+    import ast
+    from graphlib import TopologicalSorter
+
+    root = Path(compose.__file__).parent
+    names = {}
+    for file in root.rglob("*.py"):
+        parts = file.relative_to(root.parent).with_suffix("").parts
+        names[".".join(parts).removesuffix(".__init__")] = file
+    graph = {}
+    for name, file in names.items():
+        found = set()
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                for alias in node.names:
+                    inner = f"{node.module}.{alias.name}"
+                    found.add(inner if inner in names else node.module)
+        graph[name] = (found & set(names)) - {name}
+    assert len(graph) > 30 and graph["jaxlm.loop"]
+    tuple(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
