@@ -42,9 +42,9 @@ def main(argv: list[str] | None = None) -> int:
         if "--cfg" in argv:
             return show(argv)
         from jaxlm import jobs
-        from jaxlm.compose import compose
+        from jaxlm.compose import compose, split_override
 
-        return jobs.run(compose(argv))
+        return jobs.run(compose(argv), given=[split_override(word)[0] for word in argv])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -4,6 +4,8 @@ import importlib
 import shlex
 import shutil
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from jaxlm.compose import cache_folder, from_file, to_yaml
@@ -19,12 +21,36 @@ FUNCTIONS = {
 }
 
 
-def run(config: Config) -> int:
-    """Carry out config.job; the exit status. Raises UserError."""
+def run(config: Config, given: Iterable[str] = ()) -> int:
+    """Carry out config.job; the exit status. Raises UserError.
+
+    `given` are the keys and groups on the command line: a job that opens a trained run refuses
+    those that contradict it.
+    """
     if config.backend == "torch":
         raise UserError("backend=torch is not there yet.\nUse backend=jax.")
+    if config.job.name in ("evaluate", "generate", "logits"):
+        _check_given(config, given)
     module, function = FUNCTIONS[config.job.name].split(":")
     return getattr(importlib.import_module(module), function)(config)
+
+
+def _check_given(config: Config, given: Iterable[str]) -> None:
+    """Raises UserError where the command line asks for another identity than the run's own."""
+    path = Path(config.run.dir) / "config.yaml"
+    differing = differences(identity(config), identity(from_file(path)))
+    named = {
+        name: values
+        for name, values in differing.items()
+        if any(name == key or name.startswith(f"{key}.") for key in given)
+    }
+    if named:
+        lines = [f"  {name}: {new} here, {old} there" for name, (new, old) in named.items()]
+        raise UserError(
+            f"job={config.job.name} takes what was trained from {path}, which says otherwise:\n"
+            + "\n".join(lines)
+            + "\nLeave these keys out, or name another run with run.name=NAME."
+        )
 
 
 def train_job(config: Config) -> int:

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from jaxlm.compose import check_override, config_folder, groups, typed
+from jaxlm.compose import check_override, config_folder, groups, split_override, typed
 from jaxlm.errors import UserError
 
 
@@ -34,7 +34,8 @@ def sweep(overrides: list[str]) -> int:
         name = ",".join(filter(None, [experiment, label])).replace("/", "_")
         print(f"\n[{settings.job.num}] {' '.join(parts)}", flush=True)
         try:
-            statuses.append(jobs.run(typed(composed, {}, experiment, name)))
+            given = [split_override(part)[0] for part in parts]
+            statuses.append(jobs.run(typed(composed, {}, experiment, name), given))
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             statuses.append(2)

@@ -280,6 +280,16 @@ def test_another_configuration_is_refused_naming_each_key(train):
     refused(train("seed=1", "model.d_ff=96"), "seed: 1 here, 0 there", "model.d_ff: 96 here")
 
 
+def test_jobs_on_a_run_refuse_keys_that_contradict_it_and_take_those_that_agree(train):
+    train("train.duration=4")
+    for words in (["model.d_model=64"], ["optimizer=lion"], ["seed=1"]):
+        status, out, error = train("job=evaluate", *words)
+        assert (status, out) == (2, ""), words
+        assert words[0].split("=")[0] in error and "run.name" in error
+    status, _, error = train("job=evaluate", "seed=0", "train.batch_size=4", "train.log_every=3")
+    assert status == 0, error
+
+
 def test_jobs_without_a_run_or_a_checkpoint_say_so(train, text, capsys, cache):
     for job in ("generate", "evaluate"):
         assert cli.main([f"job={job}", "run.dir=runs/none", f"run.cache={cache}"]) == 2
