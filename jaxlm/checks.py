@@ -38,7 +38,8 @@ _POSITIVE = (
     "data.stride data.vocab_size data.validation_documents tokenizer.vocab_size optimizer.eps "
     "optimizer.clip_norm train.batch_size train.early_stopping train.grad_accumulation "
     "train.keep_checkpoints parallel.data parallel.fsdp parallel.tensor run.stop_at "
-    "job.samples job.max_tokens job.top_k job.top_p job.repetition_penalty job.max_batches"
+    "job.samples job.max_tokens job.top_k job.top_p job.repetition_penalty job.max_batches "
+    "job.steps"
 ).split()
 _NOT_NEGATIVE = (
     "seed data_seed data.seed optimizer.lr optimizer.weight_decay schedule.final_lr "
@@ -69,6 +70,7 @@ def _check_ranges(config: Config) -> None:
         (_NOT_NEGATIVE, lambda x: x >= 0, "must not be negative"),
         (_FRACTIONS, lambda x: 0 <= x < 1, "must lie in [0, 1)"),
         (["job.top_p", "job.min_p"], lambda x: x <= 1, "must not exceed 1"),
+        (["seed", "data_seed", "data.seed"], lambda x: x < 2**32, "must be below 2^32"),
     )
     for names, holds, rule in rules:
         for name in names:

@@ -164,6 +164,14 @@ class ParallelConfig:
 
 
 @dataclass
+class TorchConfig:
+    device: str = key(
+        "auto", "auto: cuda, else mps, else cpu", choices=("auto", "cpu", "mps", "cuda")
+    )
+    compile: bool = key(True, "torch.compile, where a compiler for the device is there")
+
+
+@dataclass
 class RunConfig:
     name: str | None = key(None, "the run's name; null: the experiment's")
     experiment: str | None = key(None, "the experiment it came from; fills itself in")
@@ -226,13 +234,28 @@ class LogitsJob:
 
 
 @dataclass
+class ParityJob:
+    name: str = key("parity", "JAX against PyTorch on this machine, as a table of errors")
+    part: str = key(
+        "all",
+        "what to compare",
+        choices=(
+            "all", "forward", "gradients", "optimizer", "trajectory", "generation", "evaluation"
+        ),
+    )  # fmt: skip
+    steps: int = key(200, "length of the trajectory")
+    max_tokens: int = key(256, "tokens to generate")
+    out: str = key("parity.json", "file for the table")
+
+
+@dataclass
 class DoctorJob:
     name: str = key("doctor", "devices, versions, memory, disk, a self-test and advice")
 
 
 JOBS = {
     job.__dataclass_fields__["name"].default: job
-    for job in (TrainJob, EvaluateJob, GenerateJob, LogitsJob, DoctorJob)
+    for job in (TrainJob, EvaluateJob, GenerateJob, LogitsJob, ParityJob, DoctorJob)
 }
 
 
@@ -255,6 +278,7 @@ class Config:
     train: TrainConfig = key(TrainConfig, "length, batch and intervals")
     backend: str = key("jax", "the engine", choices=("jax", "torch"), operation=True)
     parallel: ParallelConfig = key(ParallelConfig, "devices and kernels", operation=True)
+    torch: TorchConfig = key(TorchConfig, "what backend=torch runs on", operation=True)
     run: RunConfig = key(RunConfig, "names and places", operation=True)
     tracker: TrackerConfig = key(TrackerConfig, "where records go besides the run", operation=True)
     debug: DebugConfig = key(DebugConfig, "modes for finding faults", operation=True)

@@ -27,6 +27,11 @@ class Dropout(NamedTuple):
     rows_B: Array
 
 
+def random_key(seed: int | Array) -> Array:
+    """The key of a seed below 2^32, by the one generator that both backends have."""
+    return jax.random.key(seed, impl="threefry2x32")
+
+
 class Cache(NamedTuple):
     """Keys and values of every block: two tuples of arrays (B, C, G, K)."""
 
@@ -46,12 +51,17 @@ def at_least_float32(x: Array) -> Array:
 
 
 def drop(x: Array, rate: float, dropout: Dropout | None, site: int) -> Array:
-    """Inverted dropout, keyed by (seed, step, site, global row): devices do not change it."""
+    """Inverted dropout, keyed by (seed, step, site, global row): devices do not change it.
+
+    An element stays where its 32 random bits (Threefry, Salmon et al. 2011) reach rate * 2^32, so
+    that neither the precision nor the backend changes the mask.
+    """
     if dropout is None or rate == 0.0:
         return x
     key = jax.random.fold_in(dropout.key, site)
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, dropout.rows_B)
-    keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1.0 - rate, x.shape[1:]))(keys_B)
+    bits = jax.vmap(lambda k: jax.random.bits(k, x.shape[1:], "uint32"))(keys_B)
+    keep = bits >= np.uint32(rate * 2**32)
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
 
 
@@ -178,10 +188,13 @@ class Embedding(nn.Module):
         return linear(x, self.weight, jnp.promote_types(x.dtype, jnp.float32))
 
 
-def plain_attention(q_BxLxHxK, k_BxTxGxK, v_BxTxGxK, start, rate=0.0, dropout=None, site=0):
+def plain_attention(
+    q_BxLxHxK, k_BxTxGxK, v_BxTxGxK, start, rate=0.0, dropout=None, site=0, show=lambda *_: None
+):
     """softmax(q k^T / sqrt(K)) v; query l sees the keys 0..start+l. Softmax in >= float32.
 
-    Heads are grouped as h = g * (H / G) + r, as in Hugging Face Llama.
+    Heads are grouped as h = g * (H / G) + r, as in Hugging Face Llama. `show` is given the scaled
+    scores (B, H, L, T) by their name.
     """
     B, L, H, K = q_BxLxHxK.shape
     T, G = k_BxTxGxK.shape[1:3]
@@ -189,6 +202,7 @@ def plain_attention(q_BxLxHxK, k_BxTxGxK, v_BxTxGxK, start, rate=0.0, dropout=No
     q = q_BxLxHxK.reshape(B, L, G, H // G, K)
     scores = jnp.einsum("blgrk,btgk->bgrlt", q, k_BxTxGxK, preferred_element_type=dtype)
     scores = scores / math.sqrt(K)
+    show("scores", scores.reshape(B, H, L, T))
     visible_LxT = jnp.arange(T)[None, :] <= start + jnp.arange(L)[:, None]
     scores = jnp.where(visible_LxT, scores, jnp.finfo(dtype).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
@@ -231,7 +245,8 @@ class Attention(nn.Module):
             mixed = jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn")
         else:
             keys, values = k, v
-            mixed = plain_attention(q, k, v, 0, rate, dropout, site)
+            show = functools.partial(self.sow, "components")
+            mixed = plain_attention(q, k, v, 0, rate, dropout, site, show)
         mixed = mixed.reshape(*mixed.shape[:2], m.n_heads * m.head_dim)
         self.sow("components", "mixed", mixed)
         y = Linear(m.d_model, m.bias == "all", name="output")(mixed)
@@ -290,13 +305,18 @@ class Block(nn.Module):
         pre = m.norm_placement == "pre"
         x = x_BxLxD
 
-        y, keys, values = attention(attention_norm(x) if pre else x, start, cache, dropout)
+        y = attention_norm(x) if pre else x
+        self.sow("components", "attention_input", y)
+        y, keys, values = attention(y, start, cache, dropout)
+        self.sow("components", "attention_output", y)
         x = x + y if m.residual else y
         x = x if pre else attention_norm(x)
         self.sow("components", "after_attention", x)
 
-        y = feedforward(feedforward_norm(x) if pre else x)
-        y = drop(y, m.residual_dropout, dropout, 3 * self.layer + 3)
+        y = feedforward_norm(x) if pre else x
+        self.sow("components", "feedforward_input", y)
+        y = drop(feedforward(y), m.residual_dropout, dropout, 3 * self.layer + 3)
+        self.sow("components", "feedforward_output", y)
         x = x + y if m.residual else y
         x = x if pre else feedforward_norm(x)
         self.sow("components", "after_feedforward", x)
