@@ -156,8 +156,8 @@ class ParallelConfig:
     tensor: int = key(1, "devices over which heads and feed-forward width are sharded")
     attention: str = key(
         "auto",
-        "attention kernel; auto: cuDNN where device and types allow, else XLA's",
-        choices=("auto", "xla", "cudnn"),
+        "attention kernel; auto: cuDNN where device and types allow, else blocks on a CPU",
+        choices=("auto", "plain", "blocks", "cudnn"),
     )
     remat: bool = key(False, "recompute each block's activations in the backward pass")
     tf32: bool = key(False, "let a GPU round float32 products to TF32")

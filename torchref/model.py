@@ -159,6 +159,15 @@ def attention_scores(q_BxHxLxK: Tensor, k_BxHxTxK: Tensor) -> Tensor:
     return scores / math.sqrt(q_BxHxLxK.shape[-1])
 
 
+def fused_attention(q_BxHxLxK: Tensor, k_BxHxLxK: Tensor, v_BxHxLxK: Tensor) -> Tensor:
+    """PyTorch's causal kernel. Its 16-bit backward pass is half as fast as the 32-bit one on a
+    CPU, so there it gets 32 bits."""
+    narrow = q_BxHxLxK.dtype
+    wide = at_least_float32 if q_BxHxLxK.device.type == "cpu" else (lambda x: x)
+    q, k, v = wide(q_BxHxLxK), wide(k_BxHxLxK), wide(v_BxHxLxK)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True).to(narrow)
+
+
 def causal_mask(start: int, queries: int, keys: int, device) -> Tensor:
     """(L, T), true where query l at position start + l may look at key t."""
     positions_L = start + torch.arange(queries, device=device)
@@ -207,7 +216,7 @@ class Attention(nn.Module):
 
         q, k, v = q.transpose(1, 2), share_heads(k, m.n_heads), share_heads(v, m.n_heads)
         if self.fused and cache is None and (dropout is None or m.attention_dropout == 0.0):
-            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            mixed = fused_attention(q, k, v)
         else:
             scores = self.scores(attention_scores(q, k))
             visible_LxT = causal_mask(start, L, k.shape[2], x_BxLxD.device)
