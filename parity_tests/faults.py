@@ -1,6 +1,6 @@
 """Deliberate faults in the twin, one at a time: can the harness fail?
 
-    python parity_tests/faults.py        measures each and writes docs/parity_faults.md
+    python -m parity_tests.faults        measures each and writes docs/parity_faults.md
 
 Each fault is a patch of torchref, the parity test whose measure must notice it, and the
 configuration that makes it visible.
@@ -282,8 +282,8 @@ def measure(name: str, pair: Callable[..., parity.Pair], faulty: bool = True) ->
 
     `pair` is conftest's.
     """
-    from conftest import tokens
-    from test_training import batches
+    from parity_tests.conftest import tokens
+    from parity_tests.test_training import batches
 
     fault = FAULTS[name]
     precision = "float32" if fault.test == GENERATION else "float64"
@@ -304,14 +304,14 @@ def main() -> None:
     """Measure every fault and write the table."""
     import tempfile
 
-    import conftest
+    from parity_tests import conftest
 
     with tempfile.TemporaryDirectory() as cache:
         pair = conftest.pair.__wrapped__(Path(cache))
         lines = [
             "# Faults that the parity tests catch",
             "",
-            "Written by `python parity_tests/faults.py`. Each fault is put into the PyTorch twin;",
+            "Written by `python -m parity_tests.faults`. Each fault is put into the PyTorch twin;",
             "the error is that of the worst quantity of the named test, in its precision, relative",
             "to the quantity's size (for tokens: the share that differs). The same test without",
             "the fault is in the last column.",

@@ -1,11 +1,11 @@
 """The harness can fail: every deliberate fault is caught by the test that is named for it."""
 
 import pytest
-from conftest import assert_rows
-from faults import FAULTS, measure, unequal_parts
-from test_training import batches
 
 from jaxlm import parity
+from parity_tests.conftest import assert_rows
+from parity_tests.faults import FAULTS, measure, unequal_parts
+from parity_tests.test_training import batches
 
 
 @pytest.mark.parametrize("name", FAULTS)

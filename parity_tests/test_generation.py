@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from conftest import VOCABULARY, assert_rows
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jaxlm import parity
 from jaxlm import sampling as engine
 from jaxlm.data import Dataset
+from parity_tests.conftest import VOCABULARY, assert_rows
 from torchref import sampling as twin
 
 SHARP = {"init_std": 0.5, "scaled_init": False}

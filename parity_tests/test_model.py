@@ -4,13 +4,13 @@ import dataclasses
 import math
 
 import pytest
-from conftest import MODEL, VOCABULARY, assert_rows, tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxlm import parity
 from jaxlm.config import ModelConfig
 from jaxlm.initial import parameter_shapes
+from parity_tests.conftest import MODEL, VOCABULARY, assert_rows, tokens
 
 CHOICES = {
     item.name: item.metadata["choices"]
@@ -108,7 +108,7 @@ def test_random_mixtures_of_switches(pair_of_module, switches):
 @pytest.fixture(scope="module")
 def pair_of_module(cache):
     """As `pair`, for hypothesis, which wants a fixture that outlives one example."""
-    import conftest
+    from parity_tests import conftest
 
     return conftest.pair.__wrapped__(cache)
 

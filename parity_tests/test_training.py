@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 import pytest
-from conftest import BACKENDS, assert_rows, make_config, tokens
 
 from jaxlm import cli, parity
 from jaxlm.config import ModelConfig, OptimizerConfig, ScheduleConfig
 from jaxlm.duration import Horizon
 from jaxlm.parity import Pair, Row
 from jaxlm.schedule import learning_rate
+from parity_tests.conftest import BACKENDS, assert_rows, make_config, tokens
 
 
 def batches(steps, config, rows=4, length=17):
