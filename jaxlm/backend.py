@@ -80,6 +80,12 @@ class Engine(Protocol):
     def decoder(self, parameters: Any) -> Callable[..., Iterator[np.ndarray]]:
         """Continues token sequences: see `decoding.Decoder.__call__`."""
 
+    def parameters_from(self, values: dict[str, np.ndarray]) -> Any:
+        """Parameters of arrays by canonical name."""
+
+    def canonical(self, parameters: Any) -> dict[str, np.ndarray]:
+        """The inverse of `parameters_from`."""
+
     # -- checkpoints, in the canonical tree
 
     def writer(self, folder: Path, keep: int) -> Any:

@@ -1,11 +1,13 @@
 """Checks of a whole configuration: allowed values, and pairs of keys that must fit together."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from jaxlm import duration
 from jaxlm.config import Config, ModelConfig, resolve_model
 from jaxlm.errors import UserError, nearest
+from jaxlm.weights import is_weights_file
 
 
 def check(config: Config) -> None:
@@ -50,9 +52,9 @@ _FRACTIONS = "model.attention_dropout model.residual_dropout data.validation_fra
 
 def _check_checkpoint(config: Config) -> None:
     wanted = getattr(config.job, "checkpoint", "last")
-    if wanted not in ("last", "best") and not wanted.isdecimal():
+    if is_weights_file(wanted) and not Path(wanted).expanduser().is_file():
         raise UserError(
-            f"job.checkpoint={wanted} is neither last nor best nor a step.\n"
+            f"job.checkpoint={wanted} is not last, best, a step or a file of weights.\n"
             "See the folder checkpoints/ of the run for its steps."
         )
 

@@ -202,7 +202,7 @@ class TrainJob:
 @dataclass
 class EvaluateJob:
     name: str = key("evaluate", "loss and other metrics over a whole split; evaluation.json")
-    checkpoint: str = key("last", "last, best or a step")
+    checkpoint: str = key("last", "last, best, a step, or a .safetensors file")
     split: str = key("validation", "which split", choices=("validation", "train"))
     max_batches: int | None = key(None, "stop after this many batches; null: the whole split")
 
@@ -210,7 +210,7 @@ class EvaluateJob:
 @dataclass
 class GenerateJob:
     name: str = key("generate", "text on standard output, and nothing else there")
-    checkpoint: str = key("last", "last, best or a step")
+    checkpoint: str = key("last", "last, best, a step, or a .safetensors file")
     prompt: str = key("", "text to continue")
     prompt_file: str | None = key(None, "file that holds the prompt; - is standard input")
     samples: int = key(1, "texts, drawn at once")
@@ -228,7 +228,7 @@ class GenerateJob:
 @dataclass
 class LogitsJob:
     name: str = key("logits", "float32 logits of given tokens")
-    checkpoint: str = key("last", "last, best or a step")
+    checkpoint: str = key("last", "last, best, a step, or a .safetensors file")
     tokens: str | None = key(None, ".npy file of integers, batch x length")
     out: str = key("logits.npy", ".npy file to write, batch x length x vocabulary")
 

@@ -101,6 +101,13 @@ class Engine:
     def parameters_of(self, state: TrainState) -> Any:
         return self.placement.first_copy(state.parameters)
 
+    def parameters_from(self, values: dict[str, np.ndarray]) -> Any:
+        shardings = self.placement.parameter_shardings(self.shapes)
+        return nest({n: jax.device_put(values[n], shardings[n]) for n in self.shapes})
+
+    def canonical(self, parameters: Any) -> dict[str, np.ndarray]:
+        return flatten(jax.tree.map(np.asarray, parameters))
+
     def eval_step(self, parameters: Any, batch: EvalBatch) -> dict[str, Any]:
         return self._eval_step(parameters, self.placement.put_rows(batch))
 

@@ -14,7 +14,7 @@ from jaxlm.backend import Engine, EvalBatch, LoadEngine
 from jaxlm.config import Config
 from jaxlm.data import Dataset
 from jaxlm.data.batches import evaluation_batches
-from jaxlm.opened import open_run
+from jaxlm.opened import load_parameters, open_run
 from jaxlm.runs import plain
 
 _TOKENS = 16_384
@@ -82,8 +82,7 @@ def metrics(sums_R: dict[str, np.ndarray], has_bytes: bool) -> dict[str, float |
 def evaluate_job(config: Config, load_engine: LoadEngine) -> int:
     """job=evaluate: metrics of a trained run, printed and written to evaluation.json."""
     run, dataset, engine = open_run(config, load_engine)
-    folder = run.path / "checkpoints"
-    step, parameters, _, skipped = engine.restore_parameters(folder, config.job.checkpoint)
+    step, parameters, _, skipped = load_parameters(engine, run.path, config.job.checkpoint)
     for line in skipped:
         print(f"skipped {line}")
     result = Evaluator(engine, dataset)(parameters, config.job.split, config.job.max_batches)

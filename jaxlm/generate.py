@@ -20,7 +20,9 @@ from jaxlm.config import Config, GenerateJob, ParallelConfig
 from jaxlm.continuation import Continuation
 from jaxlm.data.tokenizer import Tokenizer, load_tokenizer
 from jaxlm.errors import UserError
+from jaxlm.opened import load_parameters
 from jaxlm.runs import RunDirectory
+from jaxlm.weights import write_weights
 
 _STREAM_CHUNK, _STOP_CHUNK = 4, 32
 _FORWARD_TOKENS, _FORWARD_LOGITS = 2**14, 2**25
@@ -60,10 +62,11 @@ class LoadedRun:
             self.tokenizer = load_tokenizer(self.path / "tokenizer.json")
         vocabulary = self.tokenizer.vocab_size if self.tokenizer else stored.data.vocab_size
         self.engine = load_engine()(self.config, vocabulary, cache_folder(self.config))
-        self.step, self.parameters, metadata, self.skipped = self.engine.restore_parameters(
-            self.path / "checkpoints", checkpoint
+        self.step, self.parameters, metadata, self.skipped = load_parameters(
+            self.engine, self.path, checkpoint
         )
-        self.has_documents = metadata["documents"]
+        end = self.tokenizer.end_of_text if self.tokenizer else None
+        self.has_documents = metadata.get("documents", end is not None)
         self._decode = self.engine.decoder(self.parameters)
 
     def generate(
@@ -113,6 +116,14 @@ class LoadedRun:
         pieces = self._pieces(prompt, job, stop, _STREAM_CHUNK)
         yield prompt
         yield from (piece for (piece,) in pieces if piece)
+
+    def save_weights(self, path: str | Path) -> None:
+        """Write the parameters to a .safetensors file, the names being those of a state_dict.
+
+        PyTorch reads it with `safetensors.torch.load_file`, and `job.checkpoint=FILE` here.
+        """
+        about = {"step": self.step, "documents": self.has_documents}
+        write_weights(path, self.engine.canonical(self.parameters), about)
 
     def logits(self, tokens_BxL: np.ndarray) -> np.ndarray:
         """float32 logits (B, L, V) of ids (B, L), L at most the context. Raises UserError."""
@@ -203,7 +214,8 @@ def _open(config: Config, load_engine: LoadEngine) -> LoadedRun:
     run = LoadedRun(config.run.dir, config.job.checkpoint, config, load_engine=load_engine)
     for line in run.skipped:
         print(f"skipped {line}", file=sys.stderr)
-    print(f"{run.path} at step {run.step}", file=sys.stderr)
+    which = f"with {config.job.checkpoint}" if run.step is None else f"at step {run.step}"
+    print(f"{run.path} {which}", file=sys.stderr)
     return run
 
 

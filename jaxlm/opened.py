@@ -1,6 +1,7 @@
 """A configuration's data, and the configuration, data and engine of a run that is there already."""
 
 from pathlib import Path
+from typing import Any
 
 from jaxlm import checks, data
 from jaxlm.backend import Engine, LoadEngine
@@ -8,7 +9,9 @@ from jaxlm.compose import cache_folder, from_file
 from jaxlm.config import Config
 from jaxlm.data import Dataset
 from jaxlm.duration import tokens_needed
+from jaxlm.initial import parameter_shapes
 from jaxlm.runs import RunDirectory
+from jaxlm.weights import is_weights_file, read_weights
 
 
 def prepare(config: Config) -> Dataset:
@@ -25,6 +28,20 @@ def run_config(config: Config) -> Config:
     trained.job, trained.run, trained.backend = config.job, config.run, config.backend
     trained.parallel, trained.debug, trained.torch = config.parallel, config.debug, config.torch
     return trained
+
+
+def load_parameters(
+    engine: Engine, run_path: Path, which: str | int
+) -> tuple[int | None, Any, dict[str, Any], list[str]]:
+    """(step, Parameters, metadata, skipped) of a run's checkpoint, or of a file of weights.
+
+    `which` is last, best, a step or a .safetensors file; see `checkpoint.restore`, `read_weights`.
+    """
+    if not is_weights_file(which):
+        return engine.restore_parameters(run_path / "checkpoints", which)
+    shapes = parameter_shapes(engine.model_config)
+    values, about = read_weights(which, shapes, engine.parameter_dtype)
+    return about.get("step"), engine.parameters_from(values), about, []
 
 
 def open_run(config: Config, load_engine: LoadEngine) -> tuple[RunDirectory, Dataset, Engine]:

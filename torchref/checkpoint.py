@@ -39,7 +39,7 @@ def tree_of(state: TrainState) -> dict[str, Any]:
 
 def state_of(tree: dict[str, Any], model: Transformer, config: OptimizerConfig) -> TrainState:
     """The state that `tree_of` was made of, in a model that is given for it."""
-    set_parameters(model, tree["parameters"])
+    model.load_state_dict({name: _tensor(array) for name, array in tree["parameters"].items()})
     optimizer = make_optimizer(model, config)
     saved = {
         name: {parameter: _tensor(array) for parameter, array in value.items()}
@@ -49,11 +49,6 @@ def state_of(tree: dict[str, Any], model: Transformer, config: OptimizerConfig) 
     }
     set_moments(model, optimizer, saved)
     return TrainState(model, optimizer, int(tree["optimizer"]["step"]))
-
-
-def set_parameters(model: Transformer, values: dict[str, np.ndarray]) -> None:
-    """Copy canonical arrays into a model."""
-    model.load_state_dict({name: _tensor(array) for name, array in values.items()})
 
 
 def read(

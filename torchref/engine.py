@@ -125,6 +125,14 @@ class Engine:
     def parameters_of(self, state: TrainState) -> Transformer:
         return state.model
 
+    def parameters_from(self, values: dict[str, np.ndarray]) -> Transformer:
+        model = self.new_model()
+        model.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in values.items()})
+        return model
+
+    def canonical(self, parameters: Transformer) -> dict[str, np.ndarray]:
+        return {name: p.detach().cpu().numpy() for name, p in parameters.named_parameters()}
+
     def eval_step(self, parameters: Transformer, batch: EvalBatch) -> dict[str, torch.Tensor]:
         return eval_step(parameters, EvalBatch(*map(self._put, batch)))
 
@@ -164,12 +172,10 @@ class Engine:
     def restore_parameters(
         self, folder: Path, which: str | int
     ) -> tuple[int, Transformer, dict[str, Any], list[str]]:
-        from torchref.checkpoint import read_parameters, set_parameters
+        from torchref.checkpoint import read_parameters
 
-        model = self.new_model()
-        step, tree, metadata, skipped = read_parameters(folder, which, model)
-        set_parameters(model, tree["parameters"])
-        return step, model, metadata, skipped
+        step, tree, metadata, skipped = read_parameters(folder, which, self.new_model())
+        return step, self.parameters_from(tree["parameters"]), metadata, skipped
 
     # -- for a person to look at -----------------------------------------------------------------
 
