@@ -11,7 +11,6 @@ from jaxlm.initial import normal
 from jaxlm.jobs import engine_class
 from jaxlm.parity import Pair, Row
 
-pytest.importorskip("torch")
 BACKENDS = [partial(engine_class, name) for name in ("jax", "torch")]
 VOCABULARY = 29
 MODEL = ModelConfig(

@@ -4,8 +4,11 @@ import pytest
 
 from jaxlm import parity
 from parity_tests.conftest import assert_rows
-from parity_tests.faults import FAULTS, measure, unequal_parts
 from parity_tests.test_training import batches
+
+pytest.importorskip("torch")
+
+from parity_tests.faults import FAULTS, measure, unequal_parts  # noqa: E402
 
 
 @pytest.mark.parametrize("name", FAULTS)

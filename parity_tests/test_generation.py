@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +12,10 @@ from jaxlm import parity
 from jaxlm import sampling as engine
 from jaxlm.data import Dataset
 from parity_tests.conftest import VOCABULARY, assert_rows
-from torchref import sampling as twin
+
+torch = pytest.importorskip("torch")
+
+from torchref import sampling as twin  # noqa: E402
 
 SHARP = {"init_std": 0.5, "scaled_init": False}
 

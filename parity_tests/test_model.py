@@ -12,6 +12,8 @@ from jaxlm.config import ModelConfig
 from jaxlm.initial import parameter_shapes
 from parity_tests.conftest import MODEL, VOCABULARY, assert_rows, tokens
 
+pytest.importorskip("torch")
+
 CHOICES = {
     item.name: item.metadata["choices"]
     for item in dataclasses.fields(ModelConfig)

@@ -14,6 +14,8 @@ from jaxlm.parity import Pair, Row
 from jaxlm.schedule import learning_rate
 from parity_tests.conftest import BACKENDS, assert_rows, make_config, tokens
 
+pytest.importorskip("torch")
+
 
 def batches(steps, config, rows=4, length=17):
     """Random batches with the configured learning rates."""

@@ -498,7 +498,7 @@ for moment in ["before the manifest"] + ["any"] * 6 + ["before the manifest", "w
         before = sorted(os.listdir(folder))
         try:
             step, tree, metadata, skipped = checkpoint.restore(folder)
-        except NoCheckpoint:
+        except manifest.NoCheckpoint:
             step, tree, metadata, skipped = 0, tree_of(0, 100_000), {"step": 0}, []
         assert metadata == {"step": step}
         assert tree["parameters"]["embed.weight"].tobytes() == (
