@@ -64,7 +64,7 @@ class Engine(Protocol):
         """Metrics as numpy arrays; waits for them."""
 
     def loader(self, tokens_N: np.ndarray, **arguments: Any) -> Iterator[np.ndarray]:
-        """`data.batches.batch` of start_step to stop_step - 1, read ahead."""
+        """`data.batches.batch` of start_step to stop_step - 1, in order."""
 
     # -- what training leaves
 
@@ -119,7 +119,7 @@ class Engine(Protocol):
         """In use now: on the devices where they keep count, else by this process."""
 
     def peak_memory_bytes(self) -> int:
-        """The most in use so far, counted as in `memory_bytes`."""
+        """The most in use so far, where the device counts it; else by this process."""
 
     def profile(self, folder: Path) -> AbstractContextManager[Any]:
         """Traces what runs inside into `folder`."""

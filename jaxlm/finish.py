@@ -38,7 +38,11 @@ def draw_samples(training: Any) -> list[str]:
     from jaxlm.generate import LoadedRun
 
     try:
-        run = LoadedRun(training.run.path, load_engine=lambda: type(training.engine))
+        run = LoadedRun(
+            training.run.path,
+            operation=training.config,
+            load_engine=lambda: type(training.engine),
+        )
         texts = run.generate(samples=count, max_tokens=256)
     except UserError as error:
         training.console.say(f"no samples: {error}")

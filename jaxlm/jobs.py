@@ -48,8 +48,8 @@ def engine_class(backend: str) -> type[Engine]:
             if error.name != "torch":
                 raise
             raise UserError(
-                "backend=torch needs PyTorch, which is not installed.\n"
-                "Install it (pip install 'jaxlm[torch]'), or use backend=jax."
+                "backend=torch and job=parity need PyTorch, which is not installed.\n"
+                "Install it: pip install 'jaxlm[torch]'."
             ) from None
     return Found
 

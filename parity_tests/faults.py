@@ -202,6 +202,7 @@ def one_step_late() -> Iterator[None]:
 
 FORWARD = "test_weights_logits_loss_and_gradients"
 STEPS = "test_parameters_and_moments_after_1_and_20_steps"
+UNEQUAL = "test_unequal_parts_of_an_accumulation_change_nothing"
 GENERATION = "test_256_tokens_are_identical_in_float32"
 FUSED = "scaled_dot_product_attention"
 FAULTS = {
@@ -268,7 +269,7 @@ FAULTS = {
     ),
     "mean_of_means": Fault(
         "mean of the parts' means in accumulation",
-        STEPS,
+        UNEQUAL,
         mean_of_means,
         {},
         {"train": {"grad_accumulation": 2}},
@@ -283,17 +284,19 @@ def measure(name: str, pair: Callable[..., parity.Pair], faulty: bool = True) ->
     `pair` is conftest's.
     """
     from parity_tests.conftest import tokens
+    from parity_tests.test_generation import SHARP
     from parity_tests.test_training import batches
 
     fault = FAULTS[name]
     precision = "float32" if fault.test == GENERATION else "float64"
-    switches = fault.switches | ({"init_std": 0.5} if fault.test == GENERATION else {})
+    switches = fault.switches | (SHARP if fault.test == GENERATION else {})
     sections = {"schedule": ScheduleConfig(warmup="5")} | fault.sections
-    with fault.patch() if faulty else contextlib.nullcontext():
+    sound = unequal_parts if fault.test == UNEQUAL else contextlib.nullcontext
+    with (fault.patch if faulty else sound)():
         made = pair(precision, switches, **sections)
         if fault.test == FORWARD:
             rows = parity.forward(made, tokens()) + parity.gradients(made, tokens())
-        elif fault.test == STEPS:
+        elif fault.test in (STEPS, UNEQUAL):
             rows = parity.optimizer(made, batches(20, made.config))
         else:
             rows = parity.generation(made, np.array([3, 1, 4], np.int32), 256)

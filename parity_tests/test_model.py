@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jaxlm import parity
 from jaxlm.config import ModelConfig
 from jaxlm.initial import parameter_shapes
-from parity_tests.conftest import MODEL, VOCABULARY, assert_rows, tokens
+from parity_tests.conftest import assert_rows, tokens
 
 pytest.importorskip("torch")
 
@@ -46,7 +46,7 @@ VARIANTS = {
 def test_every_switch_is_covered():
     """A switch added to the schema must be added here."""
     tested = set(CHOICES) | set(NUMBERS) | set(BOOLEANS) | {"head_bias"}
-    elsewhere = {"attention_dropout", "residual_dropout"}  # test_dropout.py
+    elsewhere = {"attention_dropout", "residual_dropout"}  # test_training.py
     sizes = {"d_model", "n_heads", "context_length", "vocab_size"}
     assert tested | elsewhere | sizes == {item.name for item in dataclasses.fields(ModelConfig)}
 
@@ -117,4 +117,3 @@ def pair_of_module(cache):
 
 def test_a_nan_never_holds():
     assert not parity.Row("x", 1e-5, math.nan).holds
-    assert MODEL.d_model and VOCABULARY

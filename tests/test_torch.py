@@ -29,6 +29,10 @@ ROOT = Path(__file__).resolve().parent.parent
 TORCH = ("backend=torch", "torch.compile=false")
 
 
+def config_of(*words):
+    return compose(["scale=smoke", "backend=torch", *words])
+
+
 @pytest.fixture
 def train(tmp_path, monkeypatch, capsys):
     """train('key=value', ...) -> (exit status, standard output, standard error)."""
@@ -90,7 +94,7 @@ def test_every_experiment_trains_at_smoke_scale(experiment, train):
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
-    """Killed with -9 at three moments, stopped with SIGTERM once; dropout and all."""
+    """Killed with -9 at the start and on the way, then stopped with SIGTERM; dropout and all."""
     words = np.random.default_rng(0).choice("the cat sat on a mat and saw it run".split(), 6000)
     (tmp_path / "text.txt").write_text(" ".join(words), "utf-8")
     status, output = finish(start(tmp_path, "reference", *TORCH))
@@ -127,6 +131,7 @@ def test_compiled_training_is_eager_training(backend, tmp_path, monkeypatch):
     losses = []
     for compiled in (True, False):
         engine = Engine(config, 64, tmp_path)
+        assert backend in engine.where
         if not compiled:
             engine.compiled = lambda function: function
         state = engine.initial_state()
@@ -157,7 +162,7 @@ def test_remat_changes_nothing(tmp_path):
 
 
 def test_debug_profile_writes_a_trace(train):
-    status, _, error = train(*TORCH, "debug=profile")
+    status, _, error = train(*TORCH, "debug=profile", "run.dir=runs/run")
     assert status == 0, error
     assert Path("runs/run/profile/trace.json").stat().st_size > 1000
 
@@ -169,12 +174,14 @@ def test_doctor_tests_the_backend_it_is_asked_for(capsys, tmp_path):
 
 
 def test_parity_job_prints_and_writes_its_table_and_fails_with_a_fault(train, monkeypatch):
-    words = ["job=parity", "job.steps=20", "job.max_tokens=40", "torch.compile=false"]
-    status, out, error = train(*words, "precision=float64")
-    assert status == 0, out + error
-    table = json.loads(Path("parity.json").read_text())
-    assert all(row["holds"] for row in table["rows"]) and len(table["rows"]) > 15
-    for quantity in ("logits", "gradients", "mu after 20 steps", "40 greedy tokens"):
+    words = ["job=parity", "job.max_tokens=40", "torch.compile=false", "train.duration=30"]
+    for precision in ("float64", "float32", "bfloat16"):
+        status, out, error = train(*words, f"precision={precision}")
+        assert status == 0, out + error
+        table = json.loads(Path("parity.json").read_text())
+        assert all(row["holds"] for row in table["rows"]) and len(table["rows"]) > 12
+    assert "losses of 30 steps" in out and "mu after 20 steps" in out  # the run has no more
+    for quantity in ("logits", "gradients"):
         assert quantity in out
     from parity_tests.faults import FAULTS
 
@@ -183,11 +190,31 @@ def test_parity_job_prints_and_writes_its_table_and_fails_with_a_fault(train, mo
     assert status == 1 and "DIFFERENT" in out and "blocks.0.attention.rotated_q" in out
 
 
+def test_a_step_changes_the_state_that_it_is_given(tmp_path):
+    config = config_of("torch.compile=false", "precision=float64")
+    engine, tokens = Engine(config, 64, tmp_path), np.ones((4, 33), np.int32)
+    first, second = engine.initial_state(), engine.initial_state()
+    with torch.no_grad():
+        second.model.embed.weight *= 3
+    engine.compile(first)
+    before = [state.model.embed.weight.detach().clone() for state in (first, second)]
+    expected = engine.gradients(second.model, tokens)[0]
+    _, metrics = engine.train_step(second, tokens, 1e-2)
+    assert float(metrics["loss"]) == pytest.approx(expected)
+    assert torch.equal(first.model.embed.weight, before[0])
+    assert not torch.equal(second.model.embed.weight, before[1])
+
+
+def test_samples_at_the_end_are_drawn_on_the_runs_own_device(train, monkeypatch):
+    chosen, choose = [], devices.choose_device
+    monkeypatch.setattr(
+        devices, "choose_device", lambda c: chosen.append(c.torch.device) or choose(c)
+    )
+    assert train(*TORCH, "torch.device=cpu", "run.samples=1")[0] == 0
+    assert chosen == ["cpu", "cpu"]
+
+
 # -- devices ---------------------------------------------------------------------------------------
-
-
-def config_of(*words):
-    return compose(["scale=smoke", "backend=torch", *words])
 
 
 def test_an_absent_device_is_refused_naming_those_that_are_there(train):
@@ -207,7 +234,8 @@ def test_mps_as_far_as_it_can_be_seen_without_one(monkeypatch, tmp_path):
     assert chosen.type == "mps"
     assert devices.choose_device(config_of("torch.device=cpu")).type == "cpu"
     with pytest.raises(UserError, match="float64 is not possible on torch.device=mps"):
-        devices.choose_device(config_of("precision=float64"))
+        devices.choose_device(config_of("precision=float64", "torch.device=mps"))
+    assert devices.choose_device(config_of("precision=float64")).type == "cpu"
     assert devices.compiler(config_of(), chosen)[1] == "compiled by aot_eager"
 
     def never(_):
@@ -231,6 +259,14 @@ def test_without_a_compiler_it_runs_eagerly_and_says_so(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     function, how = devices.compiler(config_of(), torch.device("cpu"))
     assert how == "eager, no C++ compiler was found" and function(len) is len
+    monkeypatch.undo()
+    monkeypatch.setenv("CXX", "/no/such/compiler")
+    assert "no C++" in devices.compiler(config_of(), torch.device("cpu"))[1]
+
+
+def test_a_processor_without_onednn_counts_as_slow(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert devices.processor_has_bfloat16() is False
 
 
 def test_a_backend_that_is_not_installed_names_its_extra(monkeypatch, train):
@@ -265,12 +301,29 @@ def test_weights_travel_as_safetensors_between_the_backends_and_plain_pytorch(ru
     expected = loaded.logits(tokens)
     np.testing.assert_allclose(module(torch.tensor(tokens)).detach(), expected, atol=1e-5)
     for backend in ("jax", "torch"):
-        again = jaxlm.load(run, "weights.safetensors", backend=backend)
+        again = jaxlm.load(run, Path("weights.safetensors"), backend=backend)
         assert again.step == loaded.step and again.has_documents == loaded.has_documents
         np.testing.assert_allclose(again.logits(tokens), expected, atol=1e-5)
         words = ["job=evaluate", "job.checkpoint=weights.safetensors", f"backend={backend}"]
         status, out, error = train(*words, "train.duration=4")
         assert status == 0 and "loss" in out, error
+
+
+def test_any_whole_safetensors_file_is_read_whatever_its_first_byte_and_metadata(tmp_path):
+    """A header of a length that ends in 0x80 begins like a pickle; others write metadata, too."""
+    from safetensors.numpy import save_file
+
+    from jaxlm.weights import read_weights, write_weights
+
+    first_bytes, values = set(), {"a.weight": np.ones((2, 3), np.float32)}
+    for padding in range(0, 300, 8):
+        save_file(values, tmp_path / "x.safetensors", {"format": "p" * padding})
+        first_bytes.add((tmp_path / "x.safetensors").read_bytes()[0])
+        found, about = read_weights(tmp_path / "x.safetensors", {"a.weight": (2, 3)}, "float32")
+        assert (found["a.weight"] == 1).all() and about == {}
+    assert 0x80 in first_bytes
+    with pytest.raises(UserError, match="Cannot write"):
+        write_weights(tmp_path / "none" / "x", values, {"step": 1, "documents": False})
 
 
 def test_a_pickle_offered_as_weights_is_refused_and_not_executed(run, train):

@@ -1,7 +1,7 @@
 """Checkpoints: the one file of this package that meets Orbax, and through it JAX.
 
 Checkpoints hold the canonical tree (`jaxlm.checkpoint`), so either backend continues the runs of
-the other. JAX only moves numpy arrays here; it is kept on the CPU, lest it take the GPU's memory.
+the other. JAX only moves numpy arrays here; it is kept from taking most of a GPU's memory.
 """
 
 import os
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 if "jax" not in sys.modules:
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 from jaxlm.checkpoint import Checkpoints, restore  # noqa: E402
 from jaxlm.config import OptimizerConfig  # noqa: E402

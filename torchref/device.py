@@ -22,6 +22,8 @@ def available() -> list[str]:
 def choose_device(config: Config) -> torch.device:
     """torch.device of the configuration. Raises UserError for one that is not there."""
     asked, there = config.torch.device, available()
+    if asked == "auto" and config.precision == "float64":
+        there = [name for name in there if name != "mps"]
     name = there[0] if asked == "auto" else asked
     if name not in there:
         raise UserError(
@@ -44,17 +46,19 @@ def check_parallel(config: Config) -> None:
         "parallel.fsdp": (parallel.fsdp, 1),
         "parallel.tensor": (parallel.tensor, 1),
         "parallel.data": (parallel.data or 1, 1),
+        "parallel.attention": (parallel.attention, "auto"),
     }
     wrong = [f"{name}={value}" for name, (value, only) in asked.items() if value != only]
     if wrong:
         raise UserError(
-            f"backend=torch runs on one device, but {', '.join(wrong)}.\n"
+            f"backend=torch has one device and its own attention, but {', '.join(wrong)}.\n"
             "Leave that out, or use backend=jax."
         )
 
 
 def configure(config: Config, device: torch.device, cache: Path) -> None:
-    """Global settings: exact float32 products, repeatable kernels, the cache of compiled code."""
+    """Global settings: exact float32 products, the cache of compiled code, and on CUDA repeatable
+    kernels where PyTorch has them (it warns where it has none)."""
     if device.type != "mps":  # there, a raised precision gives wrong products
         exact = config.precision != "bfloat16" and not config.parallel.tf32
         torch.set_float32_matmul_precision("highest" if exact else "high")
@@ -69,15 +73,18 @@ def compiler(config: Config, device: torch.device) -> tuple[Callable, str]:
     identity = lambda function: function  # noqa: E731
     if config.debug.eager or not config.torch.compile:
         return identity, "eager, as configured"
-    if device.type == "cpu" and not (
-        os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-    ):
+    if device.type == "cpu" and not any(map(shutil.which, _compilers())):
         return identity, "eager, no C++ compiler was found"
     backend = "aot_eager" if device.type == "mps" else "inductor"
     compile = lambda function: torch.compile(function, backend=backend, dynamic=False)  # noqa: E731
     return compile, f"compiled by {backend}"
 
 
+def _compilers() -> list[str]:
+    return [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
+
+
 def processor_has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 itself; else it is slower than float32."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    there = torch.backends.mkldnn.is_available()
+    return there and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

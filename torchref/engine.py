@@ -86,7 +86,9 @@ class Engine:
         """Make the training step, and have its loss compiled by running it once on zeros."""
         config, model, parts = self.config, state.model, self.config.train.grad_accumulation
         loss = self.compiled(loss_of)
-        self._train_step = make_train_step(model, config.optimizer, config.seed, parts, loss)
+        self._train_step = make_train_step(
+            self.model_config, config.optimizer, config.seed, parts, loss
+        )
         rows, length = config.train.batch_size, self.model_config.context_length
         zeros = self._put(np.zeros((rows // parts, length + 1), np.int32))
         key = fold_in(random_key(0, self.device), 0)

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from jaxlm.config import ModelConfig
 from jaxlm.initial import initial_parameters
-from torchref.threefry import Key, as_int32, fold_in, random_bits
+from torchref.threefry import Key, keep_mask
 
 
 class Dropout(NamedTuple):
@@ -51,17 +51,11 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def drop(x: Tensor, rate: float, dropout: Dropout | None, site: int) -> Tensor:
-    """Inverted dropout, keyed by (seed, step, site, global row): accumulation does not change it.
-
-    An element stays where its 32 random bits reach rate * 2^32.
-    """
+    """Inverted dropout, keyed by (seed, step, site, global row)."""
     if dropout is None or rate == 0.0:
         return x
-    keys_B = fold_in(fold_in(dropout.key, site), dropout.rows_B)
-    bits = random_bits(keys_B, x[0].numel()).view(x.shape)
-    unsigned = bits ^ as_int32(2**31)  # int32 in the order of the unsigned words
-    keep = unsigned >= int(rate * 2**32) - 2**31
-    return torch.where(keep, x / (1.0 - rate), torch.zeros_like(x))
+    keep = keep_mask(*dropout.key, site, dropout.rows_B, x[0].numel(), rate)
+    return torch.where(keep.view(x.shape), x / (1.0 - rate), torch.zeros_like(x))
 
 
 def rotation_tables(model: ModelConfig) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jaxlm.backend import EvalBatch
 from jaxlm.config import ModelConfig, OptimizerConfig
-from jaxlm.initial import group_of, parameter_groups
+from jaxlm.initial import group_of, parameter_groups, parameter_shapes
 from torchref.model import Dropout, Transformer
 from torchref.optimizer import clip, set_lr
 from torchref.threefry import fold_in, random_key
@@ -58,7 +58,7 @@ def norms(tensors: list[Tensor], group_T: Tensor, groups: int) -> Tensor:
 
 
 def make_train_step(
-    model: Transformer,
+    model: ModelConfig,
     config: OptimizerConfig,
     seed: int,
     parts: int = 1,
@@ -71,13 +71,12 @@ def make_train_step(
     vectors of norms per group and per block. `loss_of` is the function of that name, or its
     compiled form.
     """
-    names = parameter_groups(model.model)
-    parameters = dict(model.named_parameters())
-    tensors, device = list(parameters.values()), model.embed.weight.device
-    group_T = torch.tensor([names.index(group_of(name)) for name in parameters], device=device)
-    key = random_key(seed, device)
+    names = parameter_groups(model)
+    numbers = [names.index(group_of(name)) for name in parameter_shapes(model)]
 
     def train_step(state: TrainState, tokens_BxM: Tensor, lr: float):
+        tensors, device = list(state.model.parameters()), tokens_BxM.device
+        group_T, key = torch.tensor(numbers, device=device), random_key(seed, device)
         batch, length = tokens_BxM.shape[0], tokens_BxM.shape[1] - 1
         step_key, rows_B = (
             fold_in(key, state.step),
@@ -87,8 +86,8 @@ def make_train_step(
         for tensor in tensors:
             tensor.grad = None
         for tokens, rows in zip(split(tokens_BxM, parts), split(rows_B, parts), strict=True):
-            dropout = Dropout(step_key, rows) if has_dropout(model.model) else None
-            loss_part, squares_part = loss_of(model, tokens, dropout, batch * length)
+            dropout = Dropout(step_key, rows) if has_dropout(model) else None
+            loss_part, squares_part = loss_of(state.model, tokens, dropout, batch * length)
             loss_part.backward()
             loss, squares = loss + loss_part.detach(), squares + squares_part
         with torch.no_grad():

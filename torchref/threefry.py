@@ -43,19 +43,40 @@ def random_bits(key: Key, size: int) -> Tensor:
     return first ^ second
 
 
+@torch.library.custom_op("torchref::keep_mask", mutates_args=())
+def keep_mask(
+    key0: Tensor, key1: Tensor, site: int, rows: Tensor, size: int, rate: float
+) -> Tensor:
+    """Whether each of `size` elements of each row (B,) stays at a dropout site: bool (B, size).
+
+    An element stays where its 32 random bits reach rate * 2^32. One opaque operation for
+    torch.compile: the 20 rounds, inlined into a graph, took it minutes.
+    """
+    keys_B = fold_in(fold_in((key0, key1), site), rows)
+    unsigned = random_bits(keys_B, size) ^ as_int32(2**31)  # int32 in the order of unsigned words
+    return unsigned >= int(rate * 2**32) - 2**31
+
+
+@keep_mask.register_fake
+def _(key0: Tensor, key1: Tensor, site: int, rows: Tensor, size: int, rate: float) -> Tensor:
+    return torch.empty((len(rows), size), dtype=torch.bool, device=rows.device)
+
+
 def threefry(key: Key, x0: Tensor, x1: Tensor) -> tuple[Tensor, Tensor]:
     """Twenty rounds over the counter (x0, x1)."""
     keys = (*key, key[0] ^ key[1] ^ _PARITY)
-    x0, x1 = x0 + keys[0], x1 + keys[1]
+    x0, x1 = torch.broadcast_tensors(x0 + keys[0], x1 + keys[1])
+    x0, x1 = x0.clone(), x1.clone()  # what follows is in place
     for group in range(5):
         for rotation in _ROTATIONS[group % 2]:
-            x0 = x0 + x1
-            x1 = _rotate_left(x1, rotation) ^ x0
-        x0 = x0 + keys[(group + 1) % 3]
-        x1 = x1 + keys[(group + 2) % 3] + (group + 1)
+            x0 += x1
+            x1 = _rotate_left(x1, rotation).bitwise_xor_(x0)
+        x0 += keys[(group + 1) % 3]
+        x1 += keys[(group + 2) % 3] + (group + 1)
     return x0, x1
 
 
 def _rotate_left(x: Tensor, bits: int) -> Tensor:
-    """Of int32, whose >> copies the sign: those copies are masked away."""
-    return (x << bits) | ((x >> (32 - bits)) & ((1 << bits) - 1))
+    """Of int32, whose >> copies the sign: those copies are masked away. Overwrites x."""
+    low = (x >> (32 - bits)).bitwise_and_((1 << bits) - 1)
+    return x.bitwise_left_shift_(bits).bitwise_or_(low)
