@@ -3,8 +3,11 @@
 __version__ = "0.1.0"
 
 
-def load(run_dir, checkpoint="last"):
+def load(run_dir, checkpoint="last", backend="jax"):
     """Open a trained run: `load("runs/quickstart").generate("Once")`. See `generate.LoadedRun`."""
-    from jaxlm.generate import LoadedRun
+    from functools import partial
 
-    return LoadedRun(run_dir, checkpoint)
+    from jaxlm.generate import LoadedRun
+    from jaxlm.jobs import engine_class
+
+    return LoadedRun(run_dir, checkpoint, load_engine=partial(engine_class, backend))

@@ -19,17 +19,13 @@ from orbax.checkpoint import v1 as ocp
 
 from jaxlm import manifest
 from jaxlm.errors import UserError
-from jaxlm.manifest import NotWhole, Unfinished, step_folders, whole_steps
+from jaxlm.manifest import NoCheckpoint, NotWhole, Unfinished, step_folders, whole_steps
 from jaxlm.runs import plain
 
 # Orbax logs a traceback for every error that it raises, and Python warns of the coroutines that it
 # leaves behind then; the error itself is enough.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-
-
-class NoCheckpoint(UserError):
-    """There is no checkpoint yet, whole or damaged."""
 
 
 class Checkpoints:

@@ -1,11 +1,13 @@
 """Checks of a whole configuration: allowed values, and pairs of keys that must fit together."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from jaxlm import duration
 from jaxlm.config import Config, ModelConfig, resolve_model
 from jaxlm.errors import UserError, nearest
+from jaxlm.weights import is_weights_file
 
 
 def check(config: Config) -> None:
@@ -38,7 +40,8 @@ _POSITIVE = (
     "data.stride data.vocab_size data.validation_documents tokenizer.vocab_size optimizer.eps "
     "optimizer.clip_norm train.batch_size train.early_stopping train.grad_accumulation "
     "train.keep_checkpoints parallel.data parallel.fsdp parallel.tensor run.stop_at "
-    "job.samples job.max_tokens job.top_k job.top_p job.repetition_penalty job.max_batches"
+    "job.samples job.max_tokens job.top_k job.top_p job.repetition_penalty job.max_batches "
+    "job.steps"
 ).split()
 _NOT_NEGATIVE = (
     "seed data_seed data.seed optimizer.lr optimizer.weight_decay schedule.final_lr "
@@ -49,9 +52,9 @@ _FRACTIONS = "model.attention_dropout model.residual_dropout data.validation_fra
 
 def _check_checkpoint(config: Config) -> None:
     wanted = getattr(config.job, "checkpoint", "last")
-    if wanted not in ("last", "best") and not wanted.isdecimal():
+    if is_weights_file(wanted) and not Path(wanted).expanduser().is_file():
         raise UserError(
-            f"job.checkpoint={wanted} is neither last nor best nor a step.\n"
+            f"job.checkpoint={wanted} is not last, best, a step or a file of weights.\n"
             "See the folder checkpoints/ of the run for its steps."
         )
 
@@ -69,6 +72,7 @@ def _check_ranges(config: Config) -> None:
         (_NOT_NEGATIVE, lambda x: x >= 0, "must not be negative"),
         (_FRACTIONS, lambda x: 0 <= x < 1, "must lie in [0, 1)"),
         (["job.top_p", "job.min_p"], lambda x: x <= 1, "must not exceed 1"),
+        (["seed", "data_seed", "data.seed"], lambda x: x < 2**32, "must be below 2^32"),
     )
     for names, holds, rule in rules:
         for name in names:

@@ -25,7 +25,7 @@ def start() -> int:
     if not {"-h", "--help", "help"} & set(sys.argv):
         from jaxlm.allocator import restart_with_huge_pages
 
-        restart_with_huge_pages()
+        restart_with_huge_pages("torch" if "backend=torch" in sys.argv else "jax")
     return main()
 
 

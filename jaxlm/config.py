@@ -156,11 +156,19 @@ class ParallelConfig:
     tensor: int = key(1, "devices over which heads and feed-forward width are sharded")
     attention: str = key(
         "auto",
-        "attention kernel; auto: cuDNN where device and types allow, else XLA's",
-        choices=("auto", "xla", "cudnn"),
+        "attention kernel; auto: cuDNN where device and types allow, else blocks on a CPU",
+        choices=("auto", "plain", "blocks", "cudnn"),
     )
     remat: bool = key(False, "recompute each block's activations in the backward pass")
     tf32: bool = key(False, "let a GPU round float32 products to TF32")
+
+
+@dataclass
+class TorchConfig:
+    device: str = key(
+        "auto", "auto: cuda, else mps, else cpu", choices=("auto", "cpu", "mps", "cuda")
+    )
+    compile: bool = key(True, "torch.compile, where a compiler for the device is there")
 
 
 @dataclass
@@ -194,7 +202,7 @@ class TrainJob:
 @dataclass
 class EvaluateJob:
     name: str = key("evaluate", "loss and other metrics over a whole split; evaluation.json")
-    checkpoint: str = key("last", "last, best or a step")
+    checkpoint: str = key("last", "last, best, a step, or a .safetensors file")
     split: str = key("validation", "which split", choices=("validation", "train"))
     max_batches: int | None = key(None, "stop after this many batches; null: the whole split")
 
@@ -202,7 +210,7 @@ class EvaluateJob:
 @dataclass
 class GenerateJob:
     name: str = key("generate", "text on standard output, and nothing else there")
-    checkpoint: str = key("last", "last, best or a step")
+    checkpoint: str = key("last", "last, best, a step, or a .safetensors file")
     prompt: str = key("", "text to continue")
     prompt_file: str | None = key(None, "file that holds the prompt; - is standard input")
     samples: int = key(1, "texts, drawn at once")
@@ -220,9 +228,24 @@ class GenerateJob:
 @dataclass
 class LogitsJob:
     name: str = key("logits", "float32 logits of given tokens")
-    checkpoint: str = key("last", "last, best or a step")
+    checkpoint: str = key("last", "last, best, a step, or a .safetensors file")
     tokens: str | None = key(None, ".npy file of integers, batch x length")
     out: str = key("logits.npy", ".npy file to write, batch x length x vocabulary")
+
+
+@dataclass
+class ParityJob:
+    name: str = key("parity", "JAX against PyTorch on this machine, as a table of errors")
+    part: str = key(
+        "all",
+        "what to compare",
+        choices=(
+            "all", "forward", "gradients", "optimizer", "trajectory", "generation", "evaluation"
+        ),
+    )  # fmt: skip
+    steps: int = key(200, "length of the trajectory")
+    max_tokens: int = key(256, "tokens to generate")
+    out: str = key("parity.json", "file for the table")
 
 
 @dataclass
@@ -232,7 +255,7 @@ class DoctorJob:
 
 JOBS = {
     job.__dataclass_fields__["name"].default: job
-    for job in (TrainJob, EvaluateJob, GenerateJob, LogitsJob, DoctorJob)
+    for job in (TrainJob, EvaluateJob, GenerateJob, LogitsJob, ParityJob, DoctorJob)
 }
 
 
@@ -255,6 +278,7 @@ class Config:
     train: TrainConfig = key(TrainConfig, "length, batch and intervals")
     backend: str = key("jax", "the engine", choices=("jax", "torch"), operation=True)
     parallel: ParallelConfig = key(ParallelConfig, "devices and kernels", operation=True)
+    torch: TorchConfig = key(TorchConfig, "what backend=torch runs on", operation=True)
     run: RunConfig = key(RunConfig, "names and places", operation=True)
     tracker: TrackerConfig = key(TrackerConfig, "where records go besides the run", operation=True)
     debug: DebugConfig = key(DebugConfig, "modes for finding faults", operation=True)

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxlm.continuation import window_start
 from jaxlm.model import Array, Cache, Transformer, empty_cache
-from jaxlm.sampling import Sampling, draw, filtered_logits
+from jaxlm.sampling import Sampling, draw, filtered_logits, options
 
 _PREFILL = 128
 
@@ -31,16 +32,6 @@ class Window(NamedTuple):
     seen_BxV: Array
     ended_B: Array
     cache: Cache
-
-
-def window_start(text_length: int, context: int) -> int:
-    """Where the window of a text of T tokens begins, when its next token is predicted.
-
-    0 while the text fits. A full window moves on by half a context, so that each token is
-    predicted from between C/2 and C tokens, and the cache is made anew only every C/2 tokens.
-    """
-    half = max(1, context // 2)
-    return 0 if text_length <= context else -(-(text_length - context) // half) * half
 
 
 def prefill(
@@ -120,7 +111,7 @@ class Decoder:
         *,
         rows: int,
         max_tokens: int,
-        sampling: Sampling,
+        sampling: dict[str, Any],
         seed: int,
         end_of_text: int | None = None,
         unpenalised: int = 0,
@@ -128,11 +119,12 @@ class Decoder:
     ) -> Iterator[np.ndarray]:
         """Yields (B, N) new ids of `rows` continuations, `chunk` at a time (None: as many as fit).
 
-        Ends after max_tokens, or when every row has produced `end_of_text`. The repetition penalty
-        passes over the prompt's first `unpenalised` tokens. Without a stop, N differs from chunk
-        only at the window's end.
+        `sampling` holds the arguments of `sampling.options`. Ends after max_tokens, or when every
+        row has produced `end_of_text`. The repetition penalty passes over the prompt's first
+        `unpenalised` tokens. Without a stop, N differs from chunk only at the window's end.
         """
         context, vocabulary = self.model.model.context_length, self.model.model.vocab_size
+        chosen = options(**sampling)
         text_BxT = np.tile(np.asarray(prompt_T, np.int32), (rows, 1))
         seen_BxV = np.zeros((rows, vocabulary), bool)
         seen_BxV[:, text_BxT[0, unpenalised:]] = True
@@ -144,7 +136,7 @@ class Decoder:
                 window = self._open(text_BxT, rows, window.seen_BxV, window.ended_B)
                 length = int(window.length)
             limit = np.int32(min(length + min(max_tokens, chunk or max_tokens), context + 1))
-            window = self.decode(self.parameters, window, limit, sampling, seed, end)
+            window = self.decode(self.parameters, window, limit, chosen, seed, end)
             tokens_BxC1, ended_B = jax.device_get((window.tokens_BxC1, window.ended_B))
             new_BxN = tokens_BxC1[:, length : int(window.length)]
             yield new_BxN

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from jaxlm.backend import LoadEngine
 from jaxlm.compose import cache_folder
 from jaxlm.config import Config, ModelConfig, TrainConfig
 
@@ -53,12 +54,12 @@ class Machine:
     folders: dict[Path, int | None] = field(default_factory=dict)  # free bytes; None: not writable
 
 
-def doctor_job(config: Config) -> int:
+def doctor_job(config: Config, load_engine: LoadEngine) -> int:
     """Print devices, versions, resources, a self-test and advice; 1 where the self-test fails."""
     machine = examine(config)
     print("\n".join(report(machine)), flush=True)
     try:
-        lines, healthy = self_test(config)
+        lines, healthy = self_test(config, load_engine, rows=8 * max(1, len(machine.devices)))
     except Exception as error:  # whatever it is, a doctor reports it
         lines, healthy = [f"{type(error).__name__}: {error}".splitlines()[0]], False
     print("\nself-test")
@@ -150,47 +151,37 @@ def report(machine: Machine) -> list[str]:
 # -- does it work --------------------------------------------------------------------------------
 
 
-def self_test(config: Config) -> tuple[list[str], bool]:
-    """Twenty steps of the real training step on one batch; (lines, passed).
+def self_test(config: Config, load_engine: LoadEngine, rows: int) -> tuple[list[str], bool]:
+    """Twenty steps of the real training step on one batch of `rows`; (lines, passed).
 
     An untrained model's loss is ln V up to the spread of its logits, and one batch is learned by
     heart: both hold on any sound machine in any precision.
     """
-    import jax
     import numpy as np
 
-    from jaxlm.engine import Engine
-    from jaxlm.step import Batch, make_train_step
-
-    rows, length = 8 * jax.device_count(), 32
+    length, cache = 32, cache_folder(config)
     model = ModelConfig(n_layers=1, d_model=32, n_heads=2, context_length=length)
-    tiny = replace(Config(), precision=config.precision, model=model)
+    tiny = replace(Config(), precision=config.precision, model=model, torch=config.torch)
     tiny.train = TrainConfig(batch_size=rows)
-    cache = cache_folder(config)
-    engine = Engine(tiny, _VOCABULARY, cache)
+    engine = load_engine()(tiny, _VOCABULARY, cache)
     state = engine.initial_state()
-    rng = np.random.default_rng(0)
-    tokens_AxBxL1 = rng.integers(0, _VOCABULARY, (1, rows, length + 1), np.int32)
-    lr = np.asarray(1e-2, engine.parameter_dtype)
-    batch = Batch(tokens_AxBxL1, np.arange(rows, dtype=np.int32)[None], lr)
-    batch = engine.placement.put_batch(batch)
+    tokens_BxM = np.random.default_rng(0).integers(0, _VOCABULARY, (rows, length + 1), np.int32)
 
     started = time.monotonic()
-    step = make_train_step(engine.model, tiny.optimizer, tiny.seed, engine.placement.axis)
-    step = engine.placement.compile(step, state, batch)
+    engine.compile(state)
     compiled = time.monotonic()
     losses = []
     for _ in range(_STEPS):
-        state, metrics = step(state, batch)
+        state, metrics = engine.train_step(state, tokens_BxM, 1e-2)
         losses.append(metrics["loss"])
-    losses = [float(loss) for loss in losses]
+    losses = [float(loss) for loss in engine.read(losses)]
     elapsed = time.monotonic() - compiled
     lines, passed = judge(losses, _VOCABULARY)
     lines += [
         f"compiled in {compiled - started:.1f} s, {1e3 * elapsed / _STEPS:.1f} ms a step "
         f"({rows * length * _STEPS / elapsed:,.0f} tokens/s for this tiny model)",
-        f"attention: {engine.kernel} ({engine.kernel_reason})",
-        f"compiled programs are kept in {cache / 'xla'}",
+        engine.where,
+        f"compiled programs are kept in {cache}",
     ]
     return lines, passed
 

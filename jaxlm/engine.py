@@ -1,5 +1,11 @@
-"""What training, evaluation and generation share: model, placement, state, checkpoint tree."""
+"""The backend in JAX: network, placement, compiled steps, state and checkpoint tree.
 
+The contract is `backend.Engine`. Legend: B rows, L length, M = L + 1, V vocabulary.
+"""
+
+import functools
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -7,24 +13,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm import checkpoint, checks, data, optimizer
-from jaxlm.compose import cache_folder, from_file
+from jaxlm import checkpoint, memory, optimizer
+from jaxlm.backend import EvalBatch
 from jaxlm.config import Config, resolve_model
-from jaxlm.data import Dataset
-from jaxlm.duration import tokens_needed
+from jaxlm.data.batches import loader
+from jaxlm.decoding import Decoder
+from jaxlm.flops import peak_flops
 from jaxlm.initial import initial_parameters, parameter_shapes
 from jaxlm.model import Transformer, flatten, nest
 from jaxlm.parallel import Placement, attention_kernel, configure
-from jaxlm.runs import RunDirectory
-from jaxlm.step import TrainState
+from jaxlm.step import Batch, TrainState, cross_entropy, make_eval_step, make_train_step
 
 
 class Engine:
-    """A configuration's network on this machine's devices."""
+    """A configuration's network on this machine's devices; see `backend.Engine`.
+
+    Parameters are the nested tree of Flax, on the devices.
+    """
 
     def __init__(self, config: Config, vocab_size: int, cache: Path) -> None:
-        configure(config, cache)
-        self.config = config
+        self.config, self.cache = config, cache
+        self.activate()
         self.model_config = resolve_model(config.model, vocab_size)
         self.kernel, self.kernel_reason = attention_kernel(config, self.model_config)
         self.dtype = jnp.dtype(config.precision)
@@ -32,6 +41,20 @@ class Engine:
         self.model = Transformer(self.model_config, self.dtype, self.kernel, config.parallel.remat)
         self.placement = Placement(config)
         self.shapes = parameter_shapes(self.model_config)
+        devices = self.placement.devices
+        self.device_names = [str(device) for device in devices]
+        self.where = (
+            f"jax on {len(devices)} {devices[0].platform} device(s), "
+            f"attention: {self.kernel} ({self.kernel_reason})"
+        )
+        self.batch_devices = self.placement.batch_devices
+        peak = peak_flops(devices[0].device_kind, config.precision)
+        self.peak_flops = peak * len(devices) if peak else None
+        self._eval_step = jax.jit(make_eval_step(self.model))
+
+    def activate(self) -> None:
+        """JAX's settings are global: an engine of another precision may have been made since."""
+        configure(self.config, self.cache)
 
     def initial_state(self) -> TrainState:
         """The state before the first step, on the devices."""
@@ -40,6 +63,70 @@ class Engine:
         moments = optimizer.rule(self.config.optimizer).init(parameters)
         state = jax.tree.map(np.asarray, TrainState(parameters, moments, np.int32(0)))
         return self.placement.put_state(state)
+
+    # -- training ------------------------------------------------------------------------------
+
+    def compile(self, state: TrainState) -> None:
+        """Compile the training step ahead of time, for this state and the configured batch."""
+        step = make_train_step(
+            self.model, self.config.optimizer, self.config.seed, self.placement.axis
+        )
+        shape = (self.config.train.batch_size, self.model_config.context_length + 1)
+        batch = self.place(np.zeros(shape, np.int32), 0.0)
+        self._train_step = self.placement.compile(step, state, batch)
+
+    def place(self, tokens_BxM: np.ndarray, lr: float) -> Batch:
+        """A host batch in its accumulation parts, on the devices."""
+        parts = self.config.train.grad_accumulation
+        rows = np.arange(len(tokens_BxM), dtype=np.int32).reshape(parts, -1)
+        tokens = tokens_BxM.reshape(parts, -1, tokens_BxM.shape[1])
+        batch = Batch(tokens, rows, np.asarray(lr, self.parameter_dtype))
+        return self.placement.put_batch(batch)
+
+    def train_step(
+        self, state: TrainState, tokens_BxM: np.ndarray, lr: float
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """One step, dispatched; the state is donated."""
+        state, metrics = self._train_step(state, self.place(tokens_BxM, lr))
+        return state, self.placement.first_copy(metrics)
+
+    def read(self, tree: Any) -> Any:
+        return jax.device_get(tree)
+
+    def loader(self, tokens_N: np.ndarray, **arguments: Any) -> Iterator[np.ndarray]:
+        return loader(tokens_N, **arguments)
+
+    # -- evaluation and generation ---------------------------------------------------------------
+
+    def parameters_of(self, state: TrainState) -> Any:
+        return self.placement.first_copy(state.parameters)
+
+    def parameters_from(self, values: dict[str, np.ndarray]) -> Any:
+        shardings = self.placement.parameter_shardings(self.shapes)
+        return nest({n: jax.device_put(values[n], shardings[n]) for n in self.shapes})
+
+    def canonical(self, parameters: Any) -> dict[str, np.ndarray]:
+        return flatten(jax.tree.map(np.asarray, parameters))
+
+    def eval_step(self, parameters: Any, batch: EvalBatch) -> dict[str, Any]:
+        return self._eval_step(parameters, self.placement.put_rows(batch))
+
+    @functools.cached_property
+    def _forward(self) -> Any:
+        """Compiled once for each shape of tokens."""
+        return jax.jit(lambda p, tokens_BxL: self.model.apply({"params": p}, tokens_BxL))
+
+    def logits(self, parameters: Any, tokens_BxL: np.ndarray) -> np.ndarray:
+        self.activate()
+        return np.asarray(self._forward(parameters, tokens_BxL))
+
+    def decoder(self, parameters: Any) -> Decoder:
+        return Decoder(self.model, parameters, self.placement.sharding())
+
+    # -- checkpoints -----------------------------------------------------------------------------
+
+    def writer(self, folder: Path, keep: int) -> checkpoint.Checkpoints:
+        return checkpoint.Checkpoints(folder, keep)
 
     def checkpoint_tree(self, state: TrainState) -> dict[str, Any]:
         """A state as the canonical tree that checkpoints hold."""
@@ -74,39 +161,60 @@ class Engine:
         parameters = nest(tree["parameters"])
         moments = optimizer.from_checkpoint(self.config.optimizer, parameters, saved)
         state = TrainState(parameters, moments, step)
-        if self.placement.pmap:
+        if self.placement.pmap or isinstance(step, np.ndarray | np.generic):
             return self.placement.put_state(jax.tree.map(np.asarray, state))
         return state
 
+    def restore(
+        self, folder: Path, which: str | int
+    ) -> tuple[int, TrainState, dict[str, Any], list[str]]:
+        """(step, state on the devices, metadata, skipped checkpoints)."""
+        step, tree, metadata, skipped = checkpoint.restore(folder, which, template=self.template())
+        return step, self.state_of(tree), metadata, skipped
+
     def restore_parameters(
-        self, run_dir: Path, which: str | int
+        self, folder: Path, which: str | int
     ) -> tuple[int, Any, dict[str, Any], list[str]]:
-        """(step, nested parameters on the devices, metadata, skipped checkpoints) of a run."""
+        """(step, nested parameters on the devices, metadata, skipped checkpoints)."""
         step, tree, metadata, skipped = checkpoint.restore(
-            run_dir / "checkpoints", which, template=self.template(True), parameters_only=True
+            folder, which, template=self.template(True), parameters_only=True
         )
         return step, nest(tree["parameters"]), metadata, skipped
 
+    # -- for a person to look at -----------------------------------------------------------------
 
-def prepare(config: Config) -> Dataset:
-    """The configuration's dataset, encoded into run.cache where it is not there yet."""
-    dataset = data.prepare(config, cache=cache_folder(config), train_tokens=tokens_needed(config))
-    checks.check_vocabulary(config.model, dataset.vocab_size)
-    return dataset
+    def components(self, parameters: Any, tokens_BxL: np.ndarray) -> dict[str, np.ndarray]:
+        """What each part of the network puts out, by dotted name."""
+        self.activate()
+        model = self.model.clone(kernel="plain")  # the others do not show their scores
+        seen = jax.jit(
+            lambda p, tokens: model.apply({"params": p}, tokens, mutable=["components"])[1]
+        )(parameters, tokens_BxL)
+        flat = flatten(jax.tree.map(np.asarray, seen["components"]))
+        return {name: value[0] for name, value in flat.items()}
 
+    def gradients(
+        self, parameters: Any, tokens_BxM: np.ndarray
+    ) -> tuple[float, dict[str, np.ndarray]]:
+        """(mean loss, its gradient by canonical name)."""
+        self.activate()
 
-def run_config(config: Config) -> Config:
-    """The configuration of the run that run.dir holds, with this command's operation and job."""
-    RunDirectory(config.run.dir).check_format()
-    trained = from_file(Path(config.run.dir) / "config.yaml")
-    trained.job, trained.run, trained.backend = config.job, config.run, config.backend
-    trained.parallel, trained.debug = config.parallel, config.debug
-    return trained
+        def loss(parameters: Any, tokens_BxM: Any) -> jax.Array:
+            logits_BxLxV = self.model.apply({"params": parameters}, tokens_BxM[:, :-1])
+            return cross_entropy(logits_BxLxV, tokens_BxM[:, 1:]).mean()
 
+        value, gradients = jax.jit(jax.value_and_grad(loss))(parameters, tokens_BxM)
+        return float(value), flatten(jax.tree.map(np.asarray, gradients))
 
-def open_run(config: Config) -> tuple[RunDirectory, Dataset, Engine]:
-    """(RunDirectory, Dataset, Engine) of a trained run. Raises UserError where there is none."""
-    trained = run_config(config)
-    run = RunDirectory(config.run.dir)
-    dataset = prepare(trained)
-    return run, dataset, Engine(trained, dataset.vocab_size, cache_folder(config))
+    def memory_bytes(self) -> int:
+        used = [device.memory_stats() for device in jax.local_devices()]
+        return sum(s["bytes_in_use"] for s in used) if all(used) else memory.process_bytes()
+
+    def peak_memory_bytes(self) -> int:
+        used = [device.memory_stats() for device in jax.local_devices()]
+        if all(used):
+            return sum(stats["peak_bytes_in_use"] for stats in used)
+        return memory.process_peak_bytes()
+
+    def profile(self, folder: Path) -> AbstractContextManager[Any]:
+        return jax.profiler.trace(str(folder))

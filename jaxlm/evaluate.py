@@ -5,31 +5,28 @@ Legend: B rows of a batch, R rows of the split, L length.
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
+from jaxlm.backend import Engine, EvalBatch, LoadEngine
 from jaxlm.config import Config
 from jaxlm.data import Dataset
 from jaxlm.data.batches import evaluation_batches
-from jaxlm.engine import Engine, open_run
+from jaxlm.opened import load_parameters, open_run
 from jaxlm.runs import plain
-from jaxlm.step import EvalBatch, make_eval_step
 
 _TOKENS = 16_384
 _LOGITS = 2**27
 
 
 class Evaluator:
-    """Evaluates parameters on a dataset; the step is compiled at the first call."""
+    """Evaluates parameters on a dataset."""
 
     def __init__(self, engine: Engine, dataset: Dataset) -> None:
         self.engine, self.dataset = engine, dataset
-        self.step: Callable = jax.jit(make_eval_step(engine.model))
-        length, devices = engine.model_config.context_length, engine.placement.batch_devices
+        length, devices = engine.model_config.context_length, engine.batch_devices
         tokens = min(_TOKENS, _LOGITS // engine.model_config.vocab_size)
         self.rows = max(1, tokens // length // devices) * devices
 
@@ -46,12 +43,10 @@ class Evaluator:
                 break
             inputs, targets, weights = batch
             bytes_BxL = np.zeros_like(targets) if bytes_V is None else bytes_V[targets]
-            on_device = self.engine.placement.put_rows(
-                EvalBatch(inputs, targets, weights, bytes_BxL.astype(np.float32))
-            )
-            sums.append(self.step(parameters, on_device))
+            batch = EvalBatch(inputs, targets, weights, bytes_BxL.astype(np.float32))
+            sums.append(self.engine.eval_step(parameters, batch))
         sums_R = {
-            name: np.concatenate([part[name] for part in jax.device_get(sums)]).astype(np.float64)
+            name: np.concatenate([part[name] for part in self.engine.read(sums)]).astype(np.float64)
             for name in sums[0]
         }
         return metrics(sums_R, has_bytes=bytes_V is not None)
@@ -84,10 +79,10 @@ def metrics(sums_R: dict[str, np.ndarray], has_bytes: bool) -> dict[str, float |
     }
 
 
-def evaluate_job(config: Config) -> int:
+def evaluate_job(config: Config, load_engine: LoadEngine) -> int:
     """job=evaluate: metrics of a trained run, printed and written to evaluation.json."""
-    run, dataset, engine = open_run(config)
-    step, parameters, _, skipped = engine.restore_parameters(run.path, config.job.checkpoint)
+    run, dataset, engine = open_run(config, load_engine)
+    step, parameters, _, skipped = load_parameters(engine, run.path, config.job.checkpoint)
     for line in skipped:
         print(f"skipped {line}")
     result = Evaluator(engine, dataset)(parameters, config.job.split, config.job.max_batches)

@@ -4,8 +4,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-
 from jaxlm.errors import UserError
 
 
@@ -40,7 +38,12 @@ def draw_samples(training: Any) -> list[str]:
     from jaxlm.generate import LoadedRun
 
     try:
-        texts = LoadedRun(training.run.path).generate(samples=count, max_tokens=256)
+        run = LoadedRun(
+            training.run.path,
+            operation=training.config,
+            load_engine=lambda: type(training.engine),
+        )
+        texts = run.generate(samples=count, max_tokens=256)
     except UserError as error:
         training.console.say(f"no samples: {error}")
         return []
@@ -54,6 +57,6 @@ def profile(training: Any) -> Iterator[None]:
         yield
         return
     folder = training.run.path / "profile"
-    with jax.profiler.trace(str(folder)):
+    with training.engine.profile(folder):
         yield
     training.console.say(f"trace written to {folder}; open it with TensorBoard or ui.perfetto.dev")

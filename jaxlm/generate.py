@@ -11,72 +11,32 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxlm import checks, sampling
+from jaxlm import checks
+from jaxlm.backend import LoadEngine
 from jaxlm.compose import cache_folder, from_file
 from jaxlm.config import Config, GenerateJob, ParallelConfig
-from jaxlm.data.tokenizer import StreamDecoder, Tokenizer, load_tokenizer
-from jaxlm.decoding import Decoder
-from jaxlm.engine import Engine
+from jaxlm.continuation import Continuation
+from jaxlm.data.tokenizer import Tokenizer, load_tokenizer
 from jaxlm.errors import UserError
-from jaxlm.parallel import configure
+from jaxlm.opened import load_parameters
 from jaxlm.runs import RunDirectory
+from jaxlm.weights import write_weights
 
 _STREAM_CHUNK, _STOP_CHUNK = 4, 32
 _FORWARD_TOKENS, _FORWARD_LOGITS = 2**14, 2**25
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
-class Continuation:
-    """The text of one sample as its tokens come: whole characters, up to its end.
-
-    It ends before end_of_text, or before the stop string that is complete first.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, stop: Iterable[str]) -> None:
-        self.end_of_text, self.stop = tokenizer.end_of_text, list(stop)
-        self.decoder, self.held, self.ended = StreamDecoder(tokenizer), "", False
-
-    def push(self, ids: Iterable[int]) -> str:
-        """The text that is certain after these further ids; what may begin a stop string waits."""
-        if self.ended:
-            return ""
-        ids = list(ids)
-        if self.end_of_text in ids:
-            text = self.decoder.push(ids[: ids.index(self.end_of_text)])
-            return self._cut(text + self.decoder.finish(), last=True)
-        return self._cut(self.decoder.push(ids), last=False)
-
-    def finish(self) -> str:
-        """What is left when no more tokens come."""
-        return "" if self.ended else self._cut(self.decoder.finish(), last=True)
-
-    def _cut(self, new: str, last: bool) -> str:
-        text = self.held + new
-        found = [(at + len(s), at) for s in self.stop if (at := text.find(s)) >= 0]
-        self.ended = last or bool(found)
-        waiting = 0 if self.ended else max(map(lambda s: _overlap(text, s), self.stop), default=0)
-        end = min(found)[1] if found else len(text) - waiting
-        self.held = text[end:]
-        return text[:end]
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Characters at the end of `text` that begin `stop`."""
-    sizes = range(min(len(text), len(stop) - 1), 0, -1)
-    return next((size for size in sizes if text.endswith(stop[:size])), 0)
-
-
 class LoadedRun:
     """A trained run, opened for generation: its parameters, on the first of this machine's devices.
 
-    `run.config`, `run.model` (Flax), `run.parameters` (nested), `run.tokenizer` (None where the run
-    has ids only), `run.step`, `run.skipped` (damaged checkpoints that were passed over). The folder
-    of compiled programs and the kernels are those of `operation`. Raises UserError where there is
-    no run or no checkpoint.
+    `run.config`, `run.engine` (its `model` is the Flax or torch module), `run.parameters` (as the
+    engine keeps them), `run.tokenizer` (None where the run has ids only), `run.step`,
+    `run.skipped` (damaged checkpoints that were passed over). The folder of compiled programs and
+    the kernels are those of `operation`. `load_engine` gives the backend's class; either backend
+    opens the runs of both. Raises UserError where there is no run or no checkpoint.
     """
 
     def __init__(
@@ -84,6 +44,8 @@ class LoadedRun:
         run_dir: str | Path,
         checkpoint: str | int = "last",
         operation: Config | None = None,
+        *,
+        load_engine: LoadEngine,
     ) -> None:
         self.path = Path(run_dir)
         RunDirectory(self.path).check_format()
@@ -92,23 +54,20 @@ class LoadedRun:
         one_device = ParallelConfig(
             data=1, attention=how.parallel.attention, tf32=how.parallel.tf32
         )
-        self.config = dataclasses.replace(stored, parallel=one_device, debug=how.debug, run=how.run)
+        self.config = dataclasses.replace(
+            stored, parallel=one_device, debug=how.debug, run=how.run, torch=how.torch
+        )
         self.tokenizer: Tokenizer | None = None
         if stored.tokenizer.name != "none":
             self.tokenizer = load_tokenizer(self.path / "tokenizer.json")
         vocabulary = self.tokenizer.vocab_size if self.tokenizer else stored.data.vocab_size
-        engine = Engine(self.config, vocabulary, cache_folder(self.config))
-        self.model = engine.model
-        self.step, self.parameters, metadata, self.skipped = engine.restore_parameters(
-            self.path, checkpoint
+        self.engine = load_engine()(self.config, vocabulary, cache_folder(self.config))
+        self.step, self.parameters, metadata, self.skipped = load_parameters(
+            self.engine, self.path, checkpoint
         )
-        self.has_documents = metadata["documents"]
-        self._decoder = Decoder(self.model, self.parameters, engine.placement.sharding())
-        self._forward = jax.jit(
-            lambda parameters, tokens_BxL: self.model.apply(
-                {"params": parameters}, tokens_BxL
-            ).astype(jnp.float32)
-        )
+        end = self.tokenizer.end_of_text if self.tokenizer else None
+        self.has_documents = metadata.get("documents", end is not None)
+        self._decode = self.engine.decoder(self.parameters)
 
     def generate(
         self,
@@ -127,8 +86,8 @@ class LoadedRun:
 
         A text ends after max_tokens, before end_of_text, or before a stop string. Sampling is that
         of `sampling.filtered_logits`; a sample depends on the seed and its number only. Texts may
-        outgrow the context: see `decoding.window_start`. Raises UserError for options out of range
-        and for a prompt that the tokenizer cannot express.
+        outgrow the context: see `continuation.window_start`. Raises UserError for options out of
+        range and for a prompt that the tokenizer cannot express.
 
         Where the corpus has documents, end_of_text goes before the prompt, because a document
         begins after it in training. Elsewhere an empty prompt starts from a line break, where the
@@ -158,6 +117,14 @@ class LoadedRun:
         yield prompt
         yield from (piece for (piece,) in pieces if piece)
 
+    def save_weights(self, path: str | Path) -> None:
+        """Write the parameters to a .safetensors file, the names being those of a state_dict.
+
+        PyTorch reads it with `safetensors.torch.load_file`, and `job.checkpoint=FILE` here.
+        """
+        about = {"step": self.step, "documents": self.has_documents}
+        write_weights(path, self.engine.canonical(self.parameters), about)
+
     def logits(self, tokens_BxL: np.ndarray) -> np.ndarray:
         """float32 logits (B, L, V) of ids (B, L), L at most the context. Raises UserError."""
         return np.concatenate(list(self.logits_by_rows(tokens_BxL)))
@@ -166,17 +133,17 @@ class LoadedRun:
         """`logits`, some rows at a time, so that they need not fit into memory together."""
         tokens_BxL = np.asanyarray(tokens_BxL)
         self._check_tokens(tokens_BxL)
-        self._configure()
-        length, vocabulary = tokens_BxL.shape[1], self.model.model.vocab_size
+        length, vocabulary = tokens_BxL.shape[1], self.engine.model_config.vocab_size
         rows = min(_FORWARD_TOKENS // length, _FORWARD_LOGITS // (length * vocabulary))
         rows = min(max(1, rows), len(tokens_BxL))
         for first in range(0, len(tokens_BxL), rows):
             part = tokens_BxL[first : first + rows].astype(np.int32)
             padded = np.pad(part, ((0, rows - len(part)), (0, 0)))
-            yield np.asarray(self._forward(self.parameters, padded))[: len(part)]
+            logits_BxLxV = self.engine.logits(self.parameters, padded)
+            yield logits_BxLxV[: len(part)].astype(np.float32, copy=False)
 
     def _check_tokens(self, tokens_BxL: np.ndarray) -> None:
-        model = self.model.model
+        model = self.engine.model_config
         if tokens_BxL.ndim != 2 or tokens_BxL.dtype.kind not in "iu" or not tokens_BxL.size:
             raise UserError(
                 f"The tokens are {tokens_BxL.dtype} of shape {tokens_BxL.shape}.\n"
@@ -204,12 +171,12 @@ class LoadedRun:
         if "" in stop:
             raise UserError("job.stop is empty.\nGive a string to stop at, or null.")
         start, prompt_T = self._start(prompt)
-        self._configure()
-        decoded = self._decoder(
+        self.engine.activate()
+        decoded = self._decode(
             np.concatenate([start, prompt_T]),
             rows=job.samples,
             max_tokens=job.max_tokens,
-            sampling=sampling.options(**{name: getattr(job, name) for name in _SAMPLING}),
+            sampling={name: getattr(job, name) for name in _SAMPLING},
             seed=job.seed,
             end_of_text=self.tokenizer.end_of_text,
             unpenalised=len(start),
@@ -234,10 +201,6 @@ class LoadedRun:
             start = start if len(start) else np.zeros(1, np.int32)
         return start, prompt_T
 
-    def _configure(self) -> None:
-        # JAX's settings are global: a run of another precision may have been opened since.
-        configure(self.config, cache_folder(self.config))
-
 
 def _texts(decoded: Iterator[np.ndarray], continuations: list[Continuation]) -> Iterator[list[str]]:
     for new_BxN in decoded:
@@ -247,22 +210,23 @@ def _texts(decoded: Iterator[np.ndarray], continuations: list[Continuation]) -> 
     yield [c.finish() for c in continuations]
 
 
-def _open(config: Config) -> LoadedRun:
-    run = LoadedRun(config.run.dir, config.job.checkpoint, operation=config)
+def _open(config: Config, load_engine: LoadEngine) -> LoadedRun:
+    run = LoadedRun(config.run.dir, config.job.checkpoint, config, load_engine=load_engine)
     for line in run.skipped:
         print(f"skipped {line}", file=sys.stderr)
-    print(f"{run.path} at step {run.step}", file=sys.stderr)
+    which = f"with {config.job.checkpoint}" if run.step is None else f"at step {run.step}"
+    print(f"{run.path} {which}", file=sys.stderr)
     return run
 
 
-def generate_job(config: Config) -> int:
+def generate_job(config: Config, load_engine: LoadEngine) -> int:
     """job=generate: the text on standard output as UTF-8, several samples with `---` between.
 
     Everything else goes to standard error. A reader that closes the pipe ends it quietly.
     """
     job = config.job
     prompt = _prompt(job)
-    run = _open(config)
+    run = _open(config, load_engine)
     options = {name: getattr(job, name) for name in ("max_tokens", "stop", "seed", *_SAMPLING)}
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8")
@@ -305,13 +269,13 @@ def _prompt(job: GenerateJob) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def logits_job(config: Config) -> int:
+def logits_job(config: Config, load_engine: LoadEngine) -> int:
     """job=logits: float32 logits (B, L, V) of job.tokens, written whole to job.out."""
     tokens_BxL = _read_tokens(config.job.tokens)
-    run = _open(config)
+    run = _open(config, load_engine)
     by_rows = run.logits_by_rows(tokens_BxL)
     by_rows = itertools.chain([next(by_rows)], by_rows)  # bad ids are found before a file is made
-    shape = (*tokens_BxL.shape, run.model.model.vocab_size)
+    shape = (*tokens_BxL.shape, run.engine.model_config.vocab_size)
     out = Path(config.job.out).expanduser()
     _write_npy(out, shape, by_rows)
     print(f"logits {' x '.join(map(str, shape))}, float32, written to {out}", file=sys.stderr)

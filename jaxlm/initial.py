@@ -64,6 +64,11 @@ def group_of(name: str) -> str:
     return ".".join(parts[:3]) if parts[0] == "blocks" else parts[0]
 
 
+def parameter_groups(model: ModelConfig) -> list[str]:
+    """The groups whose norms a step reports, each once, in the order of the forward pass."""
+    return list(dict.fromkeys(group_of(name) for name in parameter_shapes(model)))
+
+
 def initial_parameters(
     model: ModelConfig, seed: int, dtype: str = "float32"
 ) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """Job name -> function, imported only when called, so that help and errors are instant."""
 
+import functools
 import importlib
 import shlex
 import shutil
@@ -8,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from jaxlm.backend import Engine, LoadEngine
 from jaxlm.compose import cache_folder, from_file, to_yaml
 from jaxlm.config import Config, identity
 from jaxlm.errors import UserError
@@ -17,6 +19,7 @@ FUNCTIONS = {
     "evaluate": "jaxlm.evaluate:evaluate_job",
     "generate": "jaxlm.generate:generate_job",
     "logits": "jaxlm.generate:logits_job",
+    "parity": "jaxlm.jobs:parity_job",
     "doctor": "jaxlm.doctor:doctor_job",
 }
 
@@ -27,12 +30,28 @@ def run(config: Config, given: Iterable[str] = ()) -> int:
     `given` are the keys and groups on the command line: a job that opens a trained run refuses
     those that contradict it.
     """
-    if config.backend == "torch":
-        raise UserError("backend=torch is not there yet.\nUse backend=jax.")
     if config.job.name in ("evaluate", "generate", "logits"):
         _check_given(config, given)
     module, function = FUNCTIONS[config.job.name].split(":")
-    return getattr(importlib.import_module(module), function)(config)
+    carry_out = getattr(importlib.import_module(module), function)
+    return carry_out(config, functools.partial(engine_class, config.backend))
+
+
+def engine_class(backend: str) -> type[Engine]:
+    """The backend's `Engine`. Raises UserError where its library is not installed."""
+    if backend == "jax":
+        from jaxlm.engine import Engine as Found
+    else:
+        try:
+            from torchref.engine import Engine as Found
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise UserError(
+                "backend=torch and job=parity need PyTorch, which is not installed.\n"
+                "Install it: pip install 'jaxlm[torch]'."
+            ) from None
+    return Found
 
 
 def _check_given(config: Config, given: Iterable[str]) -> None:
@@ -53,7 +72,14 @@ def _check_given(config: Config, given: Iterable[str]) -> None:
         )
 
 
-def train_job(config: Config) -> int:
+def parity_job(config: Config, load_engine: LoadEngine) -> int:
+    """job=parity: the engine against its witness, whichever backend is configured."""
+    from jaxlm.parity import parity_job as compare
+
+    return compare(config, *(functools.partial(engine_class, name) for name in ("jax", "torch")))
+
+
+def train_job(config: Config, load_engine: LoadEngine) -> int:
     """job=train: start or resume run.dir; does nothing where it is finished."""
     from jaxlm.runs import RunDirectory
 
@@ -67,24 +93,24 @@ def train_job(config: Config) -> int:
         return status
     run.check_writable()
     with run.lock() as lock:
-        return _train(config, run, lock)
+        return _train(config, run, lock, load_engine)
 
 
-def _train(config: Config, run: Any, lock: Any) -> int:
+def _train(config: Config, run: Any, lock: Any, load_engine: LoadEngine) -> int:
     from jaxlm.console import Console
 
     console = Console(run.path / "log.txt")
     try:
         console.say(f"{run.path}: {' '.join(map(shlex.quote, sys.argv))}")
-        from jaxlm.engine import Engine, prepare
         from jaxlm.loop import Training, run_training
+        from jaxlm.opened import prepare
 
         dataset = prepare(config)
-        engine = Engine(config, dataset.vocab_size, cache_folder(config))
+        engine = load_engine()(config, dataset.vocab_size, cache_folder(config))
         training = Training(config, run, lock, dataset, engine, console)
         if dataset.tokenizer:
             dataset.tokenizer.save(run.path / "tokenizer.json")
-        run.write_environment([str(device) for device in engine.placement.devices])
+        run.write_environment(engine.device_names)
         run.write_config(to_yaml(config))
         console.say(_headline(training))
         return run_training(training)
@@ -103,9 +129,7 @@ def _headline(training: Any) -> str:
         f"{counts.total:,} parameters ({counts.non_embedding:,} without embedding and head), "
         f"{model.n_layers} layers x {model.d_model} wide, vocabulary {model.vocab_size:,}\n"
         f"{length} of {training.config.train.batch_size} x {model.context_length} tokens{tokens}; "
-        f"{training.config.precision} on {len(engine.placement.devices)} "
-        f"{engine.placement.devices[0].platform} device(s), attention: {engine.kernel} "
-        f"({engine.kernel_reason})"
+        f"{training.config.precision}, {engine.where}"
     )
 
 
@@ -162,7 +186,7 @@ def differences(new: dict, old: dict, prefix: str = "") -> dict[str, tuple[Any, 
 def show_shapes(config: Config) -> int:
     """debug=shapes: the shapes and parameters of every component; nothing is trained."""
     from jaxlm.config import resolve_model
-    from jaxlm.engine import prepare
+    from jaxlm.opened import prepare
     from jaxlm.shapes import shapes_text
 
     model = resolve_model(config.model, prepare(config).vocab_size)

@@ -3,17 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-
+from jaxlm.backend import Engine
 from jaxlm.clocks import Clocks
 from jaxlm.config import Config
 from jaxlm.console import Console, clock
 from jaxlm.duration import Horizon
-from jaxlm.engine import Engine
-from jaxlm.flops import exact_flops_per_token, flops_per_token, parameter_counts, peak_flops
-from jaxlm.memory import memory_bytes, peak_memory_bytes
+from jaxlm.flops import exact_flops_per_token, flops_per_token, parameter_counts
+from jaxlm.initial import parameter_groups
 from jaxlm.runs import RunDirectory
-from jaxlm.step import parameter_groups
 from jaxlm.tracking import Tracker
 
 
@@ -100,7 +97,7 @@ class Ledger:
             {"loss": loss, "lr": lr, "gradient_norm": norm}
             | groups
             | {"activation_rms": metrics["activation_rms"].tolist()}
-            | {"tokens_per_second": speed, "memory_bytes": memory_bytes()},
+            | {"tokens_per_second": speed, "memory_bytes": self.engine.memory_bytes()},
         )
         fraction = self.fraction(step)
         passed, share = self.clocks.wall() - self.first_wall, fraction - self.first_fraction
@@ -126,12 +123,11 @@ class Ledger:
 
     def summarize(self, status: str, position: Position, reason: str | None = None) -> None:
         """Write summary.json (DESIGN, "A run directory")."""
-        model, precision = self.engine.model_config, self.config.precision
+        model = self.engine.model_config
         counts, seconds = parameter_counts(model), self.clocks.seconds()
         tokens = position.step * self.tokens_per_step
         exact = exact_flops_per_token(model) * tokens
-        peak = peak_flops(jax.devices()[0].device_kind, precision)
-        peaks = peak * len(self.engine.placement.devices) if peak else None
+        peak = self.engine.peak_flops
         self.run.write_summary(
             {
                 "status": status,
@@ -150,8 +146,8 @@ class Ledger:
                 "seconds": seconds,
                 "wall_seconds": self.clocks.wall(),
                 "tokens_per_second": tokens / seconds if seconds else None,
-                "mfu": exact / seconds / peaks if peaks and seconds else None,
-                "peak_memory_bytes": peak_memory_bytes(),
+                "mfu": exact / seconds / peak if peak and seconds else None,
+                "peak_memory_bytes": self.engine.peak_memory_bytes(),
                 "entropy_floor": self.entropy_floor,
             }
         )

@@ -6,27 +6,24 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxlm import finish
-from jaxlm.checkpoint import Checkpoints, NoCheckpoint, restore
+from jaxlm.backend import Engine
 from jaxlm.clocks import Clocks
 from jaxlm.config import Config
 from jaxlm.console import Console
 from jaxlm.data import Dataset
 from jaxlm.data.batches import batch as batch_at
-from jaxlm.data.batches import loader
 from jaxlm.duration import horizon
-from jaxlm.engine import Engine
 from jaxlm.errors import UserError
 from jaxlm.evaluate import Evaluator
 from jaxlm.ledger import Ledger, Position
 from jaxlm.lock import WriterLock
+from jaxlm.manifest import NoCheckpoint
 from jaxlm.runs import RunDirectory
 from jaxlm.schedule import learning_rate
 from jaxlm.signals import Signals
-from jaxlm.step import Batch, TrainState, make_train_step
 from jaxlm.tracking import open_tracker
 
 _ENDLESS = 2**40  # steps of a run that only the clock ends
@@ -69,14 +66,13 @@ class Training:
         tracker = open_tracker(config, run.path, self.position.step)
         floor = dataset.entropy_floor
         self.ledger = Ledger(config, run, engine, self.horizon, floor, console, tracker)
-        self.checkpoints = Checkpoints(run.path / "checkpoints", keep=config.train.keep_checkpoints)
+        self.checkpoints = engine.writer(run.path / "checkpoints", config.train.keep_checkpoints)
 
-    def _restore(self) -> TrainState:
+    def _restore(self) -> Any:
         """The newest checkpoint's state, or the initial one; the records are cut to match."""
         try:
-            step, tree, metadata, skipped = restore(
-                self.run.path / "checkpoints", "last", template=self.engine.template()
-            )
+            folder = self.run.path / "checkpoints"
+            step, state, metadata, skipped = self.engine.restore(folder, "last")
         except NoCheckpoint:
             self.run.truncate_after(-1)
             return self.engine.initial_state()
@@ -93,28 +89,15 @@ class Training:
         self.run.truncate_after(step)
         self.saved_step = step
         self.console.say(f"resuming {self.run.path} at step {step}")
-        return self.engine.state_of(tree)
+        return state
 
     def compile(self) -> None:
         """Compile the training step, before the clock of training starts."""
         started = time.monotonic()
-        step = make_train_step(
-            self.engine.model, self.config.optimizer, self.config.seed, self.engine.placement.axis
-        )
-        shape = (self.config.train.batch_size, self.engine.model_config.context_length + 1)
-        batch = self._place(np.zeros(shape, np.int32), 0.0)
-        self.train_step = self.engine.placement.compile(step, self.state, batch)
+        self.engine.compile(self.state)
         self.console.say(f"compiled in {time.monotonic() - started:.1f} s")
 
     # -- what a step is fed --------------------------------------------------------------------
-
-    def _place(self, tokens_BxM: np.ndarray, lr: float) -> Batch:
-        """A host batch (B, L + 1) in its accumulation parts, on the devices."""
-        parts = self.config.train.grad_accumulation
-        rows = np.arange(len(tokens_BxM), dtype=np.int32).reshape(parts, -1)
-        tokens = tokens_BxM.reshape(parts, -1, tokens_BxM.shape[1])
-        batch = Batch(tokens, rows, np.asarray(lr, self.engine.parameter_dtype))
-        return self.engine.placement.put_batch(batch)
 
     def _batches(self) -> Iterator[np.ndarray]:
         """Token batches (B, L + 1) from the current step on."""
@@ -129,7 +112,7 @@ class Training:
             first = batch_at(self.dataset.train, step=0, **arguments)
             return itertools.repeat(first)
         start, stop = self.position.step, self.horizon.steps or _ENDLESS
-        return loader(self.dataset.train, start_step=start, stop_step=stop, **arguments)
+        return self.engine.loader(self.dataset.train, start_step=start, stop_step=stop, **arguments)
 
     def _schedule_seconds(self) -> float:
         """The wall clock as a clocked run's schedule sees it: time for the last evaluation is
@@ -158,7 +141,7 @@ class Training:
         while not self.done():
             step, seconds = self.position.step, self._schedule_seconds()
             lr = learning_rate(config.schedule, config.optimizer.lr, self.horizon, step, seconds)
-            self.state, metrics = self.train_step(self.state, self._place(next(batches), lr))
+            self.state, metrics = self.engine.train_step(self.state, next(batches), lr)
             self.drain()
             self.position.step = step + 1
             now = (step + 1, self.clocks.wall())
@@ -188,22 +171,21 @@ class Training:
         if self.pending is None:
             return
         (step, lr, metrics, logged), self.pending = self.pending, None
-        metrics = self.engine.placement.first_copy(metrics)
-        loss, norm = (float(jax.device_get(metrics[name])) for name in ("loss", "gradient_norm"))
+        loss, norm = map(float, self.engine.read((metrics["loss"], metrics["gradient_norm"])))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise Diverged(
                 f"diverged: loss {loss}, gradient norm {norm} at step {step}, "
                 f"in the window of steps {self.ledger.last_step + 1} to {step}"
             )
         if logged:
-            self.ledger.train(step, lr, jax.device_get(metrics))
+            self.ledger.train(step, lr, self.engine.read(metrics))
 
     def evaluate(self) -> bool:
         """Evaluate the current state and record it; True where it is the best so far."""
         self.drain()
         self.clocks.pause()
         started = time.monotonic()
-        result = self.evaluator(self.engine.placement.first_copy(self.state.parameters))
+        result = self.evaluator(self.engine.parameters_of(self.state))
         self.evaluation_seconds = time.monotonic() - started
         improved = self.position.note_evaluation(result["loss"])
         self.ledger.evaluation(self.position.step, result)

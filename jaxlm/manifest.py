@@ -18,6 +18,10 @@ FORMAT_VERSION = 1
 NAME = "manifest.json"
 
 
+class NoCheckpoint(UserError):
+    """There is no checkpoint yet, whole or damaged."""
+
+
 class NotWhole(Exception):
     """A step is no checkpoint; the message says why."""
 

@@ -6,6 +6,7 @@ The parameter tree, flattened with dots, is the canonical one of `initial.parame
 """
 
 import functools
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -20,11 +21,19 @@ from jaxlm.config import ModelConfig
 Array = jax.Array
 
 
+_BLOCK = 64  # queries of one block of attention, at least
+
+
 class Dropout(NamedTuple):
     """Randomness of one step: a key made of (seed, step), and the global number of each row."""
 
     key: Array
     rows_B: Array
+
+
+def random_key(seed: int | Array) -> Array:
+    """The key of a seed below 2^32, by the one generator that both backends have."""
+    return jax.random.key(seed, impl="threefry2x32")
 
 
 class Cache(NamedTuple):
@@ -46,12 +55,17 @@ def at_least_float32(x: Array) -> Array:
 
 
 def drop(x: Array, rate: float, dropout: Dropout | None, site: int) -> Array:
-    """Inverted dropout, keyed by (seed, step, site, global row): devices do not change it."""
+    """Inverted dropout, keyed by (seed, step, site, global row): devices do not change it.
+
+    An element stays where its 32 random bits (Threefry, Salmon et al. 2011) reach rate * 2^32, so
+    that neither the precision nor the backend changes the mask.
+    """
     if dropout is None or rate == 0.0:
         return x
     key = jax.random.fold_in(dropout.key, site)
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, dropout.rows_B)
-    keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1.0 - rate, x.shape[1:]))(keys_B)
+    bits = jax.vmap(lambda k: jax.random.bits(k, x.shape[1:], "uint32"))(keys_B)
+    keep = bits >= np.uint32(rate * 2**32)
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
 
 
@@ -99,9 +113,7 @@ def product(a: Array, b: Array, axes_a: tuple, axes_b: tuple, dtype: Any) -> Arr
 def linear(x: Array, weight: Array, dtype: Any) -> Array:
     """x W^T for a weight (out, in), multiplied in x's type, with a result of type `dtype`.
 
-    The gradient of W is accumulated in W's own type. It is computed as (x^T dy)^T: as dy^T x,
-    XLA on a CPU would transpose the wider dy and recompute the activation's derivative while it
-    walks across memory, which costs 8 % of a step.
+    The gradient of W is accumulated in W's own type; see `weight_gradient`.
     """
     return product(x, weight.astype(x.dtype), (x.ndim - 1,), (1,), dtype)
 
@@ -114,8 +126,20 @@ def _linear_backward(dtype: Any, saved: tuple[Array, Array], dy: Array) -> tuple
     x, weight = saved
     dy = dy.astype(x.dtype)
     dx = product(dy, weight.astype(x.dtype), (dy.ndim - 1,), (0,), x.dtype)
+    return dx, weight_gradient(x, dy, weight.dtype)
+
+
+def weight_gradient(x: Array, dy: Array, dtype: Any) -> Array:
+    """dy^T x over all rows, (out, in).
+
+    XLA on a CPU transposes the first factor of such a product, so the narrower one had better be
+    first: as (x^T dy)^T where that is x. The barrier keeps XLA from folding the outer transpose
+    into the product again, which nearly halves its speed (benchmarks/weight_gradient.py).
+    """
     rows = tuple(range(x.ndim - 1))
-    return dx, product(x, dy, rows, rows, weight.dtype).T
+    if x.shape[-1] > dy.shape[-1] or jax.default_backend() != "cpu":
+        return product(dy, x, rows, rows, dtype)
+    return lax.optimization_barrier(product(x, dy, rows, rows, dtype)).T
 
 
 linear.defvjp(_linear_forward, _linear_backward)
@@ -178,10 +202,13 @@ class Embedding(nn.Module):
         return linear(x, self.weight, jnp.promote_types(x.dtype, jnp.float32))
 
 
-def plain_attention(q_BxLxHxK, k_BxTxGxK, v_BxTxGxK, start, rate=0.0, dropout=None, site=0):
+def plain_attention(
+    q_BxLxHxK, k_BxTxGxK, v_BxTxGxK, start, rate=0.0, dropout=None, site=0, show=lambda *_: None
+):
     """softmax(q k^T / sqrt(K)) v; query l sees the keys 0..start+l. Softmax in >= float32.
 
-    Heads are grouped as h = g * (H / G) + r, as in Hugging Face Llama.
+    Heads are grouped as h = g * (H / G) + r, as in Hugging Face Llama. `show` is given the scaled
+    scores (B, H, L, T) by their name.
     """
     B, L, H, K = q_BxLxHxK.shape
     T, G = k_BxTxGxK.shape[1:3]
@@ -189,6 +216,7 @@ def plain_attention(q_BxLxHxK, k_BxTxGxK, v_BxTxGxK, start, rate=0.0, dropout=No
     q = q_BxLxHxK.reshape(B, L, G, H // G, K)
     scores = jnp.einsum("blgrk,btgk->bgrlt", q, k_BxTxGxK, preferred_element_type=dtype)
     scores = scores / math.sqrt(K)
+    show("scores", scores.reshape(B, H, L, T))
     visible_LxT = jnp.arange(T)[None, :] <= start + jnp.arange(L)[:, None]
     scores = jnp.where(visible_LxT, scores, jnp.finfo(dtype).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
@@ -196,12 +224,35 @@ def plain_attention(q_BxLxHxK, k_BxTxGxK, v_BxTxGxK, start, rate=0.0, dropout=No
     return jnp.einsum("bgrlt,btgk->blgrk", weights, v_BxTxGxK).reshape(B, L, H, K)
 
 
+def blocked_attention(q_BxLxHxK, k_BxLxGxK, v_BxLxGxK):
+    """`plain_attention` of whole sequences without dropout, in blocks of queries.
+
+    A block skips the keys after its last query, and the heads come first, so that XLA transposes
+    each operand once instead of for every product: half the time of the plain form on a CPU.
+    """
+    B, L, H, K = q_BxLxHxK.shape
+    G = k_BxLxGxK.shape[2]
+    dtype = jnp.promote_types(q_BxLxHxK.dtype, jnp.float32)
+    q_BxGxRxLxK = q_BxLxHxK.reshape(B, L, G, H // G, K).transpose(0, 2, 3, 1, 4)
+    k_BxGxLxK, v_BxGxLxK = (x.transpose(0, 2, 1, 3) for x in (k_BxLxGxK, v_BxLxGxK))
+    bounds = np.linspace(0, L, min(8, max(1, L // _BLOCK)) + 1).astype(int).tolist()
+    mixed = []
+    for start, stop in itertools.pairwise(bounds):
+        q, k, v = q_BxGxRxLxK[..., start:stop, :], k_BxGxLxK[:, :, :stop], v_BxGxLxK[:, :, :stop]
+        scores = jnp.einsum("bgrlk,bgtk->bgrlt", q, k, preferred_element_type=dtype)
+        visible = np.arange(stop)[None, :] <= np.arange(start, stop)[:, None]
+        scores = jnp.where(visible, scores / math.sqrt(K), jnp.finfo(dtype).min)
+        weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
+        mixed.append(jnp.einsum("bgrlt,bgtk->bgrlk", weights, v))
+    return jnp.concatenate(mixed, axis=3).transpose(0, 3, 1, 2, 4).reshape(B, L, H, K)
+
+
 class Attention(nn.Module):
     """Causal multi-head attention with grouped keys and values (Ainslie et al. 2023)."""
 
     model: ModelConfig
     layer: int
-    kernel: str = "xla"
+    kernel: str = "plain"
 
     @nn.compact
     def __call__(self, x_BxLxD, start, cache, dropout):
@@ -229,9 +280,13 @@ class Attention(nn.Module):
         elif self.kernel == "cudnn" and (dropout is None or rate == 0.0):
             keys, values = k, v
             mixed = jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn")
+        elif self.kernel == "blocks" and (dropout is None or rate == 0.0):
+            keys, values = k, v
+            mixed = blocked_attention(q, k, v)
         else:
             keys, values = k, v
-            mixed = plain_attention(q, k, v, 0, rate, dropout, site)
+            show = functools.partial(self.sow, "components")
+            mixed = plain_attention(q, k, v, 0, rate, dropout, site, show)
         mixed = mixed.reshape(*mixed.shape[:2], m.n_heads * m.head_dim)
         self.sow("components", "mixed", mixed)
         y = Linear(m.d_model, m.bias == "all", name="output")(mixed)
@@ -277,7 +332,7 @@ class Block(nn.Module):
 
     model: ModelConfig
     layer: int
-    kernel: str = "xla"
+    kernel: str = "plain"
 
     @nn.compact
     def __call__(self, x_BxLxD, start, cache, dropout):
@@ -290,13 +345,18 @@ class Block(nn.Module):
         pre = m.norm_placement == "pre"
         x = x_BxLxD
 
-        y, keys, values = attention(attention_norm(x) if pre else x, start, cache, dropout)
+        y = attention_norm(x) if pre else x
+        self.sow("components", "attention_input", y)
+        y, keys, values = attention(y, start, cache, dropout)
+        self.sow("components", "attention_output", y)
         x = x + y if m.residual else y
         x = x if pre else attention_norm(x)
         self.sow("components", "after_attention", x)
 
-        y = feedforward(feedforward_norm(x) if pre else x)
-        y = drop(y, m.residual_dropout, dropout, 3 * self.layer + 3)
+        y = feedforward_norm(x) if pre else x
+        self.sow("components", "feedforward_input", y)
+        y = drop(feedforward(y), m.residual_dropout, dropout, 3 * self.layer + 3)
+        self.sow("components", "feedforward_output", y)
         x = x + y if m.residual else y
         x = x if pre else feedforward_norm(x)
         self.sow("components", "after_feedforward", x)
@@ -307,7 +367,7 @@ class Blocks(nn.Module):
     """The stack of blocks, named "0", "1", ...; with `remat` each is recomputed going backward."""
 
     model: ModelConfig
-    kernel: str = "xla"
+    kernel: str = "plain"
     remat: bool = False
 
     @nn.compact
@@ -332,7 +392,7 @@ class Transformer(nn.Module):
 
     model: ModelConfig
     dtype: Any = jnp.float32
-    kernel: str = "xla"
+    kernel: str = "plain"
     remat: bool = False
 
     @nn.compact

@@ -12,10 +12,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxlm.checks import check_devices
 from jaxlm.config import Config, ModelConfig
+from jaxlm.errors import UserError
 from jaxlm.model import flatten, nest
 from jaxlm.step import Batch, TrainState
-
-DTYPES = {"float64": "float64", "float32": "float32", "bfloat16": "bfloat16"}
 
 
 def configure(config: Config, cache: Path) -> None:
@@ -31,11 +30,11 @@ def configure(config: Config, cache: Path) -> None:
 
 
 def attention_kernel(config: Config, model: ModelConfig) -> tuple[str, str]:
-    """('xla' | 'cudnn', why): cuDNN's fused attention where device and types allow."""
-    asked = config.parallel.attention
-    device = jax.devices()[0]
+    """('plain' | 'blocks' | 'cudnn', why): cuDNN's fused attention where device and types allow,
+    else blocks of queries on a CPU. Raises UserError where cuDNN is asked for in vain."""
+    asked, platform = config.parallel.attention, jax.devices()[0].platform
     reasons = {
-        f"the device is a {device.platform}": device.platform != "gpu",
+        f"the device is a {platform}": platform != "gpu",
         f"precision is {config.precision}, not 16 bits": config.precision != "bfloat16",
         f"the head width {model.head_dim} is not a multiple of 8 up to 256": (
             model.head_dim % 8 != 0 or model.head_dim > 256
@@ -43,16 +42,16 @@ def attention_kernel(config: Config, model: ModelConfig) -> tuple[str, str]:
         "attention dropout needs the probabilities": model.attention_dropout > 0,
     }
     hindrances = [reason for reason, holds in reasons.items() if holds]
-    if asked == "xla":
-        return "xla", "as configured"
-    if hindrances and asked == "cudnn":
-        from jaxlm.errors import UserError
-
+    if asked == "cudnn" and hindrances:
         raise UserError(
             f"parallel.attention=cudnn is not possible: {'; '.join(hindrances)}.\n"
             "Set parallel.attention=auto."
         )
-    return ("xla", hindrances[0]) if hindrances else ("cudnn", "device and types allow it")
+    if asked != "auto":
+        return asked, "as configured"
+    if not hindrances:
+        return "cudnn", "device and types allow it"
+    return "blocks" if platform == "cpu" else "plain", hindrances[0]
 
 
 def parameter_spec(name: str, shape: tuple[int, ...], mesh: Any) -> PartitionSpec:

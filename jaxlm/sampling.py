@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxlm.model import Array, at_least_float32
+from jaxlm.model import Array, at_least_float32, random_key
 
 _ALL = np.iinfo(np.int32).max
 _COLDEST = 1e-30  # a logit divided by less could overflow
@@ -100,8 +100,9 @@ def draw(x_BxV: Array, seed: Array, position: Array) -> Array:
     The randomness depends on (seed, row, position) alone: neither the number of rows, nor the way
     a text is cut into chunks, nor the precision changes it.
     """
-    keys_B = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(len(x_BxV)))
+    keys_B = jax.vmap(jax.random.fold_in, (None, 0))(random_key(seed), jnp.arange(len(x_BxV)))
     keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, position)
-    noise = lambda key: jax.random.gumbel(key, x_BxV.shape[1:], jnp.float32)  # noqa: E731
-    noise_BxV = jax.vmap(noise)(keys_B)
+    bits_BxV = jax.vmap(lambda key: jax.random.bits(key, x_BxV.shape[1:], "uint32"))(keys_B)
+    uniform_BxV = ((bits_BxV >> 9).astype(jnp.float32) + 0.5) * 2.0**-23  # exact, within (0, 1)
+    noise_BxV = -jnp.log(-jnp.log(uniform_BxV))
     return jnp.argmax(x_BxV + noise_BxV, axis=-1).astype(jnp.int32)

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxlm import optimizer
-from jaxlm.config import ModelConfig, OptimizerConfig
-from jaxlm.initial import group_of, parameter_shapes
-from jaxlm.model import Array, Dropout, Transformer, flatten
+from jaxlm.backend import EvalBatch
+from jaxlm.config import OptimizerConfig
+from jaxlm.initial import group_of, parameter_groups
+from jaxlm.model import Array, Dropout, Transformer, flatten, random_key
 
 
 class TrainState(NamedTuple):
@@ -32,15 +33,6 @@ class Batch(NamedTuple):
     lr: Any
 
 
-class EvalBatch(NamedTuple):
-    """Inputs, targets and 0/1 weights, each (B, L), and the targets' UTF-8 bytes (B, L)."""
-
-    inputs: Any
-    targets: Any
-    weights: Any
-    bytes: Any
-
-
 def cross_entropy(logits_BxLxV: Array, targets_BxL: Array) -> Array:
     """-log softmax(logits)[target] in nats, (B, L), in the logits' type (at least float32)."""
     chosen = jnp.take_along_axis(logits_BxLxV, targets_BxL[..., None], axis=-1)[..., 0]
@@ -53,11 +45,6 @@ def norms(tree: Any, groups: list[str]) -> Array:
     for name, value in flatten(tree).items():
         squares[group_of(name)] += jnp.sum(jnp.square(value))
     return jnp.sqrt(jnp.stack([squares[group] for group in groups]))
-
-
-def parameter_groups(model: ModelConfig) -> list[str]:
-    """The groups whose norms a step reports, each once, in the order of the forward pass."""
-    return list(dict.fromkeys(group_of(name) for name in parameter_shapes(model)))
 
 
 def make_train_step(
@@ -85,7 +72,7 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch):
         parts, rows, length = batch.tokens.shape
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        key = jax.random.fold_in(random_key(seed), state.step)
         total = parts * rows * (length - 1)
         gradient = jax.value_and_grad(loss_of, has_aux=True)
 

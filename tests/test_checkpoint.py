@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from jax.sharding import SingleDeviceSharding
 
 from jaxlm import checkpoint, manifest
-from jaxlm.checkpoint import Checkpoints, NoCheckpoint, restore
+from jaxlm.checkpoint import Checkpoints, restore
 from jaxlm.errors import UserError
-from jaxlm.manifest import best_step, whole_steps
+from jaxlm.manifest import NoCheckpoint, best_step, whole_steps
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -498,7 +498,7 @@ for moment in ["before the manifest"] + ["any"] * 6 + ["before the manifest", "w
         before = sorted(os.listdir(folder))
         try:
             step, tree, metadata, skipped = checkpoint.restore(folder)
-        except checkpoint.NoCheckpoint:
+        except manifest.NoCheckpoint:
             step, tree, metadata, skipped = 0, tree_of(0, 100_000), {"step": 0}, []
         assert metadata == {"step": step}
         assert tree["parameters"]["embed.weight"].tobytes() == (

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from jaxlm import decoding
 from jaxlm.config import ModelConfig, resolve_model
-from jaxlm.decoding import Decoder, window_start
+from jaxlm.continuation import window_start
+from jaxlm.decoding import Decoder
 from jaxlm.initial import initial_parameters
 from jaxlm.model import Transformer, nest
 from jaxlm.sampling import draw, filtered_logits, options
@@ -41,7 +42,9 @@ def shared_decoder():
 
 def generate(decoder, prompt, rows=1, sampling=GREEDY, seed=0, **given_options):
     """(rows, N) new ids."""
-    decoded = decoder(np.asarray(prompt), rows=rows, sampling=sampling, seed=seed, **given_options)
+    decoded = decoder(
+        np.asarray(prompt), rows=rows, sampling=sampling._asdict(), seed=seed, **given_options
+    )
     return np.concatenate(list(decoded), axis=1)
 
 
@@ -144,7 +147,8 @@ def test_tokens_of_a_chunk_are_decoded_on_the_device():
 def test_chunks_do_not_change_the_text(chunk):
     arguments = {"max_tokens": 40, "sampling": options(0.9, top_k=20), "seed": 5}
     whole = generate(shared_decoder(), [3, 4], **arguments)
-    pieces = list(shared_decoder()([3, 4], rows=1, chunk=chunk, **arguments))
+    as_dict = {**arguments, "sampling": arguments["sampling"]._asdict()}
+    pieces = list(shared_decoder()([3, 4], rows=1, chunk=chunk, **as_dict))
     assert np.concatenate(pieces, axis=1).tolist() == whole.tolist()
     # A window that is full cuts a chunk short: 2 + 11 tokens, then 7 + 6 tokens again and again.
     assert len(pieces) == {1: 40, 4: 3 + 4 * 2 + 2, 1000: 1 + 5}[chunk]

@@ -1,6 +1,7 @@
 """Promises of job=doctor: it tells what is there, whether training works, and what to do."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -10,7 +11,9 @@ import pytest
 from jaxlm import doctor
 from jaxlm.compose import compose
 from jaxlm.doctor import GIB, Device, Machine, advice, judge
+from jaxlm.jobs import engine_class
 
+JAX = partial(engine_class, "jax")
 HEALTHY = Machine(
     devices=[Device("cpu", "cpu")],
     versions={"torch": "2.13", "tensorboardX": "2.6"},
@@ -28,7 +31,7 @@ def config(tmp_path):
 
 
 def test_a_sound_machine_passes_and_is_described(config, capsys):
-    assert doctor.doctor_job(config) == 0
+    assert doctor.doctor_job(config, JAX) == 0
     text = capsys.readouterr().out
     assert f"0: {jax.devices()[0].platform}" in text
     for word in (jax.__version__, "orbax", "cores", "free memory", "passed", "advice"):
@@ -40,8 +43,8 @@ def test_a_step_that_does_not_learn_fails(config, capsys, monkeypatch):
     def make(*_):
         return lambda state, batch: (state, {"loss": jnp.float32(math.log(64))})
 
-    monkeypatch.setattr("jaxlm.step.make_train_step", make)
-    assert doctor.doctor_job(config) == 1
+    monkeypatch.setattr("jaxlm.engine.make_train_step", make)
+    assert doctor.doctor_job(config, JAX) == 1
     assert "BAD loss after 20 steps" in capsys.readouterr().out
 
 
@@ -49,8 +52,8 @@ def test_a_step_that_raises_fails_without_a_traceback(config, capsys, monkeypatc
     def broken(*_):
         raise RuntimeError("no kernel image\nis available")
 
-    monkeypatch.setattr("jaxlm.step.make_train_step", broken)
-    assert doctor.doctor_job(config) == 1
+    monkeypatch.setattr("jaxlm.engine.make_train_step", broken)
+    assert doctor.doctor_job(config, JAX) == 1
     text = capsys.readouterr().out
     assert "RuntimeError: no kernel image\n" in text and "FAILED" in text
 

@@ -1,6 +1,7 @@
 """Generation from a run directory: text, streams, jobs and their errors."""
 
 import dataclasses
+import functools
 import io
 import os
 import sys
@@ -32,8 +33,10 @@ from jaxlm.data.tokenizer import ByteTokenizer, CharTokenizer
 from jaxlm.errors import UserError
 from jaxlm.generate import Continuation, LoadedRun, generate_job, logits_job
 from jaxlm.initial import initial_parameters
+from jaxlm.jobs import engine_class
 
 MODEL = ModelConfig(n_layers=1, d_model=16, n_heads=2, context_length=16, init_std=0.5)
+JAX = functools.partial(engine_class, "jax")
 LETTERS = CharTokenizer("\n abcdefgh", documents=False)
 
 
@@ -82,7 +85,7 @@ def bytes_(byte_run):
 
 @pytest.fixture(scope="module")
 def letters(letters_run):
-    return LoadedRun(letters_run, checkpoint="best")
+    return LoadedRun(letters_run, checkpoint="best", load_engine=JAX)
 
 
 def job_config(run, job):
@@ -161,16 +164,16 @@ def test_what_stands_before_the_prompt_is_not_penalised(bytes_, letters, monkeyp
     spy = lambda ids, **options: calls.append((ids.tolist(), options)) or iter(())  # noqa: E731
     end = bytes_.tokenizer.end_of_text
     for run, prompt, ids, before in [(bytes_, "a", [end, 97], 1), (letters, "a", [2], 0)]:
-        monkeypatch.setattr(run, "_decoder", spy)
+        monkeypatch.setattr(run, "_decode", spy)
         assert run.generate(prompt, repetition_penalty=2.0) == prompt
         given_ids, options = calls.pop()
         assert given_ids == ids and options["unpenalised"] == before
-        assert options["sampling"].repetition_penalty == 2.0
+        assert options["sampling"]["repetition_penalty"] == 2.0
 
 
 def test_logits_are_those_of_the_plain_forward_pass(letters, monkeypatch):
     tokens = np.random.default_rng(0).integers(0, LETTERS.vocab_size, (5, 9))
-    expected = letters.model.apply({"params": letters.parameters}, tokens)
+    expected = letters.engine.model.apply({"params": letters.parameters}, tokens)
     logits = letters.logits(tokens)
     assert logits.shape == (5, 9, LETTERS.vocab_size) and logits.dtype == np.float32
     np.testing.assert_allclose(logits, expected, atol=2e-5)
@@ -187,7 +190,9 @@ def test_greedy_text_follows_the_logits(letters):
 
 def test_runs_of_two_precisions_are_open_at_once(letters, tmp_path):
     before = letters.generate("abc", max_tokens=10)
-    double = LoadedRun(write_run(tmp_path / "double", LETTERS, precision="float64"))
+    double = LoadedRun(
+        write_run(tmp_path / "double", LETTERS, precision="float64"), load_engine=JAX
+    )
     text = double.generate("abc", max_tokens=10)
     assert double.parameters["embed"]["weight"].dtype == np.float64
     assert letters.generate("abc", max_tokens=10) == before == text
@@ -200,7 +205,7 @@ def test_runs_of_two_precisions_are_open_at_once(letters, tmp_path):
 
 def test_a_run_of_ids_without_a_tokenizer_gives_logits_but_no_text(tmp_path):
     data = DataConfig(name="tokens", path="ids.bin", vocab_size=11)
-    run = LoadedRun(write_run(tmp_path / "ids", None, data=data))
+    run = LoadedRun(write_run(tmp_path / "ids", None, data=data), load_engine=JAX)
     assert run.logits(np.array([[1, 2]])).shape == (1, 2, 11)
     with pytest.raises(UserError, match="without a tokenizer"):
         run.generate("abc")
@@ -231,12 +236,12 @@ def test_the_job_prints_text_and_nothing_else_on_stdout(letters_run, letters, ca
     expected = letters.generate("abc", samples=2, max_tokens=20)
     for stream in (True, False):
         job = GenerateJob(prompt="abc", max_tokens=20, stream=stream)
-        assert generate_job(job_config(letters_run, job)) == 0
+        assert generate_job(job_config(letters_run, job), JAX) == 0
         out, err = capsys.readouterr()
         assert out == expected[0] + "\n"
         assert err == f"{letters_run} at step 3\n"
     job = GenerateJob(prompt="abc", max_tokens=20, samples=2, checkpoint="3")
-    generate_job(job_config(letters_run, job))
+    generate_job(job_config(letters_run, job), JAX)
     assert capsys.readouterr().out == "\n---\n".join(expected) + "\n"
 
 
@@ -247,7 +252,7 @@ def test_a_prompt_comes_from_a_file_or_standard_input(
     (tmp_path / "prompt.txt").write_bytes(b"ab\ncd\n")
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"ab\ncd\n")))
     for file in (str(tmp_path / "prompt.txt"), "-"):
-        generate_job(job_config(letters_run, GenerateJob(prompt_file=file, max_tokens=5)))
+        generate_job(job_config(letters_run, GenerateJob(prompt_file=file, max_tokens=5)), JAX)
         assert capsys.readouterr().out == expected
 
 
@@ -256,7 +261,7 @@ def test_a_closed_pipe_ends_the_job_quietly(letters_run, monkeypatch):
     os.close(reader)
     with os.fdopen(writer, "w") as closed:
         monkeypatch.setattr(sys, "stdout", closed)
-        assert generate_job(job_config(letters_run, GenerateJob(max_tokens=20))) == 0
+        assert generate_job(job_config(letters_run, GenerateJob(max_tokens=20)), JAX) == 0
         monkeypatch.undo()
 
 
@@ -270,25 +275,25 @@ def test_prompts_that_cannot_be_read_are_refused(letters_run, tmp_path):
         (GenerateJob(prompt="x"), "does not know: 'x'"),
     ]:
         with pytest.raises(UserError, match=message):
-            generate_job(job_config(letters_run, job))
+            generate_job(job_config(letters_run, job), JAX)
 
 
 def test_no_run_and_no_checkpoint_are_told_apart(letters_run, tmp_path):
     with pytest.raises(UserError, match="is not a run"):
-        generate_job(job_config(tmp_path, GenerateJob()))
+        generate_job(job_config(tmp_path, GenerateJob()), JAX)
     for name in ("config.yaml", "tokenizer.json"):
         (tmp_path / name).write_bytes((letters_run / name).read_bytes())
     with pytest.raises(UserError, match="checkpoint"):
-        generate_job(job_config(tmp_path, GenerateJob()))
+        generate_job(job_config(tmp_path, GenerateJob()), JAX)
     with pytest.raises(UserError, match="7"):
-        generate_job(job_config(letters_run, GenerateJob(checkpoint="7")))
+        generate_job(job_config(letters_run, GenerateJob(checkpoint="7")), JAX)
 
 
 def test_the_logits_job_writes_what_the_method_returns(letters_run, letters, tmp_path, capsys):
     tokens = np.random.default_rng(0).integers(0, LETTERS.vocab_size, (3, 16), np.uint16)
     np.save(tmp_path / "ids.npy", tokens)
     job = LogitsJob(tokens=str(tmp_path / "ids.npy"), out=str(tmp_path / "out.npy"))
-    assert logits_job(job_config(letters_run, job)) == 0
+    assert logits_job(job_config(letters_run, job), JAX) == 0
     assert np.array_equal(np.load(tmp_path / "out.npy"), letters.logits(tokens))
     out, err = capsys.readouterr()
     assert out == "" and f"3 x 16 x {LETTERS.vocab_size}" in err and "out.npy" in err
@@ -310,7 +315,7 @@ def test_the_logits_job_refuses_what_are_not_ids(letters_run, tmp_path):
         np.save(path, array)
         job = LogitsJob(tokens=str(path), out=str(out))
         with pytest.raises(UserError, match=message):
-            logits_job(job_config(letters_run, job))
+            logits_job(job_config(letters_run, job), JAX)
     np.save(path, good)
     np.savez(tmp_path / "a.npz", good)
     (tmp_path / "text.npy").write_text("hello")
@@ -319,10 +324,10 @@ def test_the_logits_job_refuses_what_are_not_ids(letters_run, tmp_path):
     for name in (None, "none.npy", "a.npz", "text.npy", "cut.npy", "empty.npy", "."):
         job = LogitsJob(tokens=name and str(tmp_path / name), out=str(out))
         with pytest.raises(UserError, match="job.tokens"):
-            logits_job(job_config(letters_run, job))
+            logits_job(job_config(letters_run, job), JAX)
     with pytest.raises(UserError, match="job.out"):
         job = LogitsJob(tokens=str(path), out=str(tmp_path / "missing" / "out.npy"))
-        logits_job(job_config(letters_run, job))
+        logits_job(job_config(letters_run, job), JAX)
     assert not out.exists() and not list(tmp_path.glob(".*"))
 
 
@@ -330,6 +335,6 @@ def test_the_source_of_a_setting_is_the_run_not_the_command(letters_run):
     """Only job, run and operation come from the command line; the model from config.yaml."""
     config = job_config(letters_run, GenerateJob())
     config = dataclasses.replace(config, model=ModelConfig(n_layers=9), precision="bfloat16")
-    run = LoadedRun(letters_run, operation=config)
+    run = LoadedRun(letters_run, operation=config, load_engine=JAX)
     assert run.config.model == MODEL and run.config.precision == "float32"
     assert run.config.run == config.run

@@ -43,7 +43,7 @@ def test_shapes_agree_with_their_letters(model):
     sizes |= {"G": model.n_kv_heads, "K": model.head_dim}
     table = shapes_text(model, "float32", 2).split("\n\n")[1]
     rows = [re.split(r"\s{2,}", line) for line in table.splitlines()[2:]]
-    assert len(rows) == 3 + 7 + 2 * (model.position == "rope")
+    assert len(rows) == 3 + 12 + 2 * (model.position == "rope")
     for name, axes, shape, _ in rows:
         expected = [prod(sizes[letter] for letter in axis.split("*")) for axis in axes.split()]
         assert [int(size) for size in shape.split(" x ")] == expected, name

@@ -12,18 +12,17 @@ import optax
 import pytest
 
 from jaxlm import optimizer
+from jaxlm.backend import EvalBatch
 from jaxlm.config import ModelConfig, OptimizerConfig, resolve_model
-from jaxlm.initial import initial_parameters
+from jaxlm.initial import initial_parameters, parameter_groups
 from jaxlm.model import Transformer, flatten, nest
 from jaxlm.step import (
     Batch,
-    EvalBatch,
     TrainState,
     cross_entropy,
     make_eval_step,
     make_train_step,
     norms,
-    parameter_groups,
 )
 
 MODEL = ModelConfig(n_layers=2, d_model=32, n_heads=2, d_ff=48, context_length=12, init_std=0.1)

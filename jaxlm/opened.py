@@ -1,0 +1,52 @@
+"""A configuration's data, and the configuration, data and engine of a run that is there already."""
+
+from pathlib import Path
+from typing import Any
+
+from jaxlm import checks, data
+from jaxlm.backend import Engine, LoadEngine
+from jaxlm.compose import cache_folder, from_file
+from jaxlm.config import Config
+from jaxlm.data import Dataset
+from jaxlm.duration import tokens_needed
+from jaxlm.initial import parameter_shapes
+from jaxlm.runs import RunDirectory
+from jaxlm.weights import is_weights_file, read_weights
+
+
+def prepare(config: Config) -> Dataset:
+    """The configuration's dataset, encoded into run.cache where it is not there yet."""
+    dataset = data.prepare(config, cache=cache_folder(config), train_tokens=tokens_needed(config))
+    checks.check_vocabulary(config.model, dataset.vocab_size)
+    return dataset
+
+
+def run_config(config: Config) -> Config:
+    """The configuration of the run that run.dir holds, with this command's operation and job."""
+    RunDirectory(config.run.dir).check_format()
+    trained = from_file(Path(config.run.dir) / "config.yaml")
+    trained.job, trained.run, trained.backend = config.job, config.run, config.backend
+    trained.parallel, trained.debug, trained.torch = config.parallel, config.debug, config.torch
+    return trained
+
+
+def load_parameters(
+    engine: Engine, run_path: Path, which: str | int
+) -> tuple[int | None, Any, dict[str, Any], list[str]]:
+    """(step, Parameters, metadata, skipped) of a run's checkpoint, or of a file of weights.
+
+    `which` is last, best, a step or a .safetensors file; see `checkpoint.restore`, `read_weights`.
+    """
+    if not is_weights_file(which):
+        return engine.restore_parameters(run_path / "checkpoints", which)
+    shapes = parameter_shapes(engine.model_config)
+    values, about = read_weights(which, shapes, engine.parameter_dtype)
+    return about.get("step"), engine.parameters_from(values), about, []
+
+
+def open_run(config: Config, load_engine: LoadEngine) -> tuple[RunDirectory, Dataset, Engine]:
+    """(RunDirectory, Dataset, Engine) of a trained run. Raises UserError where there is none."""
+    trained = run_config(config)
+    run = RunDirectory(config.run.dir)
+    dataset = prepare(trained)
+    return run, dataset, load_engine()(trained, dataset.vocab_size, cache_folder(config))

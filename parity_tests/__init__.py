@@ -1,0 +1,1 @@
+"""JAX against PyTorch, and faults that show that these tests can fail."""

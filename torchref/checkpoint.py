@@ -1,0 +1,92 @@
+"""Checkpoints: the one file of this package that meets Orbax, and through it JAX.
+
+Checkpoints hold the canonical tree (`jaxlm.checkpoint`), so either backend continues the runs of
+the other. JAX only moves numpy arrays here; it is kept from taking most of a GPU's memory.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+if "jax" not in sys.modules:
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+from jaxlm.checkpoint import Checkpoints, restore  # noqa: E402
+from jaxlm.config import OptimizerConfig  # noqa: E402
+from torchref.model import Transformer  # noqa: E402
+from torchref.optimizer import Lion, make_optimizer, moments_of, set_moments  # noqa: E402
+from torchref.step import TrainState  # noqa: E402
+
+__all__ = ["Checkpoints", "read", "read_parameters", "state_of", "tree_of"]
+
+
+def tree_of(state: TrainState) -> dict[str, Any]:
+    """A state as the canonical tree, in numpy arrays that on a CPU share its memory."""
+    model, optimizer, step = state
+    moments = moments_of(model, optimizer, step)
+    return {
+        "parameters": _arrays(dict(model.named_parameters())),
+        "optimizer": {
+            "step": np.int32(step),
+            **{k: np.int32(v) if isinstance(v, int) else _arrays(v) for k, v in moments.items()},
+        },
+    }
+
+
+def state_of(tree: dict[str, Any], model: Transformer, config: OptimizerConfig) -> TrainState:
+    """The state that `tree_of` was made of, in a model that is given for it."""
+    model.load_state_dict({name: _tensor(array) for name, array in tree["parameters"].items()})
+    optimizer = make_optimizer(model, config)
+    saved = {
+        name: {parameter: _tensor(array) for parameter, array in value.items()}
+        if isinstance(value, dict)
+        else int(value)
+        for name, value in tree["optimizer"].items()
+    }
+    set_moments(model, optimizer, saved)
+    return TrainState(model, optimizer, int(tree["optimizer"]["step"]))
+
+
+def read(
+    folder: Path, which: str | int, model: Transformer, config: OptimizerConfig
+) -> tuple[int, dict[str, Any], dict[str, Any], list[str]]:
+    """(step, tree, metadata, skipped) of `jaxlm.checkpoint.restore`, checked against the model."""
+    fresh = TrainState(model, make_optimizer(model, config), 0)
+    return restore(folder, which, template=_shapes(fresh))
+
+
+def read_parameters(
+    folder: Path, which: str | int, model: Transformer
+) -> tuple[int, dict[str, Any], dict[str, Any], list[str]]:
+    """As `read`, without the optimizer."""
+    template = {"parameters": _empty(dict(model.named_parameters()))}
+    return restore(folder, which, template=template, parameters_only=True)
+
+
+def _shapes(state: TrainState) -> dict[str, Any]:
+    """What `tree_of` will give, without its memory."""
+    parameters = dict(state.model.named_parameters())
+    moments = ("mu",) if isinstance(state.optimizer, Lion) else ("mu", "nu")
+    optimizer = {"count": np.int32(0), "step": np.int32(0)}
+    optimizer |= {name: _empty(parameters) for name in moments}
+    return {"parameters": _empty(parameters), "optimizer": optimizer}
+
+
+def _empty(tensors: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """Arrays of the tensors' shapes and types that take no memory."""
+    return {
+        name: np.broadcast_to(np.zeros((), str(t.dtype).removeprefix("torch.")), t.shape)
+        for name, t in tensors.items()
+    }
+
+
+def _arrays(tensors: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    return {name: t.detach().cpu().numpy() for name, t in tensors.items()}
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.array(array))
