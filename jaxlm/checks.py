@@ -1,13 +1,13 @@
 """Checks of a whole configuration: allowed values, and pairs of keys that must fit together."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
 from jaxlm import duration
 from jaxlm.config import Config, ModelConfig, resolve_model
 from jaxlm.errors import UserError, nearest
-from jaxlm.weights import is_weights_file
 
 
 def check(config: Config) -> None:
@@ -48,6 +48,13 @@ _NOT_NEGATIVE = (
     "run.samples job.temperature job.min_p job.seed"
 ).split()
 _FRACTIONS = "model.attention_dropout model.residual_dropout data.validation_fraction".split()
+
+
+def is_weights_file(which: str | int | os.PathLike) -> bool:
+    """Whether job.checkpoint names a file rather than a step."""
+    if isinstance(which, os.PathLike):
+        return True
+    return isinstance(which, str) and which not in ("last", "best") and not which.isdecimal()
 
 
 def _check_checkpoint(config: Config) -> None:

@@ -11,7 +11,7 @@ from jaxlm.data import Dataset
 from jaxlm.duration import tokens_needed
 from jaxlm.initial import parameter_shapes
 from jaxlm.runs import RunDirectory
-from jaxlm.weights import is_weights_file, read_weights
+from jaxlm.weights import read_weights
 
 
 def prepare(config: Config) -> Dataset:
@@ -37,7 +37,7 @@ def load_parameters(
 
     `which` is last, best, a step or a .safetensors file; see `checkpoint.restore`, `read_weights`.
     """
-    if not is_weights_file(which):
+    if not checks.is_weights_file(which):
         return engine.restore_parameters(run_path / "checkpoints", which)
     shapes = parameter_shapes(engine.model_config)
     values, about = read_weights(which, shapes, engine.parameter_dtype)

@@ -1,7 +1,6 @@
 """Weights alone, in a safetensors file with the canonical names; never a pickle."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +9,6 @@ from jaxlm.errors import UserError
 from jaxlm.runs import atomic_write
 
 _ABOUT = ("step", "documents")
-
-
-def is_weights_file(which: str | int | os.PathLike) -> bool:
-    """Whether job.checkpoint names a file rather than a step."""
-    if isinstance(which, os.PathLike):
-        return True
-    return isinstance(which, str) and which not in ("last", "best") and not which.isdecimal()
 
 
 def write_weights(path: str | Path, parameters: dict[str, np.ndarray], about: dict) -> None:
