@@ -208,6 +208,25 @@ class EvaluateJob:
 
 
 @dataclass
+class LadderJob:
+    name: str = key("ladder", "train sizes x token budgets, each to its own end, and fit the law")
+    sizes: str = key(
+        "32x2, 48x2, 64x3, 80x4, 112x4", "widths x layers; model.head_dim is the same for all"
+    )
+    tokens: str = key("0.25M, 0.5M, 1M, 2M, 4M", "token budgets")
+    seeds: list[int] | None = key(None, "train every size and budget with each; null: the seed")
+    most_flops: float | None = key(7.4e12, "leave out runs of more FLOPs, 6 N D; null: none")
+    least_ratio: float = key(1.0, "leave out runs of fewer tokens per non-embedding parameter")
+    lr_exponent: float = key(
+        -1.0, "a size's learning rate is optimizer.lr x (its width / model.d_model)^lr_exponent"
+    )
+    holdout: float | None = key(
+        None, "fit up to this share of the largest compute; null: all but the largest compute"
+    )
+    out: str | None = key(None, "folder of the fit and its report; null: run.dir/fit")
+
+
+@dataclass
 class GenerateJob:
     name: str = key("generate", "text on standard output, and nothing else there")
     checkpoint: str = key("last", "last, best, a step, or a .safetensors file")
@@ -249,14 +268,59 @@ class ParityJob:
 
 
 @dataclass
+class FitJob:
+    name: str = key("fit", "a scaling law from records, with intervals; fit.json, figures, report")
+    records: str | None = key(
+        None, "CSV, JSON or npy file, a run directory, a folder of runs, or a glob of these"
+    )
+    law: str = key(
+        "chinchilla",
+        "the law; all but chinchilla, tied and data_constrained are in one variable",
+        choices=("chinchilla", "tied", "power_N", "power_D", "power_C", "data_constrained"),
+    )
+    delta: float | None = key(1e-3, "Huber's delta in log loss; null: least squares")
+    bootstrap: int = key(4000, "resamples behind the intervals; 0: none")
+    bootstrap_starts: int = key(1, "starts of each resample's fit")
+    count: str | None = key(
+        None, "what N counts, where records hold both", choices=(None, "non_embedding", "total")
+    )
+    where: str | None = key(None, "use only these rows: column=value, column<value, column>value")
+    keep: str = key("final", "each run's last point, or every evaluation", choices=("final", "all"))
+    holdout: str | None = key(
+        None, "predict the records above these FLOPs (1e21), or 10x: above a tenth of the largest"
+    )
+    budgets: list[float] = key([], "FLOPs to divide; none: 1, 10 and 100 times the largest record")
+    out: str = key("fit", "folder for fit.json, figures and report.md")
+
+
+@dataclass
+class PredictJob:
+    name: str = key("predict", "loss, best N and D, cheapest C, or a plan, from a fit.json")
+    fit: str = key("fit/fit.json", "the fit.json of job=fit, or its folder")
+    N: float | None = key(None, "parameters, counted as in the fit")
+    D: float | None = key(None, "training tokens")
+    C: float | None = key(None, "FLOPs, 6 N D (and 2 N a token of inference)")
+    U: float | None = key(None, "data_constrained: unique training tokens")
+    target_loss: float | None = key(None, "loss to reach, in nats a token")
+    inference_tokens: float = key(0.0, "tokens to be read and written later, paid for too")
+    hours: float | None = key(None, "plan the best run for this time")
+    device: str | None = key(None, "the plan's device, as H100; null: this machine, measured")
+    mfu: float = key(0.4, "share of a named device's peak that training reaches")
+    out: str | None = key(None, "JSON file for the answer")
+
+
+@dataclass
 class DoctorJob:
     name: str = key("doctor", "devices, versions, memory, disk, a self-test and advice")
 
 
 JOBS = {
     job.__dataclass_fields__["name"].default: job
-    for job in (TrainJob, EvaluateJob, GenerateJob, LogitsJob, ParityJob, DoctorJob)
-}
+    for job in (
+        TrainJob, EvaluateJob, GenerateJob, LogitsJob, LadderJob, FitJob, PredictJob, ParityJob,
+        DoctorJob,
+    )
+}  # fmt: skip
 
 
 @dataclass

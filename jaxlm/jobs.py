@@ -16,6 +16,9 @@ from jaxlm.errors import UserError
 
 FUNCTIONS = {
     "train": "jaxlm.jobs:train_job",
+    "ladder": "jaxlm.ladder:ladder_job",
+    "fit": "jaxlm.laws:fit_job",
+    "predict": "jaxlm.laws:predict_job",
     "evaluate": "jaxlm.evaluate:evaluate_job",
     "generate": "jaxlm.generate:generate_job",
     "logits": "jaxlm.generate:logits_job",
@@ -184,11 +187,17 @@ def differences(new: dict, old: dict, prefix: str = "") -> dict[str, tuple[Any, 
 
 
 def show_shapes(config: Config) -> int:
-    """debug=shapes: the shapes and parameters of every component; nothing is trained."""
+    """debug=shapes: the shapes and parameters of every component, what training would cost.
+
+    Nothing is trained; where model.vocab_size is given, no data are needed.
+    """
     from jaxlm.config import resolve_model
     from jaxlm.opened import prepare
+    from jaxlm.plan import estimate_lines
     from jaxlm.shapes import shapes_text
 
-    model = resolve_model(config.model, prepare(config).vocab_size)
+    vocab_size = config.model.vocab_size or prepare(config).vocab_size
+    model = resolve_model(config.model, vocab_size)
     print(shapes_text(model, config.precision, config.train.batch_size))
+    print("\n" + "\n".join(estimate_lines(config, model)))
     return 0

@@ -1,0 +1,183 @@
+"""job=ladder: sizes x token budgets, each with its own completed schedule, and their law."""
+
+import itertools
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxlm.config import Config, LadderJob, ModelConfig, resolve_model
+from jaxlm.duration import parse_count
+from jaxlm.errors import UserError
+from jaxlm.flops import parameter_counts
+from jaxlm.pace import cost
+from jaxlm.runs import RunDirectory
+from jaxlm.study import finished_runs, members_of, run_study
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One size at one token budget. `tokens` are those of whole steps, at least the budget."""
+
+    name: str
+    width: int
+    layers: int
+    heads: int
+    budget: str
+    tokens: int
+    non_embedding: int
+    lr: float
+
+    @property
+    def flops(self) -> float:
+        """6 N D, N without embeddings."""
+        return 6.0 * self.non_embedding * self.tokens
+
+    def words(self) -> list[str]:
+        """The overrides that make the base configuration this run."""
+        return [
+            f"model.d_model={self.width}",
+            f"model.n_layers={self.layers}",
+            f"model.n_heads={self.heads}",
+            f"train.duration={self.budget}tokens",
+            f"optimizer.lr={self.lr:.4g}",
+        ]
+
+
+def rungs(config: Config) -> list[Rung]:
+    """The runs of the ladder, cheapest first. Raises UserError.
+
+    The head's width is that of the base model for all sizes, so heads grow with the width; the
+    learning rate follows job.lr_exponent from that of the base's width.
+    """
+    job: LadderJob = config.job
+    sizes, budgets = _sizes(config), _words(job.tokens, "job.tokens")
+    found = []
+    for (width, layers), budget in itertools.product(sizes, budgets):
+        rung = _rung(config, width, layers, budget)
+        cheap = job.most_flops is None or rung.flops <= job.most_flops
+        if cheap and rung.tokens >= job.least_ratio * rung.non_embedding:
+            found.append(rung)
+    if not found:
+        raise UserError(
+            "The ladder has no run: job.most_flops and job.least_ratio leave out every size and "
+            "budget.\nChange them, or job.sizes and job.tokens."
+        )
+    return sorted(found, key=lambda rung: rung.flops)
+
+
+def _rung(config: Config, width: int, layers: int, budget: str) -> Rung:
+    job, model = config.job, _sized(config.model, width, layers)
+    step = config.train.batch_size * model.context_length
+    tokens = step * max(1, math.ceil(parse_count(budget, "job.tokens") / step - 1e-9))
+    lr = config.optimizer.lr * (width / config.model.d_model) ** job.lr_exponent
+    count = parameter_counts(resolve_model(model, 1)).non_embedding
+    name = f"{width}x{layers}-{budget}"
+    return Rung(name, width, layers, model.n_heads, budget, tokens, count, lr)
+
+
+def _sized(model: ModelConfig, width: int, layers: int) -> ModelConfig:
+    head = resolve_model(model).head_dim
+    changes = {"d_model": width, "n_layers": layers, "n_heads": max(1, width // head)}
+    return ModelConfig(**(vars(model) | changes))
+
+
+def _sizes(config: Config) -> list[tuple[int, int]]:
+    sizes = []
+    for word in _words(config.job.sizes, "job.sizes"):
+        match = re.fullmatch(r"(\d+)x(\d+)", word)
+        if not match or not int(match[1]) or not int(match[2]):
+            raise UserError(
+                f"job.sizes: {word!r} is not a width and a number of layers.\n"
+                "Write job.sizes=32x2,64x3 or so."
+            )
+        sizes.append((int(match[1]), int(match[2])))
+    return sizes
+
+
+def _words(text: str, key: str) -> list[str]:
+    words = re.findall(r"[^\s,\[\]]+", text)
+    if not words:
+        raise UserError(f"{key} is empty.")
+    return list(dict.fromkeys(words))
+
+
+def ladder_job(config: Config, load_engine: object) -> int:
+    """job=ladder: train what is missing, then fit; the exit status is that of the study.
+
+    debug=shapes only shows the plan. Each run is a process of its own, so the engine is not
+    loaded here.
+    """
+    ladder = rungs(config)
+    seeds = config.job.seeds or [config.seed]
+    if config.data.name == "stories" and config.data.train_tokens is None:
+        # One token file for all: a shorter run draws its windows from all of it.
+        config.data.train_tokens = str(max(rung.tokens for rung in ladder) + 1)
+    variants = {rung.name: rung.words() for rung in ladder}
+    if config.debug.shapes:
+        config.debug.shapes = False
+        print("\n".join(plan_lines(config, ladder, variants, seeds)))
+        return 0
+    status = run_study(config, variants, seeds)
+    if status < 128:  # else a signal ended it
+        fit_ladder(Path(config.run.dir), config.job)
+    return status
+
+
+def plan_lines(
+    config: Config, ladder: list[Rung], variants: dict[str, list[str]], seeds: list[int]
+) -> list[str]:
+    """The ladder as a table, and what it costs in all."""
+    members = members_of(config, variants, seeds[:1])
+    lines = ["run            N, non-embedding     tokens    tokens/N   6 N D FLOPs   learning rate"]
+    lines.append("-" * len(lines[0]))
+    for rung in ladder:
+        lines.append(
+            f"{rung.name:<14} {rung.non_embedding:>16,} {rung.tokens:>10,} "
+            f"{rung.tokens / rung.non_embedding:>11.1f} {rung.flops:>13.3g} {rung.lr:>15.3g}"
+        )
+    least, most = ladder[0].flops, ladder[-1].flops
+    total = len(seeds) * sum(cost(member.config) for member in members)
+    lines.append(
+        f"{len(ladder) * len(seeds)} runs; compute spans {math.log10(most / least):.1f} decades; "
+        f"{total:.3g} FLOPs in all, head and attention included"
+    )
+    return lines
+
+
+def fit_ladder(runs: Path, job: LadderJob) -> None:
+    """Fit the law to the finished runs of the ladder in `runs`, and hold out the largest.
+
+    Writes into job.out, or the folder `fit` in `runs`. Raises UserError.
+    """
+    from jaxlm.laws import told_to_the_user
+
+    folders = finished_runs(runs)
+    if not folders:
+        print("no run of the ladder is finished: there is nothing to fit")
+        return
+    print("\n" + _losses(runs, folders) + "\n")
+    from scaling.analysis import analyse
+    from scaling.records import read_records
+
+    with told_to_the_user():
+        records = read_records(folders)
+        largest = float(records.C.max())
+        # A little above the cut or below the largest: costs are equal to rounding only.
+        cut = 0.999 * largest if job.holdout is None else job.holdout * largest
+        analysis = analyse(records, holdout=cut)
+        report = analysis.save(job.out or runs / "fit", "A scaling law of the ladder")
+    print(analysis.text() + f"\n\nreport: {report}")
+
+
+def _losses(runs: Path, folders: list[Path]) -> str:
+    lines = [f"{'run':<24} {'N':>9} {'tokens':>10} {'loss':>8} {'above the floor':>16}"]
+    for folder in folders:
+        summary = RunDirectory(folder).read_summary()
+        floor = summary["entropy_floor"]
+        above = f"{summary['val_loss'] - floor:.4f}" if floor is not None else "-"
+        lines.append(
+            f"{str(folder.relative_to(runs)):<24} {summary['non_embedding_parameters']:>9,} "
+            f"{summary['tokens']:>10,} {summary['val_loss']:>8.4f} {above:>16}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,82 @@
+"""How long a study will take: runs' costs in FLOPs, and the pace of those that are done."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxlm.config import Config, resolve_model
+from jaxlm.duration import Horizon, horizon
+from jaxlm.errors import UserError
+from jaxlm.flops import exact_flops_per_token
+
+
+def cost(config: Config) -> float:
+    """Training FLOPs of a run, about: where only the data tell its vocabulary, it is guessed.
+
+    A run that the clock limits, or that counts epochs, costs 1.
+    """
+    ahead = _ahead(config)
+    if ahead is None or ahead.steps is None:
+        return 1.0
+    vocab_size = config.data.vocab_size or config.tokenizer.vocab_size
+    model = resolve_model(config.model, vocab_size)
+    return exact_flops_per_token(model) * ahead.steps * ahead.tokens_per_step
+
+
+def fraction_done(config: Config, record: dict[str, Any]) -> float:
+    """The share of a run that its newest record has behind it; 0 where epochs hide its length."""
+    ahead = _ahead(config)
+    if ahead is None or not record:
+        return 0.0
+    return min(1.0, ahead.position(record["step"], record["wall_seconds"]) / ahead.length)
+
+
+def _ahead(config: Config) -> Horizon | None:
+    try:
+        return horizon(config, 0)
+    except UserError:  # epochs, of a corpus not read here
+        return None
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The costs of a study's runs, and the seconds of those that are done (None: not yet)."""
+
+    costs: Sequence[float]
+    seconds: Sequence[float | None]
+
+    def left(
+        self, number: int, seconds: float, done: float, waiting: Sequence[int]
+    ) -> float | None:
+        """Seconds until all `waiting` runs are done; None while too little is known.
+
+        Run `number` is `done` to a share after `seconds`. A run is taken to need a start, the same
+        for all, and a time in proportion to its cost.
+        """
+        known = [(c, s) for c, s in zip(self.costs, self.seconds, strict=True) if s is not None]
+        if done > 0.05:
+            known.append((self.costs[number], seconds / done))
+        if len(known) < (2 if waiting else 1):
+            return None
+        start, rate = line(known)
+        whole = seconds / done if done > 0.05 else start + rate * self.costs[number]
+        return max(whole - seconds, 0.0) + sum(start + rate * self.costs[i] for i in waiting)
+
+    def share(self, number: int, done: float, waiting: Sequence[int]) -> float:
+        """The share of the whole study that is done, by cost."""
+        ahead = (1.0 - done) * self.costs[number] + sum(self.costs[i] for i in waiting)
+        return 1.0 - ahead / sum(self.costs)
+
+
+def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """(a, b) of y = a + b x through points (x, y) by least squares, neither of them negative."""
+    mean_x = sum(x for x, _ in points) / len(points)
+    mean_y = sum(y for _, y in points) / len(points)
+    spread = sum((x - mean_x) ** 2 for x, _ in points)
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
+    if slope <= 0.0:
+        return mean_y, 0.0
+    start = mean_y - slope * mean_x
+    if start >= 0.0:
+        return start, slope
+    return 0.0, sum(x * y for x, y in points) / sum(x * x for x, _ in points)

@@ -1,0 +1,25 @@
+"""Scaling laws: fit them, doubt them, predict with them."""
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "minimize": "scaling.minimize",
+    "minimize_many": "scaling.minimize",
+    "least_squares": "scaling.least_squares",
+    "curve_fit": "scaling.least_squares",
+    "fit": "scaling.fit",
+    "Fit": "scaling.fit",
+    "predict": "scaling.predict",
+    "Records": "scaling.records",
+    "read_records": "scaling.records",
+    "ScalingError": "scaling.errors",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    # Imported at first use, so that the records can be read without waiting for JAX.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'scaling' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

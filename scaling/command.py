@@ -1,0 +1,48 @@
+"""The shell's way to a fit: python -m scaling.fit FILE."""
+
+import argparse
+import sys
+
+from scaling.analysis import analyse
+from scaling.errors import ScalingError
+from scaling.laws import LAWS
+from scaling.records import read_records
+
+
+def main(words: list[str] | None = None) -> int:
+    """Parse the command line, fit, print; the exit status (2 for bad input)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scaling.fit", description="Fit a scaling law to records and print it."
+    )
+    parser.add_argument("records", nargs="+", help="CSV, JSON or npy files, or run directories")
+    parser.add_argument("--law", default="chinchilla", help=f"one of {', '.join(LAWS)}")
+    parser.add_argument("--delta", type=float, default=1e-3, help="Huber's delta in log loss")
+    parser.add_argument("--squares", action="store_true", help="least squares instead of Huber")
+    parser.add_argument("--bootstrap", type=int, default=4000, help="resamples; 0: no intervals")
+    parser.add_argument("--bootstrap-starts", type=int, default=1, help="starts of each resample")
+    parser.add_argument("--count", help="what N counts: non_embedding or total")
+    parser.add_argument("--where", help="use only these rows: column=value, <value or >value")
+    parser.add_argument("--keep", default="final", help="final points of each run, or all")
+    parser.add_argument("--holdout", help="predict above these FLOPs (1e21, or 10x below the top)")
+    parser.add_argument("--budget", type=float, action="append", default=[], help="FLOPs to divide")
+    parser.add_argument("--out", help="folder for fit.json, figures and report.md")
+    asked = parser.parse_args(words)
+    source = asked.records[0] if len(asked.records) == 1 else asked.records
+    try:
+        records = read_records(source, count=asked.count, keep=asked.keep, where=asked.where)
+        analysis = analyse(
+            records,
+            asked.law,
+            holdout=asked.holdout,
+            budgets=asked.budget,
+            delta=None if asked.squares else asked.delta,
+            resamples=asked.bootstrap,
+            bootstrap_starts=asked.bootstrap_starts,
+        )
+        print(analysis.text())
+        if asked.out:
+            print(f"\nwritten: {analysis.save(asked.out)}")
+    except ScalingError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0 if analysis.fit.success else 1

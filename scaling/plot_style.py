@@ -1,0 +1,283 @@
+"""How the figures of a fit look: colours, axes in powers of ten, legends, labels and files.
+
+Colours are Okabe and Ito's (2008), told apart by line style and marker too; sizes and budgets are
+shown by a map whose lightness grows, so both survive a grey print.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps, rc_context, rcParamsDefault, ticker
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"
+BLACK, GREY = "#222222", "#8C8C8C"
+MARKERS = "osD^vPX<>h"
+LIGHTNESS = ListedColormap(colormaps["viridis"](np.linspace(0, 0.88, 256)), "viridis_dark")
+"""viridis without its yellow end, which is lost on white paper."""
+
+STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.5,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "legend.handlelength": 2.4,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 3.6,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 150,
+    "svg.hashsalt": "scaling",  # the same figure, the same file
+}
+
+COMPUTE, SIZE, TOKENS = (
+    "training compute C (FLOPs)",
+    "model size N (parameters)",
+    "training data D (tokens)",
+)
+LOSS = "loss (nats per token)"
+_COUNTED = {"non_embedding": "non-embedding parameters", "total": "parameters with embeddings"}
+
+# Mantissas of ticks; the fewest that give three ticks are taken.
+_MANTISSAS = ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 4, 6, 8))
+_ROUND = [1, 2, 2.5, 5, 10]
+# Where a label may stand from its point: offsets in points, alignment.
+_PLACES = tuple(
+    (dx, dy, {-1: "right", 0: "center", 1: "left"}[np.sign(dx)], "bottom" if dy > 0 else "top")
+    for dy in (3, -3, 9, -9, 18, -18)
+    for dx in (3, -3, 0)
+)
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """matplotlib's defaults with `STYLE` on top, until the block ends; draw and save inside it."""
+    with rc_context():
+        rc = {key: value for key, value in rcParamsDefault.items() if not key.startswith("backend")}
+        with rc_context(rc | STYLE):
+            yield
+
+
+def styled(function: Callable) -> Callable:
+    """The function inside the house style."""
+
+    @functools.wraps(function)
+    def inside(*arguments, **options):
+        with house_style():
+            return function(*arguments, **options)
+
+    return inside
+
+
+def new_figure(rows: int, columns: int, width: float, height: float, **options: Any):
+    """A figure without pyplot's global state, and its axes in reading order; sizes in inches."""
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options).ravel()
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write `path`.png and `path`.svg; the path of the PNG."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    png, svg = (path.with_name(f"{path.name}.{kind}") for kind in ("png", "svg"))
+    figure.savefig(png)
+    figure.savefig(svg, metadata={"Date": None})
+    return png
+
+
+# -- numbers -------------------------------------------------------------------------------------
+
+
+def number(value: float, digits: int = 3) -> str:
+    """20 -> '20', 3e21 -> 3 x 10^21 in mathtext; the minus sign is a minus sign."""
+    if not math.isfinite(value):
+        return {math.inf: "∞", -math.inf: "−∞"}.get(value, "undefined")
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:.{max(digits, 4)}g}".replace("-", "−")
+    mantissa, power = f"{value:.{digits - 1}e}".split("e")
+    mantissa = f"{float(mantissa):g}"
+    power = rf"10^{{{int(power)}}}"
+    return f"${power}$" if mantissa == "1" else rf"${mantissa}\times{power}$"
+
+
+def pair(interval: tuple[float, float], digits: int = 3) -> str:
+    """An interval as [low, high]."""
+    return f"[{number(interval[0], digits)}, {number(interval[1], digits)}]"
+
+
+def shortened(text: str, most: int = 22) -> str:
+    """The text, or its end where it is long: the end of a path tells runs apart."""
+    return text if len(text) <= most else "…" + text[1 - most :]
+
+
+def size_label(count: str) -> str:
+    """The label of an axis of N, with what the records count."""
+    return f"model size N ({_COUNTED.get(count, 'parameters')})"
+
+
+def span(*values: Any, margin: float = 0.04) -> tuple[float, float]:
+    """Limits of a log axis that shows all positive finite values, with a margin on each side."""
+    known = np.concatenate([np.ravel(np.asarray(value, float)) for value in values])
+    known = np.log(known[np.isfinite(known) & (known > 0)])
+    if not len(known):
+        return 0.1, 10.0
+    low, high = known.min(), known.max()
+    room = max(margin * (high - low), 0.01)
+    return float(np.exp(low - room)), float(np.exp(high + room))
+
+
+def inside(values: np.ndarray, around: np.ndarray, factor: float) -> np.ndarray:
+    """The finite values (..., n) that lie at most `factor` below or above all of `around`.
+
+    Limits follow an interval only so far: one that is endless would press all else together.
+    """
+    low, high = np.min(around[around > 0], initial=np.inf), np.max(around, initial=0)
+    with np.errstate(invalid="ignore"):
+        near = (values >= low / factor) & (values <= high * factor)
+    return values[near]
+
+
+# -- axes ----------------------------------------------------------------------------------------
+
+
+def log_axis(
+    axes: Axes, which: str, limits: tuple[float, float], label: str, most: int = 6
+) -> None:
+    """A logarithmic x or y axis with at most `most` or so plainly written ticks."""
+    getattr(axes, f"set_{which}scale")("log")
+    getattr(axes, f"set_{which}lim")(*limits)
+    getattr(axes, f"set_{which}label")(label)
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    low, high = limits
+    powers = np.arange(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1.0)
+    decades = math.log10(high / low)
+    every = max(1, math.ceil(decades / most))
+    for mantissas in _MANTISSAS:
+        ticks = np.outer(10.0 ** powers[powers % every == 0], mantissas).ravel()
+        ticks = ticks[(ticks >= low) & (ticks <= high)]
+        if len(ticks) >= 3 or every > 1:
+            axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: number(value)))
+            break
+    else:
+        # Along y there is room for more labels than along x.
+        bins = 8 if which == "y" else most
+        ticks = ticker.MaxNLocator(bins, steps=_ROUND).tick_values(low, high)
+        axis.set_major_formatter(ticker.ScalarFormatter(useOffset=False))
+    axis.set_major_locator(ticker.FixedLocator(ticks))
+    between = range(2, 10) if every == 1 else (1,)
+    axis.set_minor_locator(
+        ticker.FixedLocator(np.outer(10.0**powers, between).ravel() if decades > 1 else [])
+    )
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def linear_axis(
+    axes: Axes, which: str, limits: tuple[float, float], label: str, ticks: int = 5
+) -> None:
+    """A linear x or y axis with about `ticks` round ticks."""
+    getattr(axes, f"set_{which}lim")(*limits)
+    getattr(axes, f"set_{which}label")(label)
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(ticker.MaxNLocator(ticks, steps=_ROUND))
+    formatter = ticker.ScalarFormatter(useOffset=False, useMathText=True)
+    formatter.set_powerlimits((-3, 4))
+    axis.set_major_formatter(formatter)
+
+
+def lightness(values: np.ndarray) -> LogNorm:
+    """The norm of a map from positive values, small ones dark, on a log scale."""
+    low, high = float(np.min(values)), float(np.max(values))
+    return LogNorm(low, high) if high > low else LogNorm(low / 2, high * 2)
+
+
+def size_bar(figure: Figure, axes: Axes, norm: LogNorm, count: str) -> None:
+    """A colour bar of model sizes beside the axes."""
+    mappable = shades(norm)
+    bar = figure.colorbar(mappable, ax=axes, pad=0.015, aspect=30)
+    log_axis(bar.ax, "y", (norm.vmin, norm.vmax), size_label(count))
+    bar.outline.set_linewidth(0.5)
+
+
+def shades(norm: LogNorm):
+    """What gives the colour of a value: `.to_rgba(value)`."""
+    return ScalarMappable(norm, LIGHTNESS)
+
+
+def even_choice(count: int, most: int) -> np.ndarray:
+    """At most `most` indices below `count`, evenly spread, with the first and the last."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
+
+
+# -- legends and labels --------------------------------------------------------------------------
+
+
+def legend_above(figure: Figure, axes: Sequence[Axes] | None = None) -> None:
+    """One legend over the panels, of all their labels, each once, in as few rows as fit."""
+    found: dict[str, Any] = {}
+    for panel in figure.axes if axes is None else axes:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    room = figure.bbox.width
+    for columns in range(len(found), 0, -1):
+        # No fewer columns than the number of rows asks for: the last one is not left empty.
+        if columns != -(-len(found) // -(-len(found) // columns)):
+            continue
+        place = {"loc": "outside upper center", "ncols": columns}
+        legend = figure.legend(found.values(), found.keys(), **place)
+        if columns == 1 or legend.get_window_extent(figure.canvas.get_renderer()).width <= room:
+            return
+        legend.remove()
+
+
+def label_points(
+    axes: Axes, x: np.ndarray, y: np.ndarray, texts: Sequence[str], others: np.ndarray
+) -> None:
+    """Write a text beside each point, where it covers least.
+
+    Args:
+      others: (n, 2) points in data coordinates that a text should not cover.
+    """
+    figure = axes.figure
+    figure.draw_without_rendering()
+    frame, taken = axes.get_window_extent(), []
+    dots = axes.transData.transform(others)
+    for x_i, y_i, words in zip(x, y, texts, strict=True):
+        style = {"textcoords": "offset points", "fontsize": 6.5, "color": BLACK}
+        text = axes.annotate(words, (x_i, y_i), xytext=(0, 0), **style)
+        text.set_in_layout(False)
+        tried = []
+        for dx, dy, across, upright in _PLACES:
+            text.set(position=(dx, dy), ha=across, va=upright)
+            box = text.get_window_extent(figure.canvas.get_renderer())
+            covered = np.sum(np.all((dots > box.min) & (dots < box.max), axis=1))
+            outside = np.any(box.min < frame.min) or np.any(box.max > frame.max)
+            clash = sum(box.overlaps(other) for other in taken)
+            tried.append((100 * (clash + outside) + covered, len(tried), box))
+        _, chosen, box = min(tried, key=lambda attempt: attempt[:2])
+        dx, dy, across, upright = _PLACES[chosen]
+        text.set(position=(dx, dy), ha=across, va=upright)
+        taken.append(box)

@@ -1,0 +1,52 @@
+"""Double precision here, whatever the caller's global setting."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from scaling.errors import ScalingError
+
+Function = TypeVar("Function", bound=Callable)
+
+
+def in_float64(function: Function) -> Function:
+    """Run `function` with 64-bit types enabled, every floating or integer array argument promoted.
+
+    Raises ScalingError inside somebody's jit that was traced without 64-bit types, where a float64
+    computation cannot be had.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if not jax.config.jax_enable_x64:
+            for leaf in jax.tree.leaves((args, kwargs)):
+                _refuse_traced(leaf, function.__name__)
+        with jax.enable_x64(True):
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+def _refuse_traced(leaf: Any, name: str) -> None:
+    # vmap's and grad's tracers wrap an array, or the outer tracer, and compute at once; jit's only
+    # writes down what is to be computed, with the types that held when it began.
+    while isinstance(leaf, jax.core.Tracer) and type(leaf).__name__ != "DynamicJaxprTracer":
+        leaf = getattr(leaf, "val", getattr(leaf, "primal", None))
+    if isinstance(leaf, jax.core.Tracer):
+        raise ScalingError(
+            f"{name} computes in float64, but was called inside a jit traced in float32.\n"
+            "Call it outside, or enable 64-bit types: jax.config.update('jax_enable_x64', True)."
+        )
+
+
+def promote(tree: Any) -> Any:
+    """The tree with every float and integer leaf as a float64 array (booleans and others as is)."""
+
+    def one(leaf):
+        array = jnp.asarray(leaf)
+        return array.astype(jnp.float64) if array.dtype.kind in "fiu" else array
+
+    return jax.tree.map(one, tree)

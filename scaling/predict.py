@@ -1,0 +1,151 @@
+"""`predict`: what a fitted law says about a run, a budget or a target, and how surely."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from scaling import allocate
+from scaling.callable_module import make_callable
+from scaling.errors import ScalingError
+from scaling.fit import Fit
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """An answer: `values` by name, each (estimate, low, high); NaN ends without a bootstrap."""
+
+    question: str
+    values: dict[str, tuple[float, float, float]]
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; what is not finite becomes None."""
+
+        def plain(value):
+            return float(value) if np.isfinite(value) else None
+
+        values = {}
+        for name, (estimate, low, high) in self.values.items():
+            values |= {name: plain(estimate), f"{name}_interval": [plain(low), plain(high)]}
+        return {"question": self.question, **values, "warnings": list(self.warnings)}
+
+
+def predict(
+    fit: Fit,
+    *,
+    N: float | None = None,
+    D: float | None = None,
+    C: float | None = None,
+    U: float | None = None,
+    target_loss: float | None = None,
+    inference_tokens: float = 0,
+) -> Prediction:
+    """Answer the question that the given values pose.
+
+    N and D: the loss. C: the compute-optimal N, D and loss. target_loss: the least C that reaches
+    it. N and target_loss: the tokens that this model needs. N: the tokens for which it is optimal.
+    A law in one variable answers that variable's value only. U: unique tokens, for
+    data_constrained. inference_tokens: pay for these too, at 2 N each, C then being the whole cost
+    (Sardana et al. 2024).
+
+    Raises:
+      ScalingError: values that pose no question of the law, or are not above 0.
+    """
+    given = {"N": N, "D": D, "C": C, "U": U, "target_loss": target_loss}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        if not (np.isfinite(value) and value > 0):
+            raise ScalingError(f"{name}={value} must be a finite number above 0.")
+    if not (np.isfinite(inference_tokens) and inference_tokens >= 0):
+        raise ScalingError(f"inference_tokens={inference_tokens} must be at least 0.")
+    law, asked = fit.law, set(given) - {"U"}
+    options = {"inference_tokens": inference_tokens, "unique": U}
+    if "U" in law.variables and U is None:
+        options["unique"] = fit.range["U"][1]
+    if "U" not in law.variables:
+        options["unique"] = None
+    if asked == set(law.variables) - {"U"}:
+        point = {v: given.get(v, options["unique"]) for v in law.variables}
+        values = {"loss": fit.predict(**point)}
+        question = "loss at " + ", ".join(f"{v} = {value:.4g}" for v, value in point.items())
+        cost = given.get("C") or (6 * N * D if N and D else None)
+    elif not fit.divides_compute:
+        raise ScalingError(
+            f"law={law.name} answers for {' and '.join(law.variables)} only; it got "
+            f"{', '.join(sorted(asked)) or 'nothing'}."
+        )
+    else:
+        question, values = _decide(fit, given, asked, options)
+        cost = values["C"][0] if "C" in values else given.get("C")
+        if cost is None:
+            cost = 6 * given["N"] * values["D"][0]
+    return Prediction(question, values, tuple(_doubts(fit, cost, given.get("target_loss"))))
+
+
+def _decide(fit: Fit, given: dict, asked: set, options: dict) -> tuple[str, dict]:
+    """The questions that are decisions: (in words, answers)."""
+    law = fit.law
+    tail = f", {options['inference_tokens']:.4g} tokens of inference" * bool(
+        options["inference_tokens"]
+    )
+
+    def each(names, function):
+        """Estimates with intervals of a function that returns one array for each name."""
+        point, many = function(fit.theta[None]), None
+        if len(fit.samples):
+            many = function(fit.samples)
+        return {
+            name: fit.interval_from(point[i][0], None if many is None else many[i])
+            for i, name in enumerate(names)
+        }
+
+    if asked == {"C"}:
+        C = given["C"]
+        found = each(("N", "D", "loss"), lambda theta: allocate.optimal(law, theta, C, **options))
+        return f"best use of C = {C:.4g} FLOPs{tail}", found
+    if asked == {"target_loss"}:
+        target = given["target_loss"]
+        found = each(
+            ("C", "N", "D"), lambda theta: allocate.cheapest(law, theta, target, **options)
+        )
+        return f"least compute for a loss of {target:.4f}{tail}", found
+    unique = options["unique"]
+    if asked == {"N", "target_loss"}:
+        N, target = given["N"], given["target_loss"]
+        found = each(
+            ("D",), lambda theta: (allocate.tokens_for(law, theta, N, target, unique=unique),)
+        )
+        return f"tokens with which N = {N:.4g} reaches a loss of {target:.4f}", found
+    if asked == {"N"}:
+        N = given["N"]
+        found = each(("D",), lambda theta: (allocate.optimal_tokens(law, theta, N, **options),))
+        return f"tokens for which N = {N:.4g} is compute-optimal{tail}", found
+    raise ScalingError(
+        f"{' and '.join(sorted(asked)) or 'no value'}: this asks nothing. Give N and D (loss), C "
+        "(best N and D),\ntarget_loss (cheapest C), N and target_loss (tokens needed), or N alone "
+        "(optimal tokens)."
+    )
+
+
+def _doubts(fit: Fit, cost: float | None, target: float | None) -> list[str]:
+    found = []
+    if not fit.success:
+        found.append(f"the fit is not sound: {fit.message}")
+    largest = fit.range["C"][1]
+    if cost is not None and np.isfinite(cost) and cost > 100 * largest:
+        found.append(
+            f"{cost:.3g} FLOPs is {cost / largest:.3g} times the largest run of the fit; beyond "
+            "100 times the law has not been seen to hold"
+        )
+    if target is not None and "E" in fit.parameters and target <= fit.parameters["E"]:
+        found.append(
+            f"the target {target:.4f} is not above the fitted E = {fit.parameters['E']:.4f}: by "
+            "this law no compute reaches it"
+        )
+    if not len(fit.samples):
+        found.append("no bootstrap at hand, therefore no intervals")
+    return found
+
+
+make_callable(__name__)

@@ -1,0 +1,74 @@
+"""What an optimization method is: a state that names the next point to evaluate, and an update.
+
+Every method is written as *ask and tell* (reverse communication): its state holds the `trial` point
+at which it wants the function, and `advance` takes the evaluation there and moves on. One advance
+is one evaluation, never an inner loop of them. Therefore a batch of problems under `vmap`, each in
+another phase of its own line search, evaluates all its trial points together and no lane waits for
+another's inner loop; and finished lanes can be exchanged for waiting problems (`minimize_many`).
+
+Shapes: P parameters.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+RUNNING = -1
+CONVERGED, ITERATION_LIMIT, NO_PROGRESS, NOT_FINITE, UNBOUNDED, EVALUATION_LIMIT = range(6)
+MESSAGES = {
+    RUNNING: "still running",
+    CONVERGED: "converged",
+    ITERATION_LIMIT: "the iteration limit was reached",
+    NO_PROGRESS: "no step lowers the function any more, but the gradient is not small",
+    NOT_FINITE: "the function or its derivatives are not finite at the start",
+    UNBOUNDED: "the function falls without bound, or its minimum lies at infinity",
+    EVALUATION_LIMIT: "the evaluation limit was reached",
+}
+FLOOR = -1e100
+"""A function below this counts as unbounded."""
+FAR = 1e50
+"""Parameters beyond this have run away: there is no minimum, or it lies at infinity."""
+
+
+class Options(NamedTuple):
+    """Tolerances and limits; a None is filled in by the method. Static under jit."""
+
+    gtol: float | None = None  # largest gradient component (infinity norm) at convergence
+    ftol: float | None = None  # relative decrease of the function below which it has converged
+    xtol: float | None = None  # relative size of a step below which it has converged
+    maxiter: int | None = None
+    maxfev: int | None = None
+    radius: float = 1.0  # newton: first trust radius
+    history: int = 10  # l-bfgs: remembered pairs
+
+
+class Evaluation(NamedTuple):
+    """The function at a trial point; which fields are set is the method's `order`."""
+
+    fun: Any  # scalar; least squares: half the sum of squares
+    jac: Any = None  # (P,) gradient
+    hess: Any = None  # (P, P)
+    residuals: Any = None  # least squares: (M,)
+    jacobian: Any = None  # least squares: (M, P)
+
+
+class Method(NamedTuple):
+    """`start(x0, lower, upper, options)` and `advance(state, evaluation, options)`, both pure.
+
+    A state is a NamedTuple with at least `trial`, `x`, `fun`, `nit`, `nfev`, `status`, and `jac`
+    where `order` is above 0. `status` is RUNNING until the method's own test ends it; `advance` is
+    never told about a state that has ended. x, fun and jac are the best point so far.
+    """
+
+    order: int  # derivatives wanted: 0 none, 1 gradient, 2 Hessian
+    start: Callable[..., Any]
+    advance: Callable[..., Any]
+    bounded: bool = False  # whether it heeds lower and upper
+
+
+def first_status(status: Any, *cases: tuple[Any, int]) -> Any:
+    """`status`, or the code of the first case that holds."""
+    for condition, code in reversed(cases):
+        status = jnp.where(condition, code, status)
+    return status

@@ -1,0 +1,147 @@
+"""Fits, approaches, hold-outs and predictions as text for a person."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from scaling.fit import Fit
+    from scaling.holdout import HoldOut
+    from scaling.predict import Prediction
+
+
+def grid(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Columns aligned: the first to the left, the others to the right."""
+    cells = [list(header), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def number(value: float) -> str:
+    """Five significant digits; a dash for what is not defined."""
+    if value is None or np.isnan(value):
+        return "-"
+    return f"{value:.5g}"
+
+
+def span(low: float, high: float) -> str:
+    """An interval."""
+    return "-" if np.isnan(low) and np.isnan(high) else f"{number(low)} .. {number(high)}"
+
+
+def fit_table(fit: "Fit", budgets: Sequence[float] = ()) -> str:
+    """Parameters with both intervals, allocations, how the fit went, and its warnings."""
+    percent = f"{100 * fit.level:g} %"
+    delta = "least squares" if fit.delta is None else f"Huber, delta {fit.delta:g}"
+    state = "converged" if fit.success else fit.message.upper()
+    lines = [
+        f"{fit.law.name}: {fit.law.formula}   ({delta} of log loss)",
+        f"{fit.n_points} points of {fit.n_runs} runs; N is {fit.count.replace('_', '-')}; "
+        f"{state}; {fit.starts_converged} of {fit.starts} starts reached this minimum",
+        f"objective {fit.objective:.6g}; residuals of {100 * fit.residual_std:.3g} % (std)",
+        "",
+    ]
+    rows = []
+    for name, value in fit.parameters.items():
+        other = fit.profiles.get(name)
+        rows.append(
+            [
+                name,
+                number(value),
+                span(*fit.intervals.get(name, (np.nan, np.nan))),
+                "-" if other is None else span(other.low, other.high),
+            ]
+        )
+    if fit.floor is not None:
+        rows.append(["exact entropy", number(fit.floor), "", ""])
+    lines.append(grid(["", "estimate", f"bootstrap {percent}", f"profile {percent}"], rows))
+    if budgets and fit.divides_compute:
+        rows = []
+        for found in (fit.allocation(C) for C in budgets):
+            row = [f"{found['C']:.3g}"]
+            for name in ("N", "D", "loss"):
+                row += [number(found[name]), span(*found[f"{name}_interval"])]
+            rows.append(row)
+        lines += ["", grid(["C, FLOPs", "best N", "", "best D", "", "loss", ""], rows)]
+    lines += [f"warning: {warning}" for warning in fit.warnings]
+    return "\n".join(lines)
+
+
+def approaches_table(fit: "Fit", isoflop: Any, envelope: Any) -> str:
+    """The three approaches side by side: N = G_N C^a, D = G_D C^b."""
+    rows = []
+
+    def add(name, laws):
+        row = [name]
+        for variable in ("N", "D"):
+            law = laws[variable]
+            row += [number(law.exponent), span(*law.exponent_interval), number(law.coefficient)]
+        rows.append(row)
+
+    if envelope is not None and envelope.laws:
+        add(f"1, {envelope.kind}", envelope.laws)
+    if isoflop is not None:
+        for estimator, laws in isoflop.laws.items():
+            add(f"2, {estimator}", laws)
+    if "a" in fit.parameters:
+        a, b, G = (fit.parameters[name] for name in ("a", "b", "G"))
+        empty = (np.nan, np.nan)
+        rows.append(
+            [
+                "3, parametric",
+                number(a),
+                span(*fit.intervals.get("a", empty)),
+                number(G * 6**-a),
+                number(b),
+                span(*fit.intervals.get("b", empty)),
+                number(6**-b / G),
+            ]
+        )
+    header = ["approach", "exponent of N", "", "coefficient", "exponent of D", "", "coefficient"]
+    return grid(header, rows)
+
+
+def holdout_table(holdout: "HoldOut") -> str:
+    """Measured against predicted, and how much the allocation moves."""
+    rows = [
+        [run, number(N), number(D), f"{C:.3g}", f"{loss:.4f}", f"{p:.4f}", span(low, high),
+         f"{100 * error:+.2f} %"]
+        for run, N, D, C, loss, p, low, high, error in zip(
+            holdout.held.run, holdout.held.N, holdout.held.D, holdout.held.C, holdout.held.loss,
+            holdout.predicted, holdout.low, holdout.high, holdout.errors, strict=True,
+        )
+    ]  # fmt: skip
+    header = ["run", "N", "D", "C, FLOPs", "measured", "predicted", "", "error"]
+    lines = [
+        f"fitted to {holdout.fit.n_points} points of at most {holdout.cut:.4g} FLOPs "
+        f"({holdout.fit.message}), {len(holdout.held)} predicted; mean absolute error "
+        f"{100 * np.mean(np.abs(holdout.errors)):.2f} %",
+        "",
+        grid(header, rows),
+    ]
+    if holdout.drift:
+        rows = [
+            [f"{row['C']:.3g}", number(row["N_below"]), number(row["N_all"]), f"{row['ratio']:.3f}"]
+            for row in holdout.drift
+        ]
+        lines += ["", grid(["C, FLOPs", "best N, below", "best N, all", "ratio"], rows)]
+    return "\n".join(lines)
+
+
+def prediction_table(prediction: "Prediction", level: float) -> str:
+    """The answer with its intervals and doubts."""
+    rows = [
+        [name, number(value), span(low, high)]
+        for name, (value, low, high) in prediction.values.items()
+    ]
+    header = ["", "estimate", f"{100 * level:g} % interval"]
+    lines = [prediction.question, "", grid(header, rows)]
+    return "\n".join(lines + [f"warning: {warning}" for warning in prediction.warnings])
