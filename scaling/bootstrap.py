@@ -61,7 +61,7 @@ def interval(samples: np.ndarray, estimate: float, level: float) -> tuple[float,
     below = np.mean(samples < estimate) + 0.5 * np.mean(samples == estimate)
     bias = stats.norm.ppf(np.clip(below, 0.5 / len(samples), 1 - 0.5 / len(samples)))
     tails = stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
-    low, high = np.quantile(samples, stats.norm.cdf(2 * bias + tails), method="linear")
+    low, high = np.quantile(samples, stats.norm.cdf(2 * bias + tails), method="closest_observation")
     return float(low), float(high)
 
 

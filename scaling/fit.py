@@ -253,10 +253,10 @@ def fit(
     same = usable <= least * (1 + 1e-6) + 1e-14 * problem.unit
     defects = problem.defects(centred)
     message = "converged"
-    if none:
-        message = "no start converged"
-    elif defects:
+    if defects:  # also where nothing converged: a dying term falls for ever
         message = "degenerate: " + "; ".join(defects)
+    elif none:
+        message = "no start converged"
     proper = message == "converged"
     samples = np.empty((0, len(centred)))
     if resamples and not none:

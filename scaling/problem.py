@@ -24,6 +24,8 @@ Newton's method advances slowly, and lets a start far away settle with a dead te
 follows the minimum down from a wide delta meets neither (docs/DECISIONS.md has the figures)."""
 _DEAD = 1e-4
 """A term that makes up less than this share of the loss at every point is dead."""
+_FLAT = 0.1
+"""A term whose log falls by less than this over the data cannot be told from a constant."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,10 +168,10 @@ class Problem:
                 found.append(f"the term {name} is dead: at most {np.max(share):.1e} of any loss")
         for coefficient, exponent, variable in self.law.scales:
             value = theta[self.law.at(exponent)]
-            if value * np.ptp(self.logs[variable]) < 1e-3:
+            if value * np.ptp(self.logs[variable]) < _FLAT:
                 name = coefficient.removeprefix("log_")
                 found.append(
-                    f"{name}'s term does not fall with {variable} ({exponent} = {value:.2g})"
+                    f"{name}'s term hardly falls with {variable} ({exponent} = {value:.2g})"
                 )
         return found
 

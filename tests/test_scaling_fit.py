@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import scaling
 from scaling import ScalingError, fit, predict
+from scaling.allocate import optimal
 from scaling.analysis import analyse
 from scaling.bootstrap import resample_weights
 from scaling.fit import load_fit
@@ -38,7 +39,7 @@ def made(law=CHINCHILLA, true=TRUE, n=60, noise=0.0, seed=0, sizes=(1e6, 1e10), 
 
 
 @functools.cache
-def noisy(resamples=400):
+def noisy(resamples=256):
     return fit(made(noise=0.005), resamples=resamples)
 
 
@@ -103,9 +104,9 @@ def test_units_change_nothing_but_the_units(delta):
 
 
 def test_weights_count_points():
-    records = made(noise=0.01, n=40)
+    records = made(noise=0.01, n=50)
     arrays = [np.concatenate([x, x[:10]]) for x in (records.N, records.D, records.loss)]
-    weight = np.where(np.arange(40) < 10, 2.0, 1.0)
+    weight = np.where(np.arange(50) < 10, 2.0, 1.0)
     weighted = Records.from_arrays(records.N, records.D, records.loss, weight=7 * weight)
     one = fit(Records.from_arrays(*arrays), resamples=0, profiles=False)
     two = fit(weighted, resamples=0, profiles=False)
@@ -185,14 +186,14 @@ def test_a_law_of_ones_own_is_one_function():
     N, D = records.N, records.D
     mine = Records.from_arrays(N, D, saturating(N, D, 1.5, 40.0, 0.11))
     law = own_law(saturating, [[1.0, 10.0, 0.2], [2.0, 100.0, 0.1]])
-    found = fit(mine, law, resamples=50, profiles=False)
+    found = fit(mine, law, resamples=4, profiles=False)
     close(found, {"E": 1.5, "A": 40.0, "alpha": 0.11}, 1e-4)
     with pytest.raises(ScalingError, match="parameters are"):
         own_law(saturating, [1.0, 2.0])
 
 
 def test_intervals_hold_the_truth_and_repeat_with_the_seed():
-    found, again = noisy(), fit(made(noise=0.005), resamples=400)
+    found, again = noisy(), fit(made(noise=0.005), resamples=256)
     for name, value in TRUE.items():
         low, high = found.intervals[name]
         assert low < value < high, name
@@ -201,8 +202,8 @@ def test_intervals_hold_the_truth_and_repeat_with_the_seed():
 
 
 def test_starting_resamples_from_many_places_changes_no_interval():
-    records = made(noise=0.005, n=30)
-    one, many = (fit(records, resamples=100, bootstrap_starts=k, profiles=False) for k in (1, 16))
+    records = made(noise=0.005)
+    one, many = (fit(records, resamples=64, bootstrap_starts=k, profiles=False) for k in (1, 16))
     for name, (low, high) in one.intervals.items():
         assert many.intervals[name] == pytest.approx((low, high), rel=1e-3), name
 
@@ -253,10 +254,10 @@ def test_every_question_has_its_answer():
 
 
 def test_a_hold_out_predicts_what_it_has_not_seen():
-    records = made(noise=0.002, n=80)
-    whole = fit(records, resamples=100, profiles=False)
-    held = hold_out(records, whole, cut_of(records, "10x"), resamples=100, profiles=False)
-    assert held.fit.n_points + len(held.held) == 80
+    records = made(noise=0.002)
+    whole = fit(records, resamples=64, profiles=False)
+    held = hold_out(records, whole, cut_of(records, "10x"), resamples=64, profiles=False)
+    assert held.fit.n_points + len(held.held) == 60
     assert np.max(held.fit.range["C"]) <= held.cut < np.min(held.held.C)
     assert np.max(np.abs(held.errors)) < 0.01
     assert all(0.5 < row["ratio"] < 2 for row in held.drift)
@@ -287,13 +288,13 @@ def test_warnings_say_what_to_doubt():
 
 
 def test_one_analysis_writes_everything(tmp_path):
-    budgets = np.repeat(np.geomspace(1e18, 1e21, 5), 7)
-    best = np.sqrt(budgets / 120)
-    N = best * np.tile(np.geomspace(0.25, 4, 7), 5)
-    loss = CHINCHILLA.loss(CHINCHILLA.from_natural(TRUE), N=N, D=budgets / 6 / N)
-    loss = loss * np.exp(0.002 * np.random.default_rng(0).normal(size=35))
+    theta = CHINCHILLA.from_natural(TRUE)
+    budgets = np.repeat(np.geomspace(1e18, 1e21, 6), 10)
+    N = optimal(CHINCHILLA, theta, budgets)[0] * np.tile(np.geomspace(0.2, 5, 10), 6)
+    loss = CHINCHILLA.loss(theta, N=N, D=budgets / 6 / N)
+    loss = loss * np.exp(0.001 * np.random.default_rng(0).normal(size=60))
     records = Records.from_arrays(N, budgets / 6 / N, loss, count="non_embedding")
-    found = analyse(records, holdout="5x", resamples=100)
+    found = analyse(records, holdout="5x", resamples=64)
     text = found.text()
     for words in ("2, parabola", "3, parametric", "measured", "Czech"):
         assert words in text
@@ -308,7 +309,7 @@ def test_the_shell_fits_a_file(tmp_path):
     made(noise=0.003).to_csv(tmp_path / "runs.csv")
     command = [sys.executable, "-m", "scaling.fit"]
     done = subprocess.run(
-        [*command, str(tmp_path / "runs.csv"), "--bootstrap", "50"], capture_output=True, text=True
+        [*command, str(tmp_path / "runs.csv"), "--bootstrap", "64"], capture_output=True, text=True
     )
     assert done.returncode == 0 and "converged" in done.stdout, done.stderr
     assert done.stderr == ""
@@ -321,7 +322,7 @@ def test_jobs_fit_and_predict(tmp_path, capsys):
 
     made(noise=0.003).to_csv(tmp_path / "runs.csv")
     out = tmp_path / "fit"
-    words = ["job=fit", f"job.records={tmp_path / 'runs.csv'}", "job.bootstrap=50"]
+    words = ["job=fit", f"job.records={tmp_path / 'runs.csv'}", "job.bootstrap=64"]
     assert main([*words, f"job.out={out}"]) == 0
     assert "report:" in capsys.readouterr().out
     answer = tmp_path / "answer.json"
