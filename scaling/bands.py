@@ -14,8 +14,17 @@ from scaling.laws import Law
 if TYPE_CHECKING:
     from scaling.fit import Fit
 
+EXTRAPOLATE = 10.0  # curves go on to this many times the largest value of the records
+_PLACES, _NUMERIC_PLACES = 60, 24
 _MOST_RESAMPLES = 400  # of laws whose allocation has no closed form
 _FRESH = 1e300  # distinct tokens for a law that asks: more than any run sees
+
+
+def places(fit: "Fit", values: np.ndarray) -> np.ndarray:
+    """Where to evaluate curves of the law (G,): from the least value to beyond the largest."""
+    numeric = divides_compute(fit.law) and allocate.coefficients(fit.law, fit.theta) is None
+    count = _NUMERIC_PLACES if numeric else _PLACES
+    return np.geomspace(values.min(), EXTRAPOLATE * values.max(), count)
 
 
 def divides_compute(law: Law) -> bool:

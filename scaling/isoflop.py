@@ -24,7 +24,6 @@ from scaling.allocate import optimal
 from scaling.errors import ScalingError
 from scaling.laws import Law
 from scaling.power import PowerLaw, draws, line, plain, power_law
-from scaling.precision import in_float64
 
 ESTIMATORS = ("parabola", "argmin", "spline")
 STATUS = ("inside", "edge", "concave", "too few sizes")
@@ -107,9 +106,10 @@ class ParabolaBias:
         low, high = (
             f"{_percent(self.shift_B[i])} at {self.C_B[i]:.3g} FLOPs" for i in inside[[0, -1]]
         )
+        widths = dict.fromkeys(f"{width:.3g}" for width in np.sort(self.width_B)[[0, -1]])
         return (
-            f"{opening} (each {self.width_B.min():.3g} to {self.width_B.max():.3g} times from the "
-            f"smallest to the largest) would put the optimal size {low} and {high}; the exponent a "
+            f"{opening} (the largest {' to '.join(widths)} times the smallest) would put "
+            f"the optimal size {low} and {high}; the exponent a "
             f"would be {self.exponent_parabola:.4f} instead of {self.exponent_true:.4f} "
             f"({self.exponent_bias:+.4f}), and the size extrapolated to ten times the largest "
             f"budget {_percent(np.log(self.extrapolated))}. More runs on the same grids would not "
@@ -220,7 +220,7 @@ def parabola_bias(records: Any, law: Law, theta: Any, *, tolerance: float = 0.1)
         N_true, _, _ = optimal(law, theta, 6 * product, unique=unique)
         every = {"N": records.N[points], "U": unique, "C": 6 * product}
         every["D"] = product / every["N"]
-        exact = in_float64(law.loss)(theta, **{name: every[name] for name in law.variables})
+        exact = law.loss(theta, **{name: every[name] for name in law.variables})
         grid = _Grid(records, points, exact)
         log_N, _, status = grid.parabola(np.ones((1, len(points))))
         rows.append((C, np.exp(np.ptp(grid.x_K)), N_true, np.exp(log_N[0]), status[0]))

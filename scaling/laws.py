@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from scaling.errors import ScalingError
+from scaling.precision import in_float64
 
 EXPONENT_GRID = (0.05, 0.12, 0.22, 0.35, 0.5, 0.7, 1.0, 1.5)
 
@@ -110,6 +111,7 @@ class Law:
             ]
         )
 
+    @in_float64
     def loss(self, theta: np.ndarray, **values: Any) -> np.ndarray:
         """L in numpy at absolute coordinates (..., P), values broadcast against its leading axes.
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from scaling.callable_module import make_callable
 from scaling.errors import ScalingError
 from scaling.precision import in_float64, promote
-from scaling.protocol import MESSAGES, RUNNING, Evaluation, Method, Options
+from scaling.protocol import RUNNING, Evaluation, Method, Options, Outcome
 
 _MODULES = {
     "bfgs": "scaling.bfgs",
@@ -39,7 +39,7 @@ _SYNONYMS = {"l-bfgs-b": "l-bfgs", "lbfgs": "l-bfgs", "trust-exact": "newton"}
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
-class Result:
+class Result(Outcome):
     """What scipy's OptimizeResult holds; leading axes where there were several problems.
 
     `status` 0 is convergence; `scaling.protocol` names the other codes. `hess_inv` is the inverse
@@ -53,18 +53,6 @@ class Result:
     nit: Any
     nfev: Any
     status: Any
-
-    @property
-    def success(self) -> Any:
-        """Whether the method's own convergence test held."""
-        return self.status == 0
-
-    @property
-    def message(self) -> Any:
-        """The status in words (a list of them for several problems)."""
-        if jnp.ndim(self.status) == 0:
-            return MESSAGES[int(self.status)]
-        return [MESSAGES[int(code)] for code in jnp.ravel(self.status)]
 
 
 def find_method(name: str) -> Method:

@@ -121,11 +121,11 @@ def advance(state: State, at: Evaluation, options: Options) -> State:
     noise = 8 * _EPS * jnp.abs(state.fun)
     ratio = (decrease + noise) / (state.predicted + noise)
     # Where the decrease drowns in rounding, the slopes decide.
-    gentler = (decrease >= -noise) & (jnp.max(jnp.abs(at.jac)) < jnp.max(jnp.abs(state.jac)))
+    gentler = (decrease >= -noise) & (jnp.linalg.norm(at.jac) < jnp.linalg.norm(state.jac))
     accept = finite & (first | ((ratio > 1e-4) & ((decrease >= 0) | gentler)))
     length = jnp.linalg.norm(state.trial - state.x)
     radius = jnp.where(
-        ratio < 0.25,
+        ~accept | (ratio < 0.25),
         0.25 * jnp.minimum(length, state.radius),
         jnp.where((ratio > 0.75) & (length > 0.9 * state.radius), 2 * state.radius, state.radius),
     )
@@ -155,7 +155,7 @@ def advance(state: State, at: Evaluation, options: Options) -> State:
         state.status,
         (~jnp.isfinite(fun), NOT_FINITE),
         ((fun < FLOOR) | (jnp.max(jnp.abs(x)) > FAR), UNBOUNDED),
-        (flat | settled | interior & stuck, CONVERGED),
+        (flat | settled, CONVERGED),
         (stuck, NO_PROGRESS),
         (nit >= limit, ITERATION_LIMIT),
     )

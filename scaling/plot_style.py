@@ -61,8 +61,8 @@ COMPUTE, SIZE, TOKENS = (
 LOSS = "loss (nats per token)"
 _COUNTED = {"non_embedding": "non-embedding parameters", "total": "parameters with embeddings"}
 
-# Mantissas of ticks; the fewest that give three ticks are taken.
-_MANTISSAS = ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 4, 6, 8))
+# Mantissas of ticks and how many ticks they must give; the first that do are taken.
+_MANTISSAS = (((1,), 3), ((1, 3), 3), ((1, 2, 5), 3), ((1, 2, 3, 4, 6, 8), 4))
 _ROUND = [1, 2, 2.5, 5, 10]
 # Where a label may stand from its point: offsets in points, alignment.
 _PLACES = tuple(
@@ -176,10 +176,10 @@ def log_axis(
     powers = np.arange(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1.0)
     decades = math.log10(high / low)
     every = max(1, math.ceil(decades / most))
-    for mantissas in _MANTISSAS:
+    for mantissas, least in _MANTISSAS:
         ticks = np.outer(10.0 ** powers[powers % every == 0], mantissas).ravel()
         ticks = ticks[(ticks >= low) & (ticks <= high)]
-        if len(ticks) >= 3 or every > 1:
+        if len(ticks) >= least or every > 1:
             axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: number(value)))
             break
     else:
@@ -241,7 +241,7 @@ def legend_above(figure: Figure, axes: Sequence[Axes] | None = None) -> None:
     for panel in figure.axes if axes is None else axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    room = figure.bbox.width
+    room = 0.96 * figure.bbox.width
     for columns in range(len(found), 0, -1):
         # No fewer columns than the number of rows asks for: the last one is not left empty.
         if columns != -(-len(found) // -(-len(found) // columns)):

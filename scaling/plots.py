@@ -11,7 +11,7 @@ import numpy as np
 
 from scaling import allocate
 from scaling import plot_style as style
-from scaling.bands import allocation_bands, curve_bands, divides_compute, law_values
+from scaling.bands import allocation_bands, curve_bands, divides_compute, law_values, places
 from scaling.laws import CHINCHILLA
 from scaling.plot_style import BLACK, BLUE, COMPUTE, GREEN, GREY, LOSS, ORANGE, PURPLE
 
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 HOFFMANN = {"E": 1.69, "A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.28}
 """The law as Hoffmann et al. 2022 published it, to compare with."""
-EXTRAPOLATE = 10.0  # allocation and frontier go on to this many times the largest compute
-_PLACES = 80
+_PLACES = 80  # of an IsoFLOP curve
 _MOST_SIZES = 8
 _MOST_BUDGETS = 20
 
@@ -79,11 +78,6 @@ def _draw_band(axes, x_G, band_3xG, color, label, level) -> None:
         axes.fill_between(x_G, *edges, color=color, alpha=0.2, linewidth=0, label=text, zorder=2)
 
 
-def _compute_grid(records: "Records") -> np.ndarray:
-    low, high = records.C.min(), EXTRAPOLATE * records.C.max()
-    return np.geomspace(low, high, _PLACES)
-
-
 def _mark_range(axes, largest: float) -> None:
     text = "largest compute of the records"
     axes.axvline(largest, color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), label=text)
@@ -117,7 +111,7 @@ def isoflop_curves(
     records: "Records", isoflop: "IsoFlop", fit: "Fit | None", path: str | Path
 ) -> Path:
     """Loss against N for each budget: points, parabolas with their minima, the law's curve."""
-    figure, (axes,) = style.new_figure(1, 1, 7, 4)
+    figure, (axes,) = style.new_figure(1, 1, 7, 4.2)
     norm = style.lightness(isoflop.C_B)
     minima = isoflop.minima["parabola"]
     listed = set(style.even_choice(len(isoflop.C_B), _MOST_BUDGETS))
@@ -153,7 +147,12 @@ def isoflop_curves(
     title = "compute (FLOPs)"
     if len(budgets) < len(isoflop.C_B):
         title += f",\n{len(budgets)} of {len(isoflop.C_B)}"
-    place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0}
+    place = {
+        "loc": "upper left",
+        "bbox_to_anchor": (1.01, 1.0),
+        "borderaxespad": 0.0,
+        "labelspacing": 0.2,
+    }
     axes.legend(handles=budgets[::-1], title=title, title_fontsize=7.5, **place)
     return style.save(figure, path)
 
@@ -172,7 +171,7 @@ def optimal_allocation(
 ) -> Path:
     """Optimal N and D against C: the law's with its interval, and those of approaches 1 and 2."""
     figure, panels = style.new_figure(1, 2, 7.2, 3.7)
-    C_G = _compute_grid(records)
+    C_G = places(fit, records.C)
     bands = allocation_bands(fit, C_G)
     labels = {"N": style.size_label(records.count), "D": style.TOKENS}
     for axes, name in zip(panels, "ND", strict=True):
@@ -197,9 +196,9 @@ def optimal_allocation(
         style.log_axis(axes, "x", style.span(C_G), COMPUTE, most=5)
         ends = style.inside(bands[name], shown[0], 10)
         style.log_axis(axes, "y", style.span(*shown, *ends), labels[name])
-        known = [f"{style.number(e, 3)} ({which})" for which, e in exponents if e is not None]
+        known = [f"{e:.3f} ({which})" for which, e in exponents if e is not None]
         if known:
-            axes.set_title(f"exponent of C by approach: {', '.join(known)}", fontsize=7.5)
+            axes.set_title(f"exponent of C: {', '.join(known)}", fontsize=7.5)
     style.legend_above(figure)
     return style.save(figure, path)
 
@@ -222,7 +221,7 @@ def loss_against_compute(
       compare: also draw the frontier of the law that Hoffmann et al. 2022 published.
     """
     figure, (axes,) = style.new_figure(1, 1, 7, 4.2)
-    C_G = _compute_grid(records)
+    C_G = places(fit, records.C)
     band = allocation_bands(fit, C_G)["L"]
     limits = _loss_limits(fit, records.loss, style.inside(band, records.loss, 2))
     norm = style.lightness(records.N)
@@ -273,7 +272,7 @@ def frontier(fit: "Fit", records: "Records", path: str | Path) -> Path:
     one = fit.law.variables[0] if len(fit.law.variables) == 1 else None
     labels = {None: COMPUTE, "C": COMPUTE, "D": style.TOKENS, "N": style.size_label(records.count)}
     x = getattr(records, one or "C")
-    x_G = np.geomspace(x.min(), EXTRAPOLATE * x.max(), _PLACES)
+    x_G = places(fit, x)
     bands = curve_bands(fit, x_G) if one else allocation_bands(fit, x_G)
     figure, panels = style.new_figure(1, 1 + ("reducible" in bands), 7.2, 3.3)
     figure.get_layout_engine().set(wspace=0.05)

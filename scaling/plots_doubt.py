@@ -88,7 +88,7 @@ def hold_out(holdout: Any, path: str | Path, records: "Records | None" = None) -
     _error_bars(error, held.C, errors, bars, text)
     x = [held.C]
     if records is not None:
-        below = records.where(records.C < holdout.cut)
+        below = records.where(records.C <= holdout.cut)
         values = {"N": below.N, "D": below.D, "C": below.C, "U": below.unique}
         fitted = holdout.fit.law.loss(
             holdout.fit.theta, **{name: values[name] for name in holdout.fit.law.variables}

@@ -15,6 +15,7 @@ from scaling.errors import ScalingError
 from scaling.laws import Law
 from scaling.minimize import Result, minimize_many
 from scaling.objective import objective, objective_on_plane
+from scaling.precision import in_float64
 
 SQUARES = 1e9
 """A delta that no residual of a log loss reaches: least squares."""
@@ -146,6 +147,7 @@ class Problem:
         )
         return np.asarray(found.fun) * self.unit
 
+    @in_float64
     def log_terms(self, theta: np.ndarray) -> np.ndarray:
         """Logs of the law's terms at the points, (T, n), for centred theta (P,)."""
         return np.array(

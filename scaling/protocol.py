@@ -31,6 +31,22 @@ FAR = 1e50
 """Parameters beyond this have run away: there is no minimum, or it lies at infinity."""
 
 
+class Outcome:
+    """What a result says of its own `status`, a code or an array of codes."""
+
+    @property
+    def success(self) -> Any:
+        """Whether the method's own convergence test held."""
+        return self.status == CONVERGED
+
+    @property
+    def message(self) -> Any:
+        """The status in words (a list of them for several problems)."""
+        if jnp.ndim(self.status) == 0:
+            return MESSAGES[int(self.status)]
+        return [MESSAGES[int(code)] for code in jnp.ravel(self.status)]
+
+
 class Options(NamedTuple):
     """Tolerances and limits; a None is filled in by the method. Static under jit."""
 
