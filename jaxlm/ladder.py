@@ -3,11 +3,11 @@
 import itertools
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jaxlm.config import Config, LadderJob, ModelConfig, resolve_model
-from jaxlm.duration import parse_count
+from jaxlm.duration import horizon, parse_count
 from jaxlm.errors import UserError
 from jaxlm.flops import parameter_counts
 from jaxlm.pace import cost
@@ -47,8 +47,8 @@ class Rung:
 def rungs(config: Config) -> list[Rung]:
     """The runs of the ladder, cheapest first. Raises UserError.
 
-    The head's width is that of the base model for all sizes, so heads grow with the width; the
-    learning rate follows job.lr_exponent from that of the base's width.
+    The head's width is that of the base model for all sizes, so heads grow with the width. The
+    learning rate is a power law of width and tokens through the base's own.
     """
     job: LadderJob = config.job
     sizes, budgets = _sizes(config), _words(job.tokens, "job.tokens")
@@ -70,7 +70,14 @@ def _rung(config: Config, width: int, layers: int, budget: str) -> Rung:
     job, model = config.job, _sized(config.model, width, layers)
     step = config.train.batch_size * model.context_length
     tokens = step * max(1, math.ceil(parse_count(budget, "job.tokens") / step - 1e-9))
-    lr = config.optimizer.lr * (width / config.model.d_model) ** job.lr_exponent
+    base = horizon(config, 0)
+    if base.steps is None:
+        raise UserError(
+            f"train.duration={config.train.duration} is a time, but a ladder's rates refer to its "
+            "tokens.\nWrite it in tokens or steps."
+        )
+    lr = config.optimizer.lr * (width / config.model.d_model) ** job.lr_width_exponent
+    lr *= (tokens / (base.steps * step)) ** job.lr_token_exponent
     count = parameter_counts(resolve_model(model, 1)).non_embedding
     name = f"{width}x{layers}-{budget}"
     return Rung(name, width, layers, model.n_heads, budget, tokens, count, lr)
@@ -157,11 +164,15 @@ def fit_ladder(runs: Path, job: LadderJob) -> None:
         print("no run of the ladder is finished: there is nothing to fit")
         return
     print("\n" + _losses(runs, folders) + "\n")
+    import numpy as np
+
     from scaling.analysis import analyse
     from scaling.records import read_records
 
     with told_to_the_user():
         records = read_records(folders)
+        names = [str(Path(run).relative_to(runs)) for run in records.run]
+        records = replace(records, run=np.array(names), source="the ladder's runs")
         largest = float(records.C.max())
         # A little above the cut or below the largest: costs are equal to rounding only.
         cut = 0.999 * largest if job.holdout is None else job.holdout * largest
