@@ -217,9 +217,10 @@ class LadderJob:
     seeds: list[int] | None = key(None, "train every size and budget with each; null: the seed")
     most_flops: float | None = key(7.4e12, "leave out runs of more FLOPs, 6 N D; null: none")
     least_ratio: float = key(1.0, "leave out runs of fewer tokens per non-embedding parameter")
-    lr_exponent: float = key(
-        -1.0, "a size's learning rate is optimizer.lr x (its width / model.d_model)^lr_exponent"
+    lr_width_exponent: float = key(
+        -1.0, "lr = optimizer.lr x (width / model.d_model)^this x (tokens / train.duration)^..."
     )
+    lr_token_exponent: float = key(-0.25, "...this: the base configuration has optimizer.lr")
     holdout: float | None = key(
         None, "fit up to this share of the largest compute; null: all but the largest compute"
     )

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from scaling.protocol import (
     CONVERGED,
+    EVALUATION_LIMIT,
     FAR,
     FLOOR,
     ITERATION_LIMIT,
@@ -114,6 +115,7 @@ def advance(state: State, at: Evaluation, options: Options) -> State:
     ftol = 1e-19 if options.ftol is None else options.ftol
     xtol = 1e-14 if options.xtol is None else options.xtol
     limit = 200 if options.maxiter is None else options.maxiter
+    most = 2**31 - 1 if options.maxfev is None else options.maxfev
 
     first = state.nfev == 0
     finite = jnp.isfinite(at.fun) & jnp.all(jnp.isfinite(at.jac)) & jnp.all(jnp.isfinite(at.hess))
@@ -143,6 +145,7 @@ def advance(state: State, at: Evaluation, options: Options) -> State:
     predicted = -(jac @ step + 0.5 * step @ hess @ step)
     slope = jnp.max(jnp.abs(jac))
     nit = state.nit + jnp.where(first, 0, 1)
+    nfev = state.nfev + 1
     # A small gradient alone proves nothing: where the function falls towards infinity, Newton's
     # step stays long. Only along a direction without any curvature is there no step to ask about.
     length = jnp.linalg.norm(step)
@@ -158,9 +161,9 @@ def advance(state: State, at: Evaluation, options: Options) -> State:
         (flat | settled, CONVERGED),
         (stuck, NO_PROGRESS),
         (nit >= limit, ITERATION_LIMIT),
+        (nfev >= most, EVALUATION_LIMIT),
     )
     trial = x + step
-    nfev = state.nfev + 1
     return State(trial, predicted, x, fun, jac, hess, radius, nit, nfev, status)
 
 

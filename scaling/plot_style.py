@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"
 BLACK, GREY = "#222222", "#8C8C8C"
 MARKERS = "osD^vPX<>h"
-LIGHTNESS = ListedColormap(colormaps["viridis"](np.linspace(0, 0.88, 256)), "viridis_dark")
-"""viridis without its yellow end, which is lost on white paper."""
+LIGHTNESS = ListedColormap(colormaps["viridis"](np.linspace(0, 0.82, 256)), "viridis_dark")
+"""viridis without its pale end, which is lost on white paper."""
 
 STYLE = {
     "font.size": 8,
@@ -266,7 +266,8 @@ def label_points(
     frame, taken = axes.get_window_extent(), []
     dots = axes.transData.transform(others)
     for x_i, y_i, words in zip(x, y, texts, strict=True):
-        style = {"textcoords": "offset points", "fontsize": 6.5, "color": BLACK}
+        paper = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.4}
+        style = {"textcoords": "offset points", "fontsize": 6.5, "color": BLACK, "bbox": paper}
         text = axes.annotate(words, (x_i, y_i), xytext=(0, 0), **style)
         text.set_in_layout(False)
         tried = []

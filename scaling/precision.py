@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from scaling.errors import ScalingError
 
@@ -13,7 +14,7 @@ Function = TypeVar("Function", bound=Callable)
 
 
 def in_float64(function: Function) -> Function:
-    """Run `function` with 64-bit types enabled, every floating or integer array argument promoted.
+    """Run `function` with 64-bit types enabled; it gives NumPy arrays where they are not the rule.
 
     Raises ScalingError inside somebody's jit that was traced without 64-bit types, where a float64
     computation cannot be had.
@@ -25,9 +26,16 @@ def in_float64(function: Function) -> Function:
             for leaf in jax.tree.leaves((args, kwargs)):
                 _refuse_traced(leaf, function.__name__)
         with jax.enable_x64(True):
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+        return result if jax.config.jax_enable_x64 else jax.tree.map(_as_numpy, result)
 
     return wrapped
+
+
+def _as_numpy(leaf: Any) -> Any:
+    # Without 64-bit types, the caller's own arithmetic on a float64 JAX array would give float32.
+    concrete = isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
+    return np.asarray(leaf) if concrete else leaf
 
 
 def _refuse_traced(leaf: Any, name: str) -> None:

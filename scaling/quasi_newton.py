@@ -188,6 +188,7 @@ def descent(
                 jnp.where(found, at.jac, low_jac),
             )
 
+        before = jnp.max(jnp.abs(state.jac))
         state = state._replace(search=search, low_jac=low_jac, nfev=nfev)
         moves = ~first & (found | lower_met)
         stays = ~first & (verdict == FAILED) & ~lower_met
@@ -210,7 +211,7 @@ def descent(
         slope = jnp.max(jnp.abs(state.jac))
         steepest = jnp.maximum(state.steepest, slope)
         settled = ~state.fresh & (promised <= ftol * jnp.abs(state.fun)) & short
-        settled = settled & (slope <= 1e-2 * steepest)
+        settled = settled & (slope <= 1e-2 * steepest) & (slope < 0.9 * before)
         arrived = turns & (flat & (short | state.fresh) | settled)
         status = first_status(
             state.status,

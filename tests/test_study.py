@@ -228,8 +228,10 @@ def test_the_ladder_spans_two_decades_and_keeps_the_head_width():
     counts = {rung.non_embedding for rung in ladder}
     assert len(counts) == 5 and min(counts) < 30e3 and max(counts) > 500e3
     assert all(rung.tokens >= rung.non_embedding and rung.flops <= 7.4e12 for rung in ladder)
-    rates = [rung.lr for rung in ladder]  # in proportion to 1 / width
-    assert rates == pytest.approx([64 * 1.5e-2 / rung.width for rung in ladder], rel=1e-12)
+    at_1M = {rung.width: rung.lr for rung in ladder if rung.name.endswith("-1M")}
+    assert at_1M == pytest.approx({w: 64 * 1.2e-2 / w for w in at_1M}, rel=1e-12)  # base: 64, 1M
+    by_tokens = [r.lr * r.tokens**0.25 for r in ladder if r.width == 32]
+    assert by_tokens == pytest.approx([by_tokens[0]] * len(by_tokens), rel=1e-12)
     wider = rungs(compose(["experiment=scaling_ladder", "job.most_flops=null"]))
     assert len(wider) > len(ladder)
 
@@ -256,6 +258,7 @@ def test_the_ladders_runs_count_what_the_model_has(tmp_path):
         (["job.tokens=1Mtokens"], "not a count"),
         (["job.tokens=, ,"], "empty"),
         (["job.most_flops=1"], "leave out every size"),
+        (["train.duration=1hours"], "in tokens or steps"),
     ],
 )
 def test_bad_ladders_are_refused(words, said, capsys, tmp_path):
