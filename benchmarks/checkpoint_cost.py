@@ -1,12 +1,12 @@
-"""What saving costs: throughput with checkpoints at the default interval against none.
+"""What saving costs at the default interval: processor and wall seconds, as shares of training.
 
-    python benchmarks/checkpoint_cost.py [--rounds 6] [key=value ...]
+    python benchmarks/checkpoint_cost.py [--rounds 4] [key=value ...]
 
-Whole trainings in turn, with and without checkpoints, round after round, one process each. Two
-measures, each as a ratio within its pair: the throughput of training (compilation and evaluation
-excluded), which is the question but feels every neighbour of a shared machine; and the processor
-time of the whole process, which a neighbour hardly moves and which holds all that saving does, also
-in the background.
+Two whole runs cannot be compared on a shared machine: the same steps take up to half as much
+processor time again for seconds on end, whether anything is saved or not. So each save is compared
+with its own run, a second away: the steps that follow it, in which all its work is done, less the
+mean of as many steps before it and after them. Runs that save nothing are measured at the same
+steps; what they show is the error of the method.
 """
 
 import argparse
@@ -16,50 +16,108 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
 from common import ROOT, print_table, write_result
 
+NAMES = ("processor", "wall")
+WARM_UP = 4  # steps left out at the start of a run
 
-def train(folder: Path, words: list[str], every: str | None) -> tuple[float, float]:
-    """Tokens per second and processor seconds of one training (`every` None: the default)."""
-    interval = [] if every is None else [f"train.checkpoint_every={every}"]
+
+def train(words: list[str], notes_file: Path) -> int:
+    """One training in this process; notes (processor, wall) seconds as each step is read."""
+    from jaxlm.cli import main
+    from jaxlm.loop import Training
+
+    notes: dict[int, tuple[float, float]] = {}
+    drain = Training.drain
+
+    def noting_drain(training: Training) -> None:
+        step = training.pending[0] if training.pending else None
+        drain(training)
+        if step is not None:
+            used = resource.getrusage(resource.RUSAGE_SELF)
+            notes[step] = (used.ru_utime + used.ru_stime, time.monotonic())
+
+    Training.drain = noting_drain
+    status = main(words)
+    notes_file.write_text(json.dumps(notes))
+    return status
+
+
+def measure(words: list[str], folder: Path) -> dict[int, tuple[float, float]]:
+    """Step -> (processor, wall) seconds at its end, of a training in a process of its own."""
     fixed = ["train.eval_every=0", "run.samples=0", "run.overwrite=true", f"run.dir={folder}"]
-    command = [sys.executable, str(ROOT / "run.py"), *words, *fixed, *interval]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    notes_file = folder.with_suffix(".json")
+    command = [sys.executable, __file__, "--notes", str(notes_file), *words, *fixed]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return json.loads((folder / "summary.json").read_text())["tokens_per_second"], processor
+    return {int(step): note for step, note in json.loads(notes_file.read_text()).items()}
+
+
+def seconds_per_save(notes: dict[int, tuple[float, float]], gap: int, index: int) -> list[float]:
+    """Extra seconds of NAMES[index] in the quarter interval after each multiple of `gap` steps."""
+
+    def seconds(first: int, last: int) -> float:
+        return notes[last][index] - notes[first][index]
+
+    width = gap // 4
+    return [
+        seconds(s, s + width) - (seconds(s - width, s) + seconds(s + width, s + 2 * width)) / 2
+        for s in range(gap, max(notes) - gap + 1, gap)
+    ]
+
+
+def row_of(notes: dict[int, tuple[float, float]], gap: int, saved: bool) -> dict[str, Any]:
+    """One run's figures.
+
+    The share is that of the saves within training; the last one, at its end, costs no throughput.
+    """
+    row: dict[str, Any] = {"saved": saved}
+    last = max(notes)
+    for index, name in enumerate(NAMES):
+        whole = notes[last][index] - notes[WARM_UP][index]
+        cost = statistics.median(seconds_per_save(notes, gap, index))
+        saves = (last - 1) // gap
+        row[f"{name}_seconds"] = whole
+        row[f"{name}_seconds_per_save"] = cost
+        row[f"{name}_percent"] = 100 * saves * cost / (whole - saved * saves * cost)
+    return row
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--gap", type=int, default=40, help="steps between two saves of the words")
     parser.add_argument("--name", default="checkpoint_cost")
+    parser.add_argument("--notes", type=Path, help=argparse.SUPPRESS)
     default = ["experiment=quickstart"]
     parser.add_argument("words", nargs="*", default=default, help="key=value words of the run")
     arguments = parser.parse_args()
+    if arguments.notes:
+        from jaxlm.allocator import restart_with_huge_pages
+
+        restart_with_huge_pages()
+        sys.exit(train(arguments.words, arguments.notes))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(arguments.rounds):
-            order = ((None, "0"), ("0", None))[number % 2]
-            runs = {every: train(Path(folder) / "run", arguments.words, every) for every in order}
-            (speed, processor), (speed_unsaved, processor_unsaved) = runs[None], runs["0"]
-            rows.append(
-                {
-                    "tokens_per_second": speed,
-                    "unsaved": speed_unsaved,
-                    "throughput_lost_percent": 100 * (1 - speed / speed_unsaved),
-                    "processor_seconds": processor,
-                    "processor_seconds_unsaved": processor_unsaved,
-                    "processor_added_percent": 100 * (processor / processor_unsaved - 1),
-                }
-            )
+            for saved in ((True, False), (False, True))[number % 2]:
+                off = [] if saved else ["train.checkpoint_every=0"]
+                notes = measure([*arguments.words, *off], Path(folder) / "run")
+                rows.append(row_of(notes, arguments.gap, saved))
     print_table(rows)
-    measures = ("throughput_lost_percent", "processor_added_percent")
-    medians = {name: statistics.median(row[name] for row in rows) for name in measures}
-    print("medians of saving at the default interval:", medians)
+    medians = {
+        "saved" if saved else "nothing saved": {
+            f"{name}_percent": statistics.median(
+                row[f"{name}_percent"] for row in rows if row["saved"] is saved
+            )
+            for name in NAMES
+        }
+        for saved in (True, False)
+    }
+    print("medians, percent of training:", medians)
     write_result(arguments.name, {"words": arguments.words, "medians": medians, "rounds": rows})
 
 

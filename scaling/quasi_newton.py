@@ -41,6 +41,7 @@ class State(NamedTuple):
     search: linesearch.Search  # along `direction` from x
     low_jac: Any  # gradient at search.low
     steepest: Any  # largest gradient component met
+    settled: Any  # whether the last point left hardly any decrease to be had
     fresh: Any  # nothing learned yet (or all forgotten): steepest descent
     hess_inv: Any  # bfgs: (P, P)
     pairs: Any  # l-bfgs: steps and changes of the gradient, (H, P) each, the newest last
@@ -105,6 +106,7 @@ def descent(
             search=linesearch.begin(nothing, nothing, nothing, nothing + jnp.inf),
             low_jac=jnp.zeros_like(x0),
             steepest=nothing,
+            settled=zero > 0,
             fresh=zero == 0,
             **memory,
             lower=lower,
@@ -212,7 +214,9 @@ def descent(
         steepest = jnp.maximum(state.steepest, slope)
         settled = ~state.fresh & (promised <= ftol * jnp.abs(state.fun)) & short
         settled = settled & (slope <= 1e-2 * steepest) & (slope < 0.9 * before)
-        arrived = turns & (flat & (short | state.fresh) | settled)
+        # Before that is believed, one more search shows whether the function falls there after all.
+        confirmed = state.settled & (settled | stays)
+        arrived = turns & (flat & (short | state.fresh) | confirmed)
         status = first_status(
             state.status,
             (first & ~finite & ~(at.fun < FLOOR), NOT_FINITE),
@@ -230,6 +234,7 @@ def descent(
             fun=jnp.where(bottomless, at.fun, state.fun),
             jac=jnp.where(bottomless, at.jac, state.jac),
             steepest=steepest,
+            settled=jnp.where(turns, settled, state.settled),
             status=status,
         )
 

@@ -209,8 +209,8 @@ def test_every_experiment_traces_at_full_size_and_trains_at_smoke_scale(
     step = make_train_step(engine.model, config.optimizer, config.seed)
     _, metrics = jax.eval_shape(step, state, Batch(tokens, rows, lr))
     assert metrics["loss"].shape == ()
-    words = [f"experiment={experiment}", "scale=smoke", "data=stories", "run.name=run"]
-    assert cli.main([*words, f"run.cache={cache}", "run.samples=0"]) == 0
+    words = [f"experiment={experiment}", "job=train", "scale=smoke", "data=stories"]
+    assert cli.main([*words, "run.name=run", f"run.cache={cache}", "run.samples=0"]) == 0
     assert summary()["status"] == "finished"
 
 

@@ -363,6 +363,8 @@ def test_ellipses_hold_the_share_that_they_say(tmp_path, drawn, tails):
         (line,) = lines_of(axes, f"ellipse that holds {100 * level:g} % of them")
         outline = matplotlib.path.Path(line.get_xydata())
         assert abs(outline.contains_points(known).mean() - level) < 0.01
+        # The tails move nothing but the size: both exponents have the same spread.
+        assert 0.8 < np.ptp(line.get_xdata()) / np.ptp(line.get_ydata()) < 1.25
     (line,) = lines_of(panels[1], "exact entropy 0.5 nats")
     assert line.get_xdata()[0] == FLOOR
     width = np.diff(axes.get_xlim())[0]
@@ -439,7 +441,9 @@ def test_bands_are_those_of_the_predictions(tmp_path):
         for key, name in (("N", "N"), ("D", "D"), ("L", "loss")):
             expected = [whole[name], *whole[f"{name}_interval"]]
             np.testing.assert_allclose(found[key][:, g], expected, rtol=1e-12)
+    assert bands.law_values(DATA_CONSTRAINED, 2.0, 3.0) == {"N": 2.0, "D": 3.0, "U": 3.0}
     power = power_law("C")
+    assert bands.law_values(power, 2.0, 3.0) == {"C": 36.0}
     fit = fit_of(power, records)
     found = bands.curve_bands(fit, C)
     np.testing.assert_allclose(found["L"][:, 1], fit.predict(C=1e15), rtol=1e-12)
