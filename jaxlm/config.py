@@ -209,14 +209,17 @@ class EvaluateJob:
 
 @dataclass
 class LadderJob:
-    name: str = key("ladder", "train sizes x token budgets, each to its own end, and fit the law")
+    name: str = key("ladder", "train sizes x budgets, each run to its own end, and fit the law")
     sizes: str = key(
-        "32x2, 48x2, 64x3, 80x4, 112x4", "widths x layers; model.head_dim is the same for all"
+        "32x2, 48x2, 64x2, 96x2, 128x2", "widths x layers; model.head_dim is the same for all"
     )
-    tokens: str = key("0.25M, 0.5M, 1M, 2M, 4M", "token budgets")
+    flops: str | None = key(
+        "3e11, 6e11, 1.2e12, 2.4e12, 4.8e12", "6 N D budgets: the curves of IsoFLOP; null: none"
+    )
+    tokens: str | None = key(None, "token budgets, beside job.flops or instead of it")
     seeds: list[int] | None = key(None, "train every size and budget with each; null: the seed")
-    most_flops: float | None = key(7.4e12, "leave out runs of more FLOPs, 6 N D; null: none")
-    least_ratio: float = key(1.0, "leave out runs of fewer tokens per non-embedding parameter")
+    least_tokens: str = key("0.2M", "leave out shorter runs")
+    most_tokens: str | None = key("7.5M", "leave out longer runs; null: none")
     lr_width_exponent: float = key(
         -1.0, "lr = optimizer.lr x (width / model.d_model)^this x (tokens / train.duration)^..."
     )

@@ -1,6 +1,5 @@
 """job=ladder: sizes x token budgets, each with its own completed schedule, and their law."""
 
-import itertools
 import math
 import re
 from dataclasses import dataclass, replace
@@ -17,13 +16,11 @@ from jaxlm.study import finished_runs, members_of, run_study
 
 @dataclass(frozen=True)
 class Rung:
-    """One size at one token budget. `tokens` are those of whole steps, at least the budget."""
+    """One size at one budget, whose tokens are those of whole steps."""
 
     name: str
-    width: int
-    layers: int
-    heads: int
-    budget: str
+    model: ModelConfig
+    steps: int
     tokens: int
     non_embedding: int
     lr: float
@@ -36,10 +33,10 @@ class Rung:
     def words(self) -> list[str]:
         """The overrides that make the base configuration this run."""
         return [
-            f"model.d_model={self.width}",
-            f"model.n_layers={self.layers}",
-            f"model.n_heads={self.heads}",
-            f"train.duration={self.budget}tokens",
+            f"model.d_model={self.model.d_model}",
+            f"model.n_layers={self.model.n_layers}",
+            f"model.n_heads={self.model.n_heads}",
+            f"train.duration={self.steps}steps",
             f"optimizer.lr={self.lr:.4g}",
         ]
 
@@ -51,36 +48,50 @@ def rungs(config: Config) -> list[Rung]:
     learning rate is a power law of width and tokens through the base's own.
     """
     job: LadderJob = config.job
-    sizes, budgets = _sizes(config), _words(job.tokens, "job.tokens")
+    least = parse_count(job.least_tokens, "job.least_tokens")
+    most = math.inf if job.most_tokens is None else parse_count(job.most_tokens, "job.most_tokens")
     found = []
-    for (width, layers), budget in itertools.product(sizes, budgets):
-        rung = _rung(config, width, layers, budget)
-        cheap = job.most_flops is None or rung.flops <= job.most_flops
-        if cheap and rung.tokens >= job.least_ratio * rung.non_embedding:
-            found.append(rung)
+    for width, layers in _sizes(config):
+        model = _sized(config.model, width, layers)
+        count = parameter_counts(resolve_model(model, 1)).non_embedding
+        for budget, tokens in _budgets(job, count):
+            rung = _rung(config, f"{width}x{layers}-{budget}", model, tokens)
+            if least <= rung.tokens <= most:
+                found.append(rung)
     if not found:
         raise UserError(
-            "The ladder has no run: job.most_flops and job.least_ratio leave out every size and "
-            "budget.\nChange them, or job.sizes and job.tokens."
+            f"The ladder has no run of job.least_tokens={job.least_tokens} to "
+            f"job.most_tokens={job.most_tokens} tokens.\n"
+            "Change them, or job.sizes, job.flops and job.tokens."
         )
     return sorted(found, key=lambda rung: rung.flops)
 
 
-def _rung(config: Config, width: int, layers: int, budget: str) -> Rung:
-    job, model = config.job, _sized(config.model, width, layers)
-    step = config.train.batch_size * model.context_length
-    tokens = step * max(1, math.ceil(parse_count(budget, "job.tokens") / step - 1e-9))
+def _budgets(job: LadderJob, non_embedding: int) -> list[tuple[str, float]]:
+    """(name, tokens) of each budget; one of FLOPs buys C / 6 N tokens."""
+    if job.flops is None and job.tokens is None:
+        raise UserError("The ladder has no budget: give job.flops, job.tokens or both.")
+    found = []
+    for word in [] if job.flops is None else _words(job.flops, "job.flops"):
+        found.append((word, parse_count(word, "job.flops") / (6 * non_embedding)))
+    for word in [] if job.tokens is None else _words(job.tokens, "job.tokens"):
+        found.append((word, parse_count(word, "job.tokens")))
+    return found
+
+
+def _rung(config: Config, name: str, model: ModelConfig, tokens: float) -> Rung:
+    job, step = config.job, config.train.batch_size * model.context_length
+    steps = max(1, round(tokens / step))
     base = horizon(config, 0)
     if base.steps is None:
         raise UserError(
             f"train.duration={config.train.duration} is a time, but a ladder's rates refer to its "
             "tokens.\nWrite it in tokens or steps."
         )
-    lr = config.optimizer.lr * (width / config.model.d_model) ** job.lr_width_exponent
-    lr *= (tokens / (base.steps * step)) ** job.lr_token_exponent
+    lr = config.optimizer.lr * (model.d_model / config.model.d_model) ** job.lr_width_exponent
+    lr *= (steps / base.steps) ** job.lr_token_exponent
     count = parameter_counts(resolve_model(model, 1)).non_embedding
-    name = f"{width}x{layers}-{budget}"
-    return Rung(name, width, layers, model.n_heads, budget, tokens, count, lr)
+    return Rung(name, model, steps, steps * step, count, lr)
 
 
 def _sized(model: ModelConfig, width: int, layers: int) -> ModelConfig:

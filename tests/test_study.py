@@ -228,20 +228,30 @@ def test_the_time_left_is_a_start_and_a_rate():
 # -- the ladder ----------------------------------------------------------------------------------
 
 
-def test_the_ladder_spans_two_decades_and_keeps_the_head_width():
+def test_the_ladder_has_isoflop_budgets_and_keeps_the_head_width():
     ladder = rungs(compose(["experiment=scaling_ladder"]))
     flops = [rung.flops for rung in ladder]
-    assert flops == sorted(flops) and flops[-1] / flops[0] > 100
-    assert all(rung.width == 16 * rung.heads for rung in ladder)
+    assert flops == sorted(flops) and flops[-1] / flops[0] > 10
+    assert all(rung.model.d_model == 16 * rung.model.n_heads for rung in ladder)
     counts = {rung.non_embedding for rung in ladder}
-    assert len(counts) == 5 and min(counts) < 30e3 and max(counts) > 500e3
-    assert all(rung.tokens >= rung.non_embedding and rung.flops <= 7.4e12 for rung in ladder)
-    at_1M = {rung.width: rung.lr for rung in ladder if rung.name.endswith("-1M")}
-    assert at_1M == pytest.approx({w: 64 * 1.2e-2 / w for w in at_1M}, rel=1e-12)  # base: 64, 1M
-    by_tokens = [r.lr * r.tokens**0.25 for r in ladder if r.width == 32]
-    assert by_tokens == pytest.approx([by_tokens[0]] * len(by_tokens), rel=1e-12)
-    wider = rungs(compose(["experiment=scaling_ladder", "job.most_flops=null"]))
-    assert len(wider) > len(ladder)
+    assert len(counts) == 5 and min(counts) < 30e3 and max(counts) > 350e3
+    assert all(0.2e6 <= rung.tokens <= 7.5e6 for rung in ladder)
+    for budget in ("3e11", "6e11", "1.2e12", "2.4e12"):
+        curve = [rung for rung in ladder if rung.name.endswith(f"-{budget}")]
+        assert len(curve) >= 4
+        assert [rung.flops for rung in curve] == pytest.approx([float(budget)] * len(curve), rel=5e-3)
+    rate = [rung.lr * rung.model.d_model * rung.tokens**0.25 for rung in ladder]
+    assert rate == pytest.approx([1.2e-2 * 64 * 1_000_448**0.25] * len(rate), rel=1e-12)
+    longer = rungs(compose(["experiment=scaling_ladder", "job.most_tokens=null"]))
+    assert len(longer) > len(ladder)
+
+
+def test_the_ladder_takes_token_budgets_too():
+    words = ["experiment=scaling_ladder", "job.sizes=32x2,48x3", "job.flops=3e11", "job.tokens=1M"]
+    ladder = rungs(compose(words))
+    assert {rung.name for rung in ladder} == {"32x2-3e11", "48x3-3e11", "32x2-1M", "48x3-1M"}
+    whole = [rung.tokens for rung in ladder if rung.name.endswith("-1M")]
+    assert whole == [1_000_448, 1_000_448]  # whole steps
 
 
 def test_the_ladders_runs_count_what_the_model_has(tmp_path):
@@ -265,7 +275,9 @@ def test_the_ladders_runs_count_what_the_model_has(tmp_path):
         (["job.sizes=0x2"], "width"),
         (["job.tokens=1Mtokens"], "not a count"),
         (["job.tokens=, ,"], "empty"),
-        (["job.most_flops=1"], "leave out every size"),
+        (["job.most_tokens=1"], "no run of job.least_tokens"),
+        (["job.flops=null"], "no budget"),
+        (["job.flops=1e11tokens"], "not a count"),
         (["train.duration=1hours"], "in tokens or steps"),
     ],
 )
@@ -281,5 +293,5 @@ def test_the_ladder_can_be_looked_at_without_training(capsys, tmp_path):
     words = ["experiment=scaling_ladder", "debug=shapes", f"run.dir={folder}"]
     assert cli.main([*words, "job.sizes=32x2", "job.seeds=[0,1]"]) == 0
     shown = capsys.readouterr().out
-    assert "32x2-4M" in shown and "10 runs; compute spans 1.2 decades" in shown
+    assert "32x2-6e11" in shown and "4 runs; compute spans 0.3 decades" in shown
     assert not folder.exists()
