@@ -122,10 +122,11 @@ def parts(shape: str, precision: str, rounds: int, seconds: float) -> list[dict[
     from jaxlm import model, step
 
     identity = {name: lambda x: x for name in model.ACTIVATIONS}
+    values = lambda q, k, v, *rest: v.repeat(q.shape[2] // v.shape[2], 2)  # noqa: E731
     variants = {
         "whole step": [],
         "attention (scores, softmax, mixing)": [
-            (model, "plain_attention", lambda q, k, v, *rest: v.repeat(q.shape[2] // v.shape[2], 2))
+            (model, kernel, values) for kernel in ("plain_attention", "blocked_attention")
         ],
         "activation of the feed-forward": [(model, "ACTIVATIONS", identity)],
         "norms": [(model.Norm, "__call__", lambda self, x: x)],
