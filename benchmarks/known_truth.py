@@ -2,11 +2,11 @@
 
     python benchmarks/known_truth.py [STUDY] [--seeds 0,1] [--resamplings 20]
 
-Trains the ladder of `experiment=scaling_ladder` with several seeds, and runs of ten times the compute
-that the hold-out is fitted to, into STUDY (default: runs/known_truth); the same command goes on.
-Each resampling takes one seed's run for every size and budget and fits the law as job=fit does.
-Counted are the resamplings whose 95 % interval of E holds the exact entropy H, and measured are
-|E - H| and the error of the prediction at ten times the compute.
+Trains the ladder of `experiment=scaling_ladder` with several seeds, and runs of ten times the
+compute that the hold-out is fitted to, into STUDY (default: runs/known_truth); the same command
+goes on. Each resampling takes one seed's run for every size and budget and fits the law as job=fit
+does. Counted are the resamplings whose 95 % interval of E holds the exact entropy H, and measured
+are |E - H| and the error of the prediction at ten times the compute.
 
 The resamplings share their sizes, budgets and corpus: they show the noise of training and not how
 wrong the law itself is for these sizes, which no resampling can show; E - H does.

@@ -15,6 +15,7 @@ from scaling.isoflop import EDGE, INSIDE, TOO_FEW, refuse_one_size
 from scaling.power import PowerLaw, draws, plain, power_law
 
 CURVE_GRID = 100
+SAME_COMPUTE = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +44,9 @@ def approach1(
     """The run with the least loss at each compute, and N, D = coefficient C^exponent through them.
 
     Where runs have several points, ln loss is interpolated in ln C along each. Of single points
-    those are taken that no point of at most their compute beats. Where the best is the smallest or
-    largest of the sizes there, a still smaller or larger one might be better: it is left out of the
-    power law, as long as two sizes remain. Intervals: bootstrap over runs.
+    those are taken that no point of at most their compute, to 5 %, beats. Where the best is the
+    smallest or largest of the sizes there, a still smaller or larger one might be better: it is
+    left out of the power law, as long as two sizes remain. Intervals: bootstrap over runs.
 
     Raises ScalingError: all sizes the same, or one size best throughout.
     """
@@ -95,8 +96,12 @@ def _last(records: Any, run_n: np.ndarray) -> np.ndarray:
 
 
 def _front(records: Any, run_n: np.ndarray, drawn_RxJ: np.ndarray) -> tuple:
-    """Final points in the order of their compute; those on the front of what was drawn count."""
-    order = np.lexsort((records.loss, records.C))
+    """Final points in the order of their compute; those on the front of what was drawn count.
+
+    Of equal compute only the best counts: without `_ranks`, runs planned for one budget would
+    follow each other by rounding.
+    """
+    order = np.lexsort((records.loss, _ranks(records.C)))
     loss_RxG = np.where(drawn_RxJ[:, run_n[order]], records.loss[order], np.inf)
     least = np.minimum.accumulate(loss_RxG, 1)
     before = np.concatenate([np.full((len(least), 1), np.inf), least[:, :-1]], 1)
@@ -112,6 +117,17 @@ def _front(records: Any, run_n: np.ndarray, drawn_RxJ: np.ndarray) -> tuple:
         np.log(records.loss[order]),
         status,
     )
+
+
+def _ranks(C_n: np.ndarray) -> np.ndarray:
+    """(n,) number of each compute value, the same within SAME_COMPUTE of a group's least."""
+    order = np.argsort(C_n)
+    rank_n, rank, least = np.zeros(len(C_n), int), 0, C_n[order[0]]
+    for i in order:
+        if C_n[i] > (1 + SAME_COMPUTE) * least:
+            rank, least = rank + 1, C_n[i]
+        rank_n[i] = rank
+    return rank_n
 
 
 def _follow_curves(records: Any, run_n: np.ndarray, drawn_RxJ: np.ndarray) -> tuple:

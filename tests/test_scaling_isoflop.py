@@ -286,6 +286,15 @@ def test_single_points_give_their_pareto_front():
     assert abs(found.laws["N"].exponent - A) < 0.3
 
 
+def test_of_runs_at_one_compute_the_front_takes_the_best_alone():
+    records = ladder(1.0)
+    jitter = np.exp(np.random.default_rng(0).uniform(-0.01, 0.01, len(records)))
+    found = approach1(Records.from_arrays(records.N, records.D * jitter, records.loss), resamples=9)
+    budget = np.round(np.log(records.C), 6)
+    best = [records.N[budget == b][np.argmin(records.loss[budget == b])] for b in np.unique(budget)]
+    np.testing.assert_allclose(found.N_G, best)
+
+
 def test_points_from_the_middle_of_training_are_flagged():
     records = ladder(1.0)
     middle = np.arange(len(records)) < 7
