@@ -27,12 +27,12 @@ from scaling.holdout import hold_out
 from scaling.records import Records, read_records
 
 FIT_BELOW = 6.2e11  # FLOPs of the hold-out's fit; those of ten times as many are predicted
-LADDER = ("job.flops=1.5e11,3e11,6e11,1.2e12,2.4e12,6e12", "job.least_tokens=0.1M")
+LADDER = "job.flops=1.5e11,3e11,6e11,1.2e12,2.4e12,6e12"
 
 
 def train(study: Path, seeds: str, arguments: list[str]) -> None:
     """All runs that are missing; finished ones are skipped."""
-    command = [sys.executable, str(ROOT / "run.py"), "experiment=scaling_ladder", *LADDER]
+    command = [sys.executable, str(ROOT / "run.py"), "experiment=scaling_ladder", LADDER]
     command += [f"run.dir={study}", f"job.seeds=[{seeds}]", *arguments]
     subprocess.run(command, check=True)
 
