@@ -27,7 +27,7 @@ MESSAGES = {
 }
 FLOOR = -1e100
 """A function below this counts as unbounded."""
-FAR = 1e50
+FAR = 1e30
 """Parameters beyond this have run away: there is no minimum, or it lies at infinity."""
 
 
