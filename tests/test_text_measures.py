@@ -167,7 +167,7 @@ def test_the_grammar_accepts_the_corpus_and_states_its_likelihood():
 
 def test_a_text_that_was_cut_off_is_judged_as_far_as_it_goes():
     text = stories.document(3, 1)
-    for stop in range(1, len(text)):
+    for stop in range(1, len(text), 9):
         found = grammar_scores(written(text[:stop], whole=False))
         assert found["grammar_story"] is None and found["grammar_read"] == 1.0
         assert found["sentences_accepted"] == found["sentences"]
@@ -176,6 +176,8 @@ def test_a_text_that_was_cut_off_is_judged_as_far_as_it_goes():
     wrong = grammar_scores(written("Zebras fly. " + text, whole=False))
     assert wrong["grammar_story"] == 0 and wrong["grammar_read"] < 0.05
     assert 0 < wrong["grammar_sentences"] < 1
+    later = grammar_scores(written(text[:60] + " zebras " + text[60:], whole=False))
+    assert later["grammar_story"] == 0 and 0 < later["grammar_read"] < 0.5
     nothing = grammar_scores(written("", whole=False))
     assert nothing["grammar_sentences"] is None and nothing["grammar_read"] is None
 
