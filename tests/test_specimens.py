@@ -32,7 +32,7 @@ def rows_of(path):
 def runs(tmp_path_factory):
     """Two runs on the built-in corpus, and what is no run and a run without weights."""
     folder = tmp_path_factory.mktemp("runs")
-    given = ["scale=smoke", "run.samples=0", "train.duration=3", "data.train_tokens=30k"]
+    given = ["scale=smoke", "run.samples=0", "train.duration=3", "data.train_tokens=30000"]
     given.append(f"run.cache={folder / 'cache'}")
     for name, lr in (("slow", "1e-6"), ("fast", "1e-2")):
         words = [*given, f"run.dir={folder / name}", f"optimizer.lr={lr}"]
