@@ -33,8 +33,9 @@ LEGEND = {
     "grammar_stories": "Share of the texts that are whole stories of the grammar; texts cut off "
     "before any fault are left out (of one text: grammar_story, 1 or 0).",
     "grammar_read": "Share of a text before the first character that no story could have there.",
-    "grammar_nats": "Exact negative log-likelihood of that part under the grammar, in nats per "
-    "character.",
+    "grammar_nats": "Exact negative log-likelihood, under the grammar, of all texts up to their "
+    "first fault, in nats per character: as likely as real text where it is the reference's.",
+    "grammar_story_nats": "The same of the whole stories, in nats per story.",
     "tokens_per_second_generating": "Tokens a second, one text at a time, compilation left out.",
 }
 _SEPARATOR = "\0"
@@ -143,7 +144,8 @@ def grammar_scores(specimen: Specimen) -> dict[str, Any]:
     """What the grammar of the built-in corpus says of a text; see LEGEND.
 
     `grammar_story` is 1 for a whole story and 0 for none; None where the text was cut off before
-    any fault. `sentences` are counted without a last one that was cut off.
+    any fault. `grammar_nats` is None where no choice of the grammar was read to its end. A last
+    sentence that was cut off is not among `sentences`.
     """
     found = stories.score(specimen.text)
     complete = specimen.text
@@ -156,9 +158,11 @@ def grammar_scores(specimen: Specimen) -> dict[str, Any]:
         "grammar_sentences": by_sentence.share if by_sentence.sentences else None,
         "grammar_story": None if undecided else int(found.parses and specimen.whole),
         "grammar_read": read / len(specimen.text) if specimen.text else None,
-        "grammar_nats": -found.read_log_prob / read if read else None,
+        "grammar_nats": -found.read_log_prob / read if found.read_log_prob else None,
+        "grammar_story_nats": -found.log_prob if found.parses and specimen.whole else None,
         "sentences": by_sentence.sentences,
         "sentences_accepted": by_sentence.accepted,
+        "grammar_characters": read,
     }
 
 
@@ -198,15 +202,24 @@ def _together(group: Sequence[Specimen], rows: list[dict[str, Any]]) -> dict[str
     if "overlap_characters" in rows[0]:
         scores["overlap_characters_most"] = max(row["overlap_characters"] for row in rows)
     if "sentences" in rows[0]:
-        count = sum(row["sentences"] for row in rows)
-        accepted = sum(row["sentences_accepted"] for row in rows)
-        scores["grammar_sentences"] = accepted / count if count else None
-        scores["grammar_stories"] = mean([row["grammar_story"] for row in rows])
-        scores |= {name: mean([row[name] for row in rows]) for name in _GRAMMAR_MEANS}
+        scores |= _grammar_together(rows)
     return {name: scores[name] for name in LEGEND if name in scores}
 
 
-_GRAMMAR_MEANS = ("grammar_read", "grammar_nats")
+def _grammar_together(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Shares and likelihoods over all texts, each sentence and each character counting alike."""
+    count = sum(row["sentences"] for row in rows)
+    accepted = sum(row["sentences_accepted"] for row in rows)
+    read = [row for row in rows if row["grammar_nats"] is not None]
+    nats = math.fsum(row["grammar_nats"] * row["grammar_characters"] for row in read)
+    characters = sum(row["grammar_characters"] for row in read)
+    return {
+        "grammar_sentences": accepted / count if count else None,
+        "grammar_stories": mean([row["grammar_story"] for row in rows]),
+        "grammar_read": mean([row["grammar_read"] for row in rows]),
+        "grammar_nats": nats / characters if characters else None,
+        "grammar_story_nats": mean([row["grammar_story_nats"] for row in rows]),
+    }
 
 
 def mean(values: Sequence[float | None]) -> float | None:

@@ -163,6 +163,9 @@ def test_the_grammar_accepts_the_corpus_and_states_its_likelihood():
     assert together["grammar_read"] == 1.0
     for row, (text, log_prob) in zip(rows, drawn, strict=True):
         assert row["grammar_nats"] == pytest.approx(-log_prob / len(text), rel=1e-12)
+    total, characters = -sum(log_prob for _, log_prob in drawn), sum(len(t) for t, _ in drawn)
+    assert together["grammar_nats"] == pytest.approx(total / characters, rel=1e-12)
+    assert together["grammar_story_nats"] == pytest.approx(total / len(drawn), rel=1e-12)
 
 
 def test_a_text_that_was_cut_off_is_judged_as_far_as_it_goes():
@@ -180,6 +183,8 @@ def test_a_text_that_was_cut_off_is_judged_as_far_as_it_goes():
     assert later["grammar_story"] == 0 and 0 < later["grammar_read"] < 0.5
     nothing = grammar_scores(written("", whole=False))
     assert nothing["grammar_sentences"] is None and nothing["grammar_read"] is None
+    none_read = grammar_scores(written("Once? No", whole=False))
+    assert none_read["grammar_nats"] is None and none_read["grammar_story_nats"] is None
 
 
 # -- the texts of a dataset ----------------------------------------------------------------------
