@@ -39,6 +39,7 @@ LEGEND = {
     "tokens_per_second_generating": "Tokens a second, one text at a time, compilation left out.",
 }
 _SEPARATOR = "\0"
+_CHUNK = 1 << 20
 _MEANS = ("words", "repetition_4", "known_words", "overlap_characters", "overlap_words")
 _REPLACEMENT = "\ufffd".encode()
 
@@ -104,7 +105,11 @@ def split_text(tokens_N: np.ndarray, tokenizer: Tokenizer) -> str:
         pieces[tokenizer.end_of_text] = _SEPARATOR.encode()
     beyond = int(tokens_N.max(initial=0)) + 1 - len(pieces)
     pieces += [_REPLACEMENT] * beyond
-    return b"".join(map(pieces.__getitem__, tokens_N.tolist())).decode("utf-8", "replace")
+    parts = (
+        b"".join(map(pieces.__getitem__, tokens_N[first : first + _CHUNK].tolist()))
+        for first in range(0, len(tokens_N), _CHUNK)
+    )
+    return b"".join(parts).decode("utf-8", "replace")
 
 
 def passages(dataset: Dataset, characters: int, count: int, most_tokens: int) -> list[Specimen]:

@@ -20,6 +20,7 @@ from jaxlm.specimens import (
     write_specimens,
 )
 
+pytestmark = pytest.mark.slow  # two trainings, and a program for each of two numbers of texts
 SMALL = {"samples": 2, "measured": 3, "max_tokens": 40}
 
 
