@@ -8,12 +8,14 @@ from jaxlm.data.tokenizer import StreamDecoder, Tokenizer
 class Continuation:
     """The text of one sample as its tokens come: whole characters, up to its end.
 
-    It ends before end_of_text, or before the stop string that is complete first.
+    It ends before end_of_text, or before the stop string that is complete first; `whole` says
+    that it did, rather than that no more tokens came.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Iterable[str]) -> None:
         self.end_of_text, self.stop = tokenizer.end_of_text, list(stop)
-        self.decoder, self.held, self.ended = StreamDecoder(tokenizer), "", False
+        self.decoder, self.held = StreamDecoder(tokenizer), ""
+        self.ended = self.whole = False
 
     def push(self, ids: Iterable[int]) -> str:
         """The text that is certain after these further ids; what may begin a stop string waits."""
@@ -21,6 +23,7 @@ class Continuation:
             return ""
         ids = list(ids)
         if self.end_of_text in ids:
+            self.whole = True
             text = self.decoder.push(ids[: ids.index(self.end_of_text)])
             return self._cut(text + self.decoder.finish(), last=True)
         return self._cut(self.decoder.push(ids), last=False)
@@ -32,7 +35,7 @@ class Continuation:
     def _cut(self, new: str, last: bool) -> str:
         text = self.held + new
         found = [(at + len(s), at) for s in self.stop if (at := text.find(s)) >= 0]
-        self.ended = last or bool(found)
+        self.ended, self.whole = last or bool(found), self.whole or bool(found)
         waiting = 0 if self.ended else max(map(lambda s: _overlap(text, s), self.stop), default=0)
         end = min(found)[1] if found else len(text) - waiting
         self.held = text[end:]

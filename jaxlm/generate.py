@@ -7,9 +7,12 @@ import contextlib
 import dataclasses
 import itertools
 import os
+import statistics
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +30,14 @@ from jaxlm.weights import write_weights
 _STREAM_CHUNK, _STOP_CHUNK = 4, 32
 _FORWARD_TOKENS, _FORWARD_LOGITS = 2**14, 2**25
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+_TIMED_RUNS, _TIMED_SECONDS = 3, 5.0
+
+
+class Sample(NamedTuple):
+    """What a model wrote after a prompt; `whole`: it ended by itself, not by max_tokens."""
+
+    text: str
+    whole: bool
 
 
 class LoadedRun:
@@ -93,8 +104,10 @@ class LoadedRun:
         begins after it in training. Elsewhere an empty prompt starts from a line break, where the
         tokenizer has one, else from id 0. None of these is printed or counts as seen.
         """
-        job = GenerateJob(
-            samples=samples,
+        found = self.continuations(
+            prompt,
+            samples,
+            stop,
             max_tokens=max_tokens,
             temperature=temperature,
             top_k=top_k,
@@ -103,17 +116,42 @@ class LoadedRun:
             repetition_penalty=repetition_penalty,
             seed=seed,
         )
-        texts = [prompt] * samples
-        for pieces in self._pieces(prompt, job, stop, _STOP_CHUNK if stop else None):
-            texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
+        texts = [prompt + sample.text for sample in found]
         return texts if samples > 1 else texts[0]
+
+    def continuations(
+        self, prompt: str, samples: int, stop: str | list[str] | None = None, **options: Any
+    ) -> list[Sample]:
+        """What `generate` puts after the prompt, and whether each text ended by itself."""
+        job = GenerateJob(samples=samples, **options)
+        rows = self._rows(samples, stop)
+        texts = [""] * samples
+        for pieces in self._pieces(prompt, job, rows, _STOP_CHUNK if stop else None):
+            texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
+        return [Sample(text, row.whole) for text, row in zip(texts, rows, strict=True)]
+
+    def tokens_per_second(self, prompt: str = "", **options: Any) -> float:
+        """How fast one text of max_tokens is written, compilation left out: a median of three.
+
+        `options` are those of `generate`. end_of_text does not end the text, so that all models
+        write as much. Slow ones are timed less often.
+        """
+        job = GenerateJob(samples=1, **options)
+        decoded = lambda: list(self._decoded(prompt, job, None, None))  # noqa: E731
+        decoded()
+        seconds: list[float] = []
+        while len(seconds) < _TIMED_RUNS and sum(seconds) < _TIMED_SECONDS:
+            started = time.perf_counter()
+            decoded()
+            seconds.append(time.perf_counter() - started)
+        return job.max_tokens / statistics.median(seconds)
 
     def stream(
         self, prompt: str = "", stop: str | list[str] | None = None, **options
     ) -> Iterator[str]:
         """What `generate` gives for the same options (`samples` apart), piece by piece."""
         job = GenerateJob(samples=1, **options)
-        pieces = self._pieces(prompt, job, stop, _STREAM_CHUNK)
+        pieces = self._pieces(prompt, job, self._rows(1, stop), _STREAM_CHUNK)
         yield prompt
         yield from (piece for (piece,) in pieces if piece)
 
@@ -162,36 +200,41 @@ class LoadedRun:
                 f"{column}.\nThe model's vocabulary is 0 to {model.vocab_size - 1}."
             )
 
-    def _pieces(
-        self, prompt: str, job: GenerateJob, stop: str | list[str] | None, chunk: int | None
-    ) -> Iterator[list[str]]:
-        """The new text of each sample, chunk after chunk. Raises UserError before the first."""
-        checks.check(dataclasses.replace(self.config, job=job))
+    def _rows(self, samples: int, stop: str | list[str] | None) -> list[Continuation]:
+        """The texts to be. Raises UserError."""
         stop = [stop] if isinstance(stop, str) else list(stop or [])
         if "" in stop:
             raise UserError("job.stop is empty.\nGive a string to stop at, or null.")
+        tokenizer = _tokenizer_of(self)
+        return [Continuation(tokenizer, stop) for _ in range(samples)]
+
+    def _pieces(
+        self, prompt: str, job: GenerateJob, rows: list[Continuation], chunk: int | None
+    ) -> Iterator[list[str]]:
+        """The new text of each row, chunk after chunk. Raises UserError before the first."""
+        return _texts(self._decoded(prompt, job, self.tokenizer.end_of_text, chunk), rows)
+
+    def _decoded(
+        self, prompt: str, job: GenerateJob, end_of_text: int | None, chunk: int | None
+    ) -> Iterator[np.ndarray]:
+        """The new ids (B, N), chunk after chunk. Raises UserError before the first."""
+        checks.check(dataclasses.replace(self.config, job=job))
         start, prompt_T = self._start(prompt)
         self.engine.activate()
-        decoded = self._decode(
+        return self._decode(
             np.concatenate([start, prompt_T]),
             rows=job.samples,
             max_tokens=job.max_tokens,
             sampling={name: getattr(job, name) for name in _SAMPLING},
             seed=job.seed,
-            end_of_text=self.tokenizer.end_of_text,
+            end_of_text=end_of_text,
             unpenalised=len(start),
             chunk=chunk,
         )
-        return _texts(decoded, [Continuation(self.tokenizer, stop) for _ in range(job.samples)])
 
     def _start(self, prompt: str) -> tuple[np.ndarray, np.ndarray]:
         """(ids before the prompt, ids of the prompt); at least one in all. See `generate`."""
-        tokenizer = self.tokenizer
-        if tokenizer is None:
-            raise UserError(
-                f"{self.path} was trained on ids without a tokenizer, so it cannot continue text.\n"
-                "job=logits works, and so does LoadedRun.logits."
-            )
+        tokenizer = _tokenizer_of(self)
         prompt_T, start = tokenizer.encode(prompt), np.empty(0, np.int32)
         if self.has_documents and tokenizer.end_of_text is not None:
             start = np.array([tokenizer.end_of_text], np.int32)
@@ -200,6 +243,15 @@ class LoadedRun:
                 start = tokenizer.encode("\n")
             start = start if len(start) else np.zeros(1, np.int32)
         return start, prompt_T
+
+
+def _tokenizer_of(run: LoadedRun) -> Tokenizer:
+    if run.tokenizer is None:
+        raise UserError(
+            f"{run.path} was trained on ids without a tokenizer, so it cannot continue text.\n"
+            "job=logits works, and so does LoadedRun.logits."
+        )
+    return run.tokenizer
 
 
 def _texts(decoded: Iterator[np.ndarray], continuations: list[Continuation]) -> Iterator[list[str]]:
