@@ -239,7 +239,9 @@ def test_the_ladder_has_isoflop_budgets_and_keeps_the_head_width():
     for budget in ("3e11", "6e11", "1.2e12", "2.4e12"):
         curve = [rung for rung in ladder if rung.name.endswith(f"-{budget}")]
         assert len(curve) >= 4
-        assert [rung.flops for rung in curve] == pytest.approx([float(budget)] * len(curve), rel=5e-3)
+        assert [rung.flops for rung in curve] == pytest.approx(
+            [float(budget)] * len(curve), rel=5e-3
+        )
     rate = [rung.lr * rung.model.d_model * rung.tokens**0.25 for rung in ladder]
     assert rate == pytest.approx([1.2e-2 * 64 * 1_000_448**0.25] * len(rate), rel=1e-12)
     longer = rungs(compose(["experiment=scaling_ladder", "job.most_tokens=null"]))
