@@ -141,7 +141,7 @@ def fenced(text: str, language: str) -> str:
 STYLE = """
 :root { --ink: #1b1b1b; --soft: #5c5c5c; --line: #d9d9d9; --tint: #f5f6f7; --accent: #0b5a8c; }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.5rem 4rem; max-width: 72rem; color: var(--ink);
+body { margin: 0 auto; padding: 2rem 1.5rem 4rem; max-width: 77rem; color: var(--ink);
   background: #fff; font: 16px/1.5 system-ui, -apple-system, "Segoe UI", "Liberation Sans",
   Arial, sans-serif; overflow-wrap: break-word; }
 h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 1rem; }
@@ -151,7 +151,9 @@ h3 { font-size: 1rem; margin: 1.5rem 0 .5rem; }
 p, ul { max-width: 46rem; margin: .6rem 0; }
 .answer { font-size: 1.08rem; border-left: 4px solid var(--accent); padding: .3rem 0 .3rem .9rem; }
 .warning { border-left: 4px solid #b8860b; background: #fdf8ea; padding: .4rem .9rem; }
-.scroll { overflow-x: auto; margin: .8rem 0; }
+.scroll { overflow-x: auto; margin: .8rem 0; background:
+  linear-gradient(to left, #fff 40%, transparent) right / 3rem 100% no-repeat local,
+  linear-gradient(to left, #c4c4c4, transparent) right / .8rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; text-align: right; vertical-align: top;
   border-bottom: 1px solid var(--line); white-space: nowrap; }
@@ -159,7 +161,7 @@ th { vertical-align: bottom; border-bottom: 2px solid var(--ink); font-weight: 6
   white-space: normal; min-width: 4.2rem; }
 th.text, td.text { text-align: left; }
 td.text { white-space: normal; min-width: 6rem; max-width: 30rem; }
-td.text.long { min-width: 16rem; }
+td.text.long { min-width: 16rem; } td.text.short { white-space: nowrap; }
 th[data-sort] { cursor: pointer; } th[data-sort]:hover { text-decoration: underline; }
 figure { margin: 1.2rem 0; } figure img { max-width: 100%; height: auto; display: block; }
 figcaption { color: var(--soft); font-size: .875rem; max-width: 46rem; margin-top: .3rem; }
@@ -251,7 +253,7 @@ def _html(block: Block) -> str:
 
 def _html_table(table: Table) -> str:
     def mark(i: int, text: str = "") -> str:
-        kind = "text long" if len(text) > 40 else "text"
+        kind = "text long" if len(text) > 40 else "text short"
         return f' class="{kind}"' if i in table.text_columns else ""
 
     sort = ' data-sort="" title="sort"' if table.sortable else ""

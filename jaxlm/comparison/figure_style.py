@@ -24,6 +24,7 @@ COLORS = (BLUE, ORANGE, GREEN, PURPLE, SKY, BLACK, AMBER)
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 MARKERS = "osD^vPX<>hp*"
 LONGEST_NAME = 34
+_DPI = 144
 FLOPS: Units = ((0, 1, "training FLOPs"),) + tuple(
     (10.0**power, 10.0**power, f"training FLOPs ($10^{{{power}}}$)") for power in range(3, 31, 3)
 )
@@ -80,7 +81,7 @@ def save(figure: "Figure", path: Path) -> None:
     from matplotlib import rc_context
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path.with_name(f"{path.name}.png"))
+    figure.savefig(path.with_name(f"{path.name}.png"), dpi=_DPI)
     with rc_context({"svg.hashsalt": path.name}):
         figure.savefig(path.with_name(f"{path.name}.svg"), metadata={"Date": None})
 

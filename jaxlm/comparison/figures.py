@@ -371,7 +371,7 @@ def sweep_figure(comparison: Comparison, sweep: Sweep) -> "Figure":
             ring = {"markersize": 9, "fillstyle": "none", "markeredgewidth": 1.2}
             axes.plot([best[0]], [best[1].value * metric.scale], **look.dots(marker="o", **ring))
         if line.lost:
-            height = 0.96 - 0.045 * row
+            height = 0.96 - 0.04 * row
             mark = look.dots(marker="x", markersize=6, clip_on=False)
             place = axes.get_xaxis_transform()
             axes.plot(line.lost, [height] * len(line.lost), transform=place, **mark)
@@ -381,7 +381,10 @@ def sweep_figure(comparison: Comparison, sweep: Sweep) -> "Figure":
         style.log_ticks(axes, "x", values)
     else:
         style.round_ticks(axes)
-    axes.margins(x=0.07, y=0.14)
+    axes.margins(x=0.07, y=0.08)
+    if lost_label:  # room for the crosses above all points
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + (0.08 + 0.05 * len(sweep.lines)) * (high - low))
     style.round_ticks(axes, "y")
     if sweep.key == LEARNING_RATE and len(sweep.lines) == 1 and sweep.lines[0].edge:
         _shade_edge(axes, sweep.lines[0].edge, max(values))

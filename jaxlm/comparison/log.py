@@ -16,7 +16,8 @@ from jaxlm.console import clock
 from jaxlm.errors import UserError, nearest
 
 NEWEST = "newest"
-_COLUMNS = ("best_val_loss", "best_bits_per_byte", "accuracy", "tokens", "flops")
+_COLUMNS = ("best_val_loss", "best_bits_per_byte", "tokens", "flops")
+_MOST_REASON = 28
 _MOST_KEYS = 6
 
 
@@ -185,23 +186,29 @@ def _runs_table(found: Sequence[Entry], sort: str | None) -> Table:
     if sort in METRICS and sort not in names:
         names.insert(0, sort)
     metrics = [METRICS[name] for name in names]
-    header = ["started", "question", "outcome", *map(heading, metrics), "time", "folder"]
+    header = ["started", "question", "outcome", "time", *map(heading, metrics), "folder"]
     rows = []
     for entry in found:
         run = entry.run
-        reason = f" ({run.reason})" if run.reason else ""
         wall = run.summary.get("wall_seconds")
         rows.append(
             [
                 Cell(day(entry.time) or "–", entry.time),
                 entry.question,
-                run.status.replace("_", " ") + reason,
-                *(Cell(shown(m, run.metrics[m.name]), run.metrics[m.name]) for m in metrics),
+                _outcome(run),
                 Cell("–" if wall is None else clock(wall), wall),
+                *(Cell(shown(m, run.metrics[m.name]), run.metrics[m.name]) for m in metrics),
                 f"`{run.path}`",
             ]
         )
     return Table(header, rows, text_columns=(0, 1, 2, len(header) - 1), sortable=True)
+
+
+def _outcome(run: Run) -> str:
+    reason = run.reason or ""
+    if len(reason) > _MOST_REASON:
+        reason = reason[:_MOST_REASON].rstrip() + " …"
+    return run.status.replace("_", " ") + (f" ({reason})" if reason else "")
 
 
 def log_lines(found: Sequence[Entry], sort: str | None = None, most: int = 20) -> list[str]:
@@ -221,10 +228,11 @@ def log_lines(found: Sequence[Entry], sort: str | None = None, most: int = 20) -
 
 
 def log_dict(found: Sequence[Entry], left_out: Sequence[LeftOut]) -> dict[str, Any]:
-    """Everything, for research_data.json."""
+    """Everything but the training records, which stay in the runs, for research_data.json."""
     return {
         "runs": [
-            {"question": entry.question, "study": entry.study} | run_dict(entry.run)
+            {"question": entry.question, "study": entry.study}
+            | {name: value for name, value in run_dict(entry.run).items() if name != "train"}
             for entry in found
         ],
         "left_out": [{"path": str(one.path), "reason": one.reason} for one in left_out],

@@ -174,6 +174,8 @@ def shown(metric: Metric, value: float | None, half: float | None = None) -> str
     if half and metric.form != "count":
         digits = 1 - math.floor(math.log10(half))
         decimals = min(max(digits, metric.decimals - 1, 0), metric.decimals + 1)
+    elif abs(value) >= 1000 and metric.decimals <= 2:
+        decimals = 0
     text = f"{value:,.{decimals}f}"
     return text.replace("-", "−") + (f" ± {half:,.{decimals}f}" if half else "")
 

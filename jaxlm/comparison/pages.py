@@ -27,21 +27,23 @@ from jaxlm.comparison.metrics import (
 )
 from jaxlm.comparison.statistics import ALPHA
 
-_QUALITY = (
+_LOSS = (
     "best_val_loss",
     "val_loss",
     "train_loss",
     "overfitting",
     "best_perplexity",
     "perplexity",
+)
+_PREDICTIONS = (
     "best_bits_per_byte",
     "bits_per_byte",
     "accuracy",
     "top5_accuracy",
     "confidence",
+    "gradient_norm",
 )
 _COST = (
-    "gradient_norm",
     "steps",
     "tokens",
     "steps_per_second",
@@ -134,12 +136,19 @@ def answer_words(comparison: Comparison) -> str:
     for words, members in (("better", better), ("worse", worse)):
         if members:
             sizes = [amount(metric, abs(sure[v].value), sure[v].half) for v in members]
-            listed = ", ".join(f"{v} (by {size})" for v, size in zip(members, sizes, strict=True))
-            said.append(f"{words}: {listed}")
+            listed = [f"{v} (by {size})" for v, size in zip(members, sizes, strict=True)]
+            said.append(f"{words}: {_few(listed)}")
     if same:
         n = seeds_words([tested[v].n for v in same])
-        said.append(f"no difference that {n} can show: {', '.join(same)}")
+        said.append(f"no difference that {n} can show: {_few(same)}")
     return f"{text} Against {base}, {'; '.join(said)}."
+
+
+def _few(words: Sequence[str]) -> str:
+    """All of up to four, else the first three and how many more."""
+    if len(words) <= 4:
+        return ", ".join(words)
+    return f"{', '.join(words[:3])} and {len(words) - 3} more"
 
 
 def _left_out(comparison: Comparison) -> list[Block]:
@@ -193,10 +202,13 @@ def _results(comparison: Comparison) -> list[Block]:
             "Means over seeds with the 95 % interval of the mean (Student's t); the best mean of a "
             "column is bold."
         ),
-        _metric_table(comparison, _QUALITY),
+        _metric_table(comparison, _LOSS),
+        _metric_table(comparison, _PREDICTIONS),
+        Heading(3, "Against the baseline"),
         _verdicts(comparison),
-        _metric_table(comparison, _COST),
         *_differences(comparison),
+        Heading(3, "Size, speed and cost"),
+        _metric_table(comparison, _COST),
     ]
 
 
