@@ -48,15 +48,12 @@ def common_loss(runs: Sequence[Run], loss: str) -> float | None:
 def reached(run: Run, target: float, loss: str) -> dict[str, float] | None:
     """Where the validation loss first came down to `target`: step, tokens, flops, seconds.
 
-    Linear between evaluations; before the first one, from the first training loss, where the
-    loss is in nats.
+    Linear between evaluations; where the first one is below already, that one. None where it
+    never came so low.
     """
     at: dict[str, float] = {}
     for name in BUDGETS:
         x_E, loss_E = curve(run, name, loss)
-        if loss == "loss" and run.train and run.train[0].get("loss") is not None:
-            x_E = np.concatenate([[run.train[0][name]], x_E])
-            loss_E = np.concatenate([[run.train[0]["loss"]], loss_E])
         below = np.flatnonzero(loss_E <= target * (1 + 1e-12))
         if not len(below):
             return None

@@ -161,7 +161,7 @@ th { vertical-align: bottom; border-bottom: 2px solid var(--ink); font-weight: 6
   white-space: normal; min-width: 4.2rem; }
 th.text, td.text { text-align: left; }
 td.text { white-space: normal; min-width: 6rem; max-width: 30rem; }
-td.text.long { min-width: 16rem; } td.text.short { white-space: nowrap; }
+td.text.long { min-width: 16rem; } td.text.short, td code { white-space: nowrap; }
 th[data-sort] { cursor: pointer; } th[data-sort]:hover { text-decoration: underline; }
 figure { margin: 1.2rem 0; } figure img { max-width: 100%; height: auto; display: block; }
 figcaption { color: var(--soft); font-size: .875rem; max-width: 46rem; margin-top: .3rem; }

@@ -28,6 +28,7 @@ class Entry:
     run: Run
     study: str | None
     question: str
+    planned: int = 0  # runs of that study
 
     @property
     def time(self) -> str:
@@ -48,7 +49,8 @@ def entries(runs: Sequence[Run], sort: str | None = None) -> list[Entry]:
         for run in siblings:
             study, row = studies.get(run.path, (None, {}))
             question = _question(run, study, row, keys)
-            found.append(Entry(run, study["name"] if study else None, question))
+            name, planned = (study["name"], len(study["rows"])) if study else (None, 0)
+            found.append(Entry(run, name, question, planned))
     found.sort(key=lambda entry: entry.time, reverse=True)
     if metric is not None:
         found.sort(key=lambda entry: _order(entry.run.metrics[metric.name], metric))
@@ -169,7 +171,7 @@ def _studies_table(found: Sequence[Entry]) -> Table:
         rows.append(
             [
                 name,
-                f"{done} of {len(members)}",
+                f"{done} of {members[0].planned}",
                 "–" if best is None else f"{best.run.metrics['best_val_loss']:.4f}",
                 "–" if best is None else best.question,
                 clock(wall),

@@ -354,7 +354,10 @@ def _convergence(comparison: Comparison, figures: list[Block]) -> list[Block]:
     if comparison.reaching:
         unit = "nats per token" if comparison.comparable else "bits per byte"
         target = f"{comparison.common_loss:.4f} {unit}"
-        said = f"What each variant needed for a validation loss of {target}, which all reach."
+        said = (
+            f"What each variant needed for a validation loss of {target}, which all reach; linear "
+            "between evaluations, and no finer than the first of them."
+        )
         header = ["variant", *(words for words, *_ in _BUDGET_WORDS.values())]
         rows = [
             [v, *(shown(m, found[name].value, found[name].half)

@@ -61,7 +61,8 @@ def _declared(folder: Path, found: dict[str, Any]) -> Study:
             said = str(error).splitlines()[0].rstrip(".")
             if status not in (None, "finished", "stopped_early"):
                 reason = row.get("reason")
-                said = f"{status}, {reason}" if reason else str(status)
+                words = "not trained yet" if status == "waiting" else str(status)
+                said = f"{words}, {reason}" if reason else words
             study.left_out.append(LeftOut(path, said))
             continue
         run.variant = row["variant"]
