@@ -220,6 +220,25 @@ def test_tokens_of_different_tokenizers_are_not_compared(tmp_path):
     assert found.ranking == ["big", "small"]
     assert found.common_loss == pytest.approx(2.1 / math.log(2) / 2)
     assert any("bits per byte" in note for note in found.notes)
+    with pytest.raises(UserError, match="val_loss is measured by token.*\n.*bits_per_byte"):
+        compare(load(study), metric="val_loss")
+
+
+def test_a_tokenizer_trained_on_the_corpus_changes_with_it(tmp_path):
+    changes = {"b": {"data.name": "shakespeare"}}
+    found = compare(load(write_study(tmp_path / "s", {"a": [2.0], "b": [2.5]}, changes=changes)))
+    assert not found.comparable and any("different texts" in note for note in found.notes)
+    for variant in ("a", "b"):
+        changes.setdefault(variant, {})["tokenizer.name"] = "byte"
+    found = compare(load(write_study(tmp_path / "t", {"a": [2.0], "b": [2.5]}, changes=changes)))
+    assert found.comparable
+
+
+def test_unequal_tokens_are_said(tmp_path):
+    runs = {"b": {"steps": 400}}
+    found = compare(load(write_study(tmp_path / "s", {"a": [2.0], "b": [2.5]}, runs=runs)))
+    assert any("102,400 to 204,800" in note for note in found.notes)
+    assert found.at_equal_budgets["tokens"]["x"] == 102_400
 
 
 def test_the_data_are_everything_and_strict_json(heads):
@@ -370,3 +389,56 @@ def test_a_sweep_over_two_keys_has_a_line_for_each_value_of_the_other(tmp_path):
     found = compare(load(write_study(tmp_path / "s", losses, changes=changes)))
     (sweep,) = found.sweeps
     assert [line.label for line in sweep.lines] == ["d_model=64", "d_model=128"]
+    assert words(sweep, LOSS)[-1] == "The best learning rate is the same for all: **0.01**."
+
+
+def test_lines_are_divided_among_panels_by_the_key_with_the_fewest_values(tmp_path):
+    losses, changes = {}, {}
+    norms, widths, rates = ("rmsnorm", "none"), (64, 128, 256), (1e-3, 1e-2)
+    for i, (norm, width, lr) in enumerate(itertools.product(norms, widths, rates)):
+        best = 1e-2 if norm == "none" or width == 64 else 1e-3
+        losses[str(i)] = [1.8 if lr == best else 1.9]
+        changes[str(i)] = {"model.norm": norm, "model.d_model": width, "optimizer.lr": lr}
+    found = compare(load(write_study(tmp_path / "s", losses, changes=changes)))
+    sweep = next(sweep for sweep in found.sweeps if sweep.key == "optimizer.lr")
+    assert {name: len(lines) for name, lines in sweep.panels.items()} == {
+        "norm=rmsnorm": 3,
+        "norm=none": 3,
+    }
+    said = words(sweep, LOSS)[-2:]
+    assert said[0].startswith("The best learning rate moves (norm=rmsnorm): 0.001 to 0.01")
+    assert said[1] == "The best learning rate is the same for all (norm=none): **0.01**."
+
+
+def test_a_learning_rate_that_follows_the_batch_size_is_one_sweep_with_it(tmp_path):
+    losses = {str(size): [2.0 - size / 100] for size in (1, 4, 16)}
+    changes = {
+        name: {"train.batch_size": int(name), "optimizer.lr": 1e-3 * math.sqrt(int(name))}
+        for name in losses
+    }
+    found = compare(load(write_study(tmp_path / "s", losses, changes=changes)))
+    (sweep,) = found.sweeps
+    assert sweep.key == "train.batch_size" and sweep.stem == "batch_size_against_loss"
+    assert len(sweep.lines) == 1 and len(sweep.lines[0].points) == 3
+
+
+def test_a_duration_measured_anew_for_each_seed_is_no_difference_of_variants(tmp_path):
+    study = write_study(tmp_path / "s", {"a": [2.0, 2.1], "b": [1.9, 2.0]})
+    for i, run in enumerate(sorted(study.glob("*/*/config.yaml"))):
+        run.write_text(run.read_text().replace("duration: '1000'", f"duration: {i + 10}.5seconds"))
+    found = load(study)
+    assert len({run.keys["train.duration"] for run in found.runs}) == 4
+    assert compare(found).varied == []
+
+
+def test_the_experiments_speak_of_metrics_that_exist():
+    """What a report cannot answer is found here, not after a week of training."""
+    import yaml
+
+    from jaxlm.compose import config_folder
+
+    for file in sorted((config_folder() / "experiment").glob("*.yaml")):
+        study = yaml.safe_load(file.read_text("utf-8")).get("study") or {}
+        reported = [name for by in (study.get("reported") or {}).values() for name in by]
+        claimed = [claim["metric"] for claim in study.get("claims") or []]
+        assert not {*reported, *claimed} - set(METRICS), file.name

@@ -371,7 +371,7 @@ def looked_at(page: Path, width: int, tmp_path: Path) -> dict:
     return json.loads(html.unescape(title[1]))
 
 
-@pytest.mark.parametrize("width", [1366, 1280])
+@pytest.mark.parametrize("width", [1366, 800])
 def test_a_browser_shows_the_report_whole(report, width, tmp_path):
     seen = looked_at(report / "research_report.html", width, tmp_path)
     assert seen["images"] == len(FIGURES) and seen["broken"] == 0

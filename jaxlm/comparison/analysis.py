@@ -11,13 +11,13 @@ from jaxlm.comparison.claims import Answer, answer_claims, reported_rows
 from jaxlm.comparison.metrics import METRICS, Metric, metric_named
 from jaxlm.comparison.reading import Run, Study
 from jaxlm.comparison.statistics import Difference, Mean, holm, mean, paired, verdict
-from jaxlm.comparison.variants import EVALUATION_TEXT, TOKENIZER, differing_keys
+from jaxlm.comparison.variants import differing_keys, same_tokens, text_keys
 from jaxlm.errors import UserError, nearest
 
 _EQUAL = {
-    "steps": "All variants trained for equally many steps.",
+    "steps": "Each variant trained for its configured duration.",
     "tokens": "All variants saw equally many tokens.",
-    "time": "All variants trained for the same wall-clock time.",
+    "time": "All variants had the wall-clock time that the baseline took.",
 }
 
 
@@ -41,13 +41,17 @@ class Comparison:
 
     @cached_property
     def varied(self) -> list[str]:
-        """The configuration's keys in which the variants differ."""
-        return differing_keys(self.study.runs)
+        """The configuration's keys in which the variants differ.
+
+        Not those that change from seed to seed, as a duration does that was measured.
+        """
+        loose = {key for v in self.variants for key in differing_keys(self.study.of(v))}
+        return [key for key in differing_keys(self.study.runs) if key not in loose]
 
     @cached_property
     def comparable(self) -> bool:
         """Whether a token is the same for all variants, and so a loss by token."""
-        return not any(key.startswith(TOKENIZER) for key in self.varied)
+        return same_tokens(self.study.runs, self.varied)
 
     @property
     def loss(self) -> str:
@@ -210,6 +214,11 @@ def compare(study: Study, metric: str | None = None, baseline: str | None = None
         comparison.primary = metric_named(wanted)
     elif not comparison.comparable:
         comparison.primary = METRICS["best_bits_per_byte"]
+    if comparison.primary.per_token and not comparison.comparable:
+        raise UserError(
+            f"job.metric={wanted} is measured by token, but the variants' tokenizers differ.\n"
+            "Compare job.metric=best_bits_per_byte or bits_per_byte."
+        )
     comparison.baseline = _baseline(comparison, baseline)
     comparison.notes = _notes(comparison)
     return comparison
@@ -244,9 +253,13 @@ def _notes(comparison: Comparison) -> list[str]:
             "perplexity or an accuracy of one is not comparable with another's, and no difference "
             "of them is given. Compared are bits per byte of text."
         )
-        if comparison.primary.per_token:
-            notes.append(f"{comparison.primary.name} is measured by token: no verdict is given.")
-    texts = [key for key in EVALUATION_TEXT if key in comparison.varied]
+    tokens = {run.metrics["tokens"] for run in comparison.counted} - {None}
+    if tokens and max(tokens) > 1.01 * min(tokens):
+        notes.append(
+            f"The runs saw different numbers of tokens, {min(tokens):,} to {max(tokens):,}: "
+            "“What the loss costs” has them at equal steps, tokens, FLOPs and time."
+        )
+    texts = text_keys(comparison.varied)
     if texts:
         notes.append(
             f"The variants were evaluated on different texts ({', '.join(texts)}): a difference "

@@ -1,7 +1,7 @@
 """What the figures of a comparison share: a style for each variant, legends, dot plots, files.
 
 Every variant has a colour (Okabe and Ito 2008), a line style and a marker, so that none of the
-figures needs its colours; beyond seven variants the colours come from a map whose lightness grows.
+figures needs its colours; beyond twelve the colours come from a map whose lightness grows.
 """
 
 import math
@@ -47,13 +47,14 @@ class Look:
 
 
 def looks(names: Sequence[str]) -> dict[str, Look]:
-    """A look for each name."""
-    colors = COLORS if len(names) <= len(COLORS) else depth_colors(len(names))
+    """A look for each name; colour and line style together are one's own for up to 49 names."""
+    few = len(names) <= len(MARKERS)
+    colors = COLORS if few else depth_colors(len(names))
     return {
         name: Look(
             shortened(name),
             colors[i % len(colors)],
-            DASHES[i % len(DASHES)],
+            DASHES[(i + i // len(DASHES)) % len(DASHES)],
             MARKERS[i % len(MARKERS)],
         )
         for i, name in enumerate(names)

@@ -12,10 +12,10 @@ import numpy as np
 from jaxlm.comparison import figure_style as style
 from jaxlm.comparison.analysis import Comparison
 from jaxlm.comparison.convergence import EARLY, curve
-from jaxlm.comparison.metrics import METRICS, heading
+from jaxlm.comparison.metrics import METRICS, Metric, heading
 from jaxlm.comparison.reading import Run
 from jaxlm.comparison.statistics import Mean
-from jaxlm.comparison.sweeps import LEARNING_RATE, Sweep
+from jaxlm.comparison.sweeps import LEARNING_RATE, Line, Sweep
 from jaxlm.plots import (
     BLACK,
     GREY,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _POINTS = 200
-_MOST_SEEDS_DRAWN = 6
+_MOST_DRAWN = 12
 _LATE = 0.12  # the first fall, to be left out of the axis of the loss
 _AXES = (
     ("step", STEPS),
@@ -59,25 +59,29 @@ def _figures(comparison: Comparison) -> dict[str, tuple[str, "Figure"]]:
     if not comparison.ranking:
         return {}
     kind = "lines are means over seeds, bands reach from the lowest to the highest seed"
+    many = len(_looks(comparison)) < len(comparison.variants)
+    some = f" Of {len(comparison.variants)} variants, the best and the baseline." if many else ""
+    grey = " Grey dots are the variants that the other figures leave out." if many else ""
     unit = "nats per token" if comparison.comparable else "bits per byte"
     found = {
         "final_performance_comparison": (
             "Each variant's result: its seeds (rings), their mean and its 95 % interval"
-            + (", and the authors' figure (×)." if comparison.reported else "."),
+            + (", and the authors' figure (×)." if comparison.reported else ".")
+            + some,
             performance_figure(comparison),
         ),
         "training_loss_comparison": (
-            f"Loss against steps, {unit}; {kind}. × ends a run that diverged.",
+            f"Loss against steps, {unit}; {kind}. × ends a run that diverged.{some}",
             training_figure(comparison),
         ),
         "loss_curves": (
             "Validation loss against steps, tokens, FLOPs (6 N D) and wall-clock time; "
-            f"{kind}.",
+            f"{kind}.{some}",
             curves_figure(comparison),
         ),
         "efficiency_analysis": (
             "What the loss costs: speed, training time and FLOPs against it, with the 95 % "
-            "interval over seeds.",
+            f"interval over seeds.{grey}",
             efficiency_figure(comparison),
         ),
     }  # fmt: skip
@@ -92,7 +96,7 @@ def _figures(comparison: Comparison) -> dict[str, tuple[str, "Figure"]]:
              for value in comparison.values(v, "non_embedding_parameters").values()}  # fmt: skip
     if len(sizes) > 1:
         found["parameters_against_loss"] = (
-            "Parameters, embeddings and head left out, against the loss.",
+            f"Parameters, embeddings and head left out, against the loss.{grey}",
             parameters_figure(comparison),
         )
     for sweep in comparison.sweeps:
@@ -101,6 +105,20 @@ def _figures(comparison: Comparison) -> dict[str, tuple[str, "Figure"]]:
             caption += "; crosses at the top mark values at which training diverged"
         found[sweep.stem] = (f"{caption}.", sweep_figure(comparison, sweep))
     return found
+
+
+def _looks(comparison: Comparison) -> dict[str, style.Look]:
+    """The look of each variant that is drawn: all, or of many the best and the baseline."""
+    drawn = comparison.variants
+    if len(drawn) > _MOST_DRAWN:
+        best = comparison.ranking[: _MOST_DRAWN - 1]
+        drawn = [v for v in drawn if v in best or v == comparison.baseline]
+    return style.looks(drawn)
+
+
+def _ranked(comparison: Comparison) -> list[style.Look]:
+    looks = _looks(comparison)
+    return [looks[variant] for variant in comparison.ranking if variant in looks]
 
 
 # -- curves --------------------------------------------------------------------------------------
@@ -145,8 +163,8 @@ def _draw_curves(
         x, y = _train_curve(run, name) if train else curve(run, name, comparison.loss)
         return x / divisor, y
 
-    by_name = style.looks(comparison.variants)
-    for variant in comparison.variants:
+    by_name = _looks(comparison)
+    for variant in by_name:
         look, runs = by_name[variant], comparison.study.of(variant)
         found = _over_seeds([run for run in runs if run.complete], points)
         if found:
@@ -191,7 +209,7 @@ def training_figure(comparison: Comparison) -> "Figure":
         axes.set_xlim(0, 1.02 * largest / divisor)
     panels[0].set_ylabel("loss (nats per token)" if both else comparison.loss_label)
     _limit_loss(panels, lines)
-    style.legend_right(figure, list(style.looks(comparison.variants).values()), lines=True)
+    style.legend_right(figure, list(_looks(comparison).values()), lines=True)
     return figure
 
 
@@ -215,7 +233,7 @@ def curves_figure(comparison: Comparison) -> "Figure":
     for axes in panels[::2]:
         axes.set_ylabel(comparison.loss_label)
     _limit_loss(panels, lines)
-    style.legend_right(figure, list(style.looks(comparison.variants).values()), lines=True)
+    style.legend_right(figure, list(_looks(comparison).values()), lines=True)
     return figure
 
 
@@ -229,7 +247,7 @@ def performance_figure(comparison: Comparison) -> "Figure":
         others = ("best_bits_per_byte",)
     known = {metric.name for metric in comparison.metrics}
     names = [n for n in dict.fromkeys((comparison.primary.name, *others)) if n in known][:4]
-    rows = len(comparison.variants)
+    rows = len(_looks(comparison))
     width = 2.1 + 2.3 * len(names)
     figure, panels = style.grid(1, len(names), width, 1.0 + 0.34 * rows, sharey=True)
     drawn_reported = False
@@ -246,15 +264,14 @@ def performance_figure(comparison: Comparison) -> "Figure":
 
 
 def _dots(comparison: Comparison, axes: "Axes", name: str, reported=None) -> None:
-    scale = METRICS[name].scale
+    scale, by_name = METRICS[name].scale, _looks(comparison)
     seeds = {
         variant: [value * scale for value in comparison.values(variant, name).values()]
-        for variant in comparison.variants
+        for variant in by_name
     }
-    means = {v: _scaled(comparison.mean(v, name), scale) for v in comparison.variants}
+    means = {v: _scaled(comparison.mean(v, name), scale) for v in by_name}
     missing = {v: "diverged" if n else "not measured" for v, n in comparison.diverged.items()}
-    by_name = style.looks(comparison.variants)
-    style.dot_plot(axes, comparison.variants, by_name, seeds, means, missing, reported)
+    style.dot_plot(axes, list(by_name), by_name, seeds, means, missing, reported)
 
 
 def _scaled(found: Mean | None, scale: float) -> Mean | None:
@@ -266,10 +283,13 @@ def _scaled(found: Mean | None, scale: float) -> Mean | None:
 def _scatter(comparison: Comparison, axes: "Axes", x_name: str, scale: float = 1.0) -> None:
     """Each variant's mean and interval in the primary metric over its mean in another."""
     metric = comparison.primary
-    by_name = style.looks(comparison.variants)
+    by_name = _looks(comparison)
     for variant in comparison.ranking:
         x, y = comparison.mean(variant, x_name), comparison.mean(variant, metric.name)
         if x is None:
+            continue
+        if variant not in by_name:
+            axes.plot([x.value / scale], [y.value * metric.scale], ".", color=GREY, alpha=0.7)
             continue
         look = by_name[variant]
         bars = {"xerr": x.half and x.half / scale, "yerr": y.half and y.half * metric.scale}
@@ -285,7 +305,7 @@ def efficiency_figure(comparison: Comparison) -> "Figure":
     speed = ((0, 1, "speed (steps/s)"),)
     shown = (("steps_per_second", speed), ("seconds", time), ("flops", style.FLOPS))
     for axes, (name, units) in zip(panels, shown, strict=True):
-        values = [v for one in comparison.variants for v in comparison.values(one, name).values()]
+        values = [v for one in comparison.ranking for v in comparison.values(one, name).values()]
         _, label = scaled(np.array(values or [0.0]), units)
         divisor = next(by for _, by, words in units if words == label)
         _scatter(comparison, axes, name, divisor)
@@ -294,8 +314,7 @@ def efficiency_figure(comparison: Comparison) -> "Figure":
         style.round_ticks(axes, "x", 4)
     style.round_ticks(panels[0], "y")
     panels[0].set_ylabel(heading(comparison.primary))
-    by_name = style.looks(comparison.variants)
-    style.legend_right(figure, [by_name[v] for v in comparison.ranking], lines=False)
+    style.legend_right(figure, _ranked(comparison), lines=False)
     return figure
 
 
@@ -313,18 +332,19 @@ def parameters_figure(comparison: Comparison) -> "Figure":
     axes.set_xlabel("parameters without embeddings and head")
     axes.set_ylabel(heading(comparison.primary))
     style.round_ticks(axes, "y")
-    by_name = style.looks(comparison.variants)
-    style.legend_right(figure, [by_name[v] for v in comparison.ranking], lines=False)
+    style.legend_right(figure, _ranked(comparison), lines=False)
     return figure
 
 
 def convergence_figure(comparison: Comparison) -> "Figure":
     """Share of the fall reached early; steps and training time to the loss that all reach."""
-    rows = len(comparison.variants)
+    by_name = _looks(comparison)
+    rows = len(by_name)
     height = max(2.7, 1.0 + 0.34 * rows)
     figure, (early, steps, seconds) = style.grid(1, 3, 10, height, width_ratios=(1.1, 1, 1))
-    by_name = style.looks(comparison.variants)
     for variant, shares in comparison.shares.items():
+        if variant not in by_name:
+            continue
         look = by_name[variant]
         y = [100 * shares[part].value for part in EARLY]
         early.plot([100 * part for part in EARLY], y, **look.line(marker=look.marker))
@@ -333,14 +353,14 @@ def convergence_figure(comparison: Comparison) -> "Figure":
     early.set_ylabel("share of the fall of the training loss (%)")
     style.round_ticks(early, "y")
     for axes, name, units in ((steps, "step", STEPS), (seconds, "seconds", TIME)):
-        means = {v: found[name] for v, found in comparison.reaching.items()}
+        means = {v: found[name] for v, found in comparison.reaching.items() if v in by_name}
         largest = np.array([found.value for found in means.values()] or [0.0])
         _, label = scaled(largest, units)
         divisor = next(by for _, by, words in units if words == label)
         drawn = {v: _scaled(found, 1 / divisor) for v, found in means.items()}
         missing = {v: "diverged" if n else "not reached" for v, n in comparison.diverged.items()}
         points = {v: [one[name] / divisor for one in comparison.reached_by_run(v)] for v in drawn}
-        style.dot_plot(axes, comparison.variants, by_name, points, drawn, missing)
+        style.dot_plot(axes, list(by_name), by_name, points, drawn, missing)
         label = label.replace("wall-clock", "training").replace("step", "steps")
         target = f"{comparison.common_loss:.3f}" if comparison.common_loss is not None else "–"
         axes.set_xlabel(f"{label} to loss {target}")
@@ -352,49 +372,59 @@ def convergence_figure(comparison: Comparison) -> "Figure":
 
 
 def sweep_figure(comparison: Comparison, sweep: Sweep) -> "Figure":
-    """The metric over a swept number; the edge of divergence is shaded, its runs crossed."""
+    """The metric over a swept number; the edge of divergence is shaded, its runs crossed.
+
+    Best values are ringed. Where two other keys vary, one of them has a panel for each value.
+    """
     from matplotlib.lines import Line2D
 
-    figure, (axes,) = style.grid(1, 1, 6.4 if len(sweep.lines) > 1 else 5.0, 3.2)
-    metric = METRICS[sweep.metric]
-    by_name = style.looks([line.label for line in sweep.lines])
-    lost_label = None
-    for row, line in enumerate(sweep.lines):
-        look = by_name[line.label]
-        x = [at for at, _ in line.points]
-        y = [found.value * metric.scale for _, found in line.points]
-        half = [(found.half or 0) * metric.scale for _, found in line.points]
-        bars = {"yerr": half} if any(half) else {}
-        axes.errorbar(x, y, capsize=2, **look.line(marker=look.marker, **bars))
-        best = line.best(metric.sign)
-        if best and len(line.points) > 1:
-            ring = {"markersize": 9, "fillstyle": "none", "markeredgewidth": 1.2}
-            axes.plot([best[0]], [best[1].value * metric.scale], **look.dots(marker="o", **ring))
-        if line.lost:
-            height = 0.96 - 0.04 * row
-            mark = look.dots(marker="x", markersize=6, clip_on=False)
-            place = axes.get_xaxis_transform()
-            axes.plot(line.lost, [height] * len(line.lost), transform=place, **mark)
-            lost_label = Line2D([], [], color=BLACK, marker="x", linestyle="", label="diverged")
+    panels, metric = sweep.panels, METRICS[sweep.metric]
+    legend = len(sweep.lines) > 1
+    width = 3.6 * len(panels) + (1.9 if legend else 1.2)
+    figure, places = style.grid(1, len(panels), width, 3.2, sharey=True)
+    labels = dict.fromkeys(line.labelled(sweep.panel_key) for line in sweep.lines)
+    by_name = style.looks(list(labels))
     values = [x for line in sweep.lines for x in (*(at for at, _ in line.points), *line.lost)]
-    if min(values) > 0 and max(values) / min(values) >= 4:
-        style.log_ticks(axes, "x", values)
-    else:
-        style.round_ticks(axes)
-    axes.margins(x=0.07, y=0.08)
-    if lost_label:  # room for the crosses above all points
-        low, high = axes.get_ylim()
-        axes.set_ylim(low, high + (0.08 + 0.05 * len(sweep.lines)) * (high - low))
-    style.round_ticks(axes, "y")
-    if sweep.key == LEARNING_RATE and len(sweep.lines) == 1 and sweep.lines[0].edge:
-        _shade_edge(axes, sweep.lines[0].edge, max(values))
-    axes.set_xlabel(sweep.title if sweep.key == LEARNING_RATE else sweep.key)
-    axes.set_ylabel(heading(metric))
-    extra = {"diverged": lost_label} if lost_label else {}
-    if len(sweep.lines) > 1 or extra:
-        shown = list(by_name.values()) if len(sweep.lines) > 1 else []
-        style.legend_right(figure, shown, lines=True, **extra)
+    for axes, (name, lines) in zip(places, panels.items(), strict=True):
+        for row, line in enumerate(lines):
+            _sweep_line(axes, line, by_name[line.labelled(sweep.panel_key)], row, metric)
+        if min(values) > 0 and max(values) / min(values) >= 4:
+            style.log_ticks(axes, "x", values)
+        else:
+            style.round_ticks(axes)
+        axes.margins(x=0.07, y=0.08)
+        axes.set_title(name)
+        axes.set_xlabel(sweep.title if sweep.key == LEARNING_RATE else sweep.key)
+    lost = any(line.lost for line in sweep.lines)
+    if lost:  # room for the crosses above all points
+        low, high = places[0].get_ylim()
+        rows = max(map(len, panels.values()))
+        places[0].set_ylim(low, high + (0.08 + 0.05 * rows) * (high - low))
+    style.round_ticks(places[0], "y")
+    places[0].set_ylabel(heading(metric))
+    if sweep.key == LEARNING_RATE and not legend and sweep.lines[0].edge:
+        _shade_edge(places[0], sweep.lines[0].edge, max(values))
+    cross = Line2D([], [], color=BLACK, marker="x", linestyle="", label="diverged")
+    if legend or lost:
+        shown = list(by_name.values()) if legend else []
+        style.legend_right(figure, shown, lines=True, **({"lost": cross} if lost else {}))
     return figure
+
+
+def _sweep_line(axes: "Axes", line: Line, look: style.Look, row: int, metric: Metric) -> None:
+    x = [at for at, _ in line.points]
+    y = [found.value * metric.scale for _, found in line.points]
+    half = [(found.half or 0) * metric.scale for _, found in line.points]
+    bars = {"yerr": half} if any(half) else {}
+    axes.errorbar(x, y, capsize=2, **look.line(marker=look.marker, **bars))
+    best = line.best(metric.sign)
+    if best and len(line.points) > 1:
+        ring = {"markersize": 9, "fillstyle": "none", "markeredgewidth": 1.2}
+        axes.plot([best[0]], [best[1].value * metric.scale], **look.dots(marker="o", **ring))
+    if line.lost:
+        height = [0.96 - 0.04 * row] * len(line.lost)
+        mark = look.dots(marker="x", markersize=6, clip_on=False)
+        axes.plot(line.lost, height, transform=axes.get_xaxis_transform(), **mark)
 
 
 def _shade_edge(axes: "Axes", edge: tuple[float, float], last: float) -> None:

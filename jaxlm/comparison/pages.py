@@ -116,6 +116,8 @@ def _answer(comparison: Comparison) -> list[Block]:
 def answer_words(comparison: Comparison) -> str:
     """The whole comparison in two or three sentences."""
     metric, ranking, base = comparison.primary, comparison.ranking, comparison.baseline
+    if not ranking and comparison.counted:
+        return f"No finished run has the metric {metric.name}: there is nothing to compare."
     if not ranking:
         return "No run has finished, so there is nothing to compare yet."
     best = comparison.mean(ranking[0], metric.name)

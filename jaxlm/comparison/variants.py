@@ -17,16 +17,7 @@ from jaxlm.comparison.reading import (
 from jaxlm.errors import UserError
 
 SEEDS = ("seed", "data_seed")
-TOKENIZER = ("tokenizer.", "model.vocab_size")
-EVALUATION_TEXT = (
-    "data.name",
-    "data.path",
-    "data.validation_path",
-    "data.validation_fraction",
-    "data.seed",
-    "data.validation_documents",
-    "data.text_field",
-)
+_TRAINING_ONLY = ("data.stride", "data.train_tokens")
 _MOST_KEYS = 4
 
 
@@ -99,6 +90,22 @@ def differing_keys(runs: Sequence[Run], among: Sequence[str] = ()) -> list[str]:
         for name in names
         if name not in SEEDS and len({_text(run.keys.get(name)) for run in runs}) > 1
     ]
+
+
+def same_tokens(runs: Sequence[Run], varied: Sequence[str]) -> bool:
+    """Whether a token is the same for all the runs, `varied` being the keys in which they differ.
+
+    A tokenizer that is trained on the corpus changes with it.
+    """
+    if any(key.startswith("tokenizer.") for key in varied):
+        return False
+    trained = any(run.keys.get("tokenizer.name") == "bpe" for run in runs)
+    return not (trained and text_keys(varied))
+
+
+def text_keys(varied: Sequence[str]) -> list[str]:
+    """Those of the keys that choose the text, and so also what a run is evaluated on."""
+    return [key for key in varied if key.startswith("data.") and key not in _TRAINING_ONLY]
 
 
 def named(runs: Sequence[Run]) -> list[Run]:
