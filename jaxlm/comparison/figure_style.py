@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxlm.comparison.analysis import Comparison
 from jaxlm.comparison.statistics import Mean
 from jaxlm.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, Units, depth_colors
 
@@ -24,6 +25,7 @@ COLORS = (BLUE, ORANGE, GREEN, PURPLE, SKY, BLACK, AMBER)
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 MARKERS = "osD^vPX<>hp*"
 LONGEST_NAME = 34
+MOST_DRAWN = 12
 _DPI = 144
 FLOPS: Units = ((0, 1, "training FLOPs"),) + tuple(
     (10.0**power, 10.0**power, f"training FLOPs ($10^{{{power}}}$)") for power in range(3, 31, 3)
@@ -59,6 +61,20 @@ def looks(names: Sequence[str]) -> dict[str, Look]:
         )
         for i, name in enumerate(names)
     }
+
+
+def drawn_looks(comparison: Comparison) -> dict[str, Look]:
+    """The look of each variant that is drawn: all, or of many the best and the baseline."""
+    drawn = comparison.variants
+    if len(drawn) > MOST_DRAWN:
+        best = comparison.ranking[: MOST_DRAWN - 1]
+        drawn = [v for v in drawn if v in best or v == comparison.baseline]
+    return looks(drawn)
+
+
+def ranked_looks(comparison: Comparison) -> list[Look]:
+    by_name = drawn_looks(comparison)
+    return [by_name[variant] for variant in comparison.ranking if variant in by_name]
 
 
 def shortened(name: str) -> str:
