@@ -292,6 +292,19 @@ def test_losses_at_equal_budgets_are_read_off_the_curves(tmp_path):
     assert convergence.loss_at(b, "tokens", 601, "loss") is None
 
 
+def test_curves_against_time_are_drawn_though_the_seeds_times_do_not_overlap():
+    from jaxlm.comparison.figure_curves import _over_seeds
+
+    curves = {"fast": ([1.0, 2.0], [5.0, 3.0]), "slow": ([11.0, 12.0], [6.0, 4.0])}
+    points = {name: tuple(map(np.array, both)) for name, both in curves.items()}
+    x, middle, low, high = _over_seeds(["fast", "slow"], points.__getitem__)
+    assert x.tolist() == [6.0, 7.0] and middle.tolist() == [5.5, 3.5]
+    assert low.tolist() == [5.0, 3.0] and high.tolist() == [6.0, 4.0]
+    points["short"] = tuple(map(np.array, ([1.5], [4.0])))
+    x, middle, *_ = _over_seeds(["fast", "short"], points.__getitem__)
+    assert x.tolist() == [1.5] and middle.tolist() == [4.0]
+
+
 # -- claims and sweeps ---------------------------------------------------------------------------
 
 TABLE = {

@@ -40,20 +40,27 @@ def _train_curve(run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
 def _over_seeds(
     runs: Sequence[Run], points: Callable[[Run], tuple[np.ndarray, np.ndarray]]
 ) -> tuple[np.ndarray, ...] | None:
-    """(x, mean, lowest, highest) over the runs, as far as all of them go; None without points."""
+    """(x, mean, lowest, highest) over the runs, as far as all of them go; None without points.
+
+    Curves of equally many points are averaged point by point, times being different for each seed.
+    """
     curves = [both for both in map(points, runs) if len(both[0])]
     if not curves:
         return None
     if len(curves) == 1:
         x_E, y_E = curves[0]
         return x_E, y_E, y_E, y_E
+    lengths = [len(x) for x, _ in curves]
     low, high = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
+    if min(lengths) == max(lengths) or low > high:
+        few = min(lengths)
+        y_RxE = np.stack([y[:few] for _, y in curves])
+        x_E = np.mean([x[:few] for x, _ in curves], axis=0)
+        return x_E, y_RxE.mean(0), y_RxE.min(0), y_RxE.max(0)
     grid = np.unique(np.concatenate([x for x, _ in curves]))
     grid = grid[(grid >= low) & (grid <= high)]
     if len(grid) > _POINTS:
         grid = grid[np.unique(np.linspace(0, len(grid) - 1, _POINTS).astype(int))]
-    if not len(grid):
-        return None
     y_RxE = np.stack([np.interp(grid, x, y) for x, y in curves])
     return grid, y_RxE.mean(0), y_RxE.min(0), y_RxE.max(0)
 
@@ -77,7 +84,7 @@ def _draw_curves(
             axes.plot(x, y, **look.line(linewidth=1.3, **marker))
             if np.any(high > low):
                 axes.fill_between(x, low, high, color=look.color, alpha=0.16, linewidth=0)
-            lines.append((x, y))
+            lines += [(x, low), (x, high)]
         for run in runs:
             if run.status == "diverged" and train:
                 x, y = points(run)
