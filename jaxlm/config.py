@@ -314,6 +314,27 @@ class PredictJob:
 
 
 @dataclass
+class ReportJob:
+    name: str = key(
+        "report", "compare a study's or any runs; with job.runs='runs/**' the log of all of them"
+    )
+    runs: str | None = key(None, "a study's folder, a folder of runs, or a glob of these")
+    kind: str = key(
+        "auto",
+        "a comparison of variants, or the log of every run; auto: the log where job.runs has **",
+        choices=("auto", "comparison", "log"),
+    )
+    metric: str | None = key(
+        None, "what verdicts are about; null: best_val_loss (bits per byte between tokenizers)"
+    )
+    baseline: str | None = key(
+        None, "variant that the others are compared with; null: the study's, or the first"
+    )
+    sort: str = key("newest", "log: newest first, or by any metric, the best first")
+    out: str | None = key(None, "folder of the report; null: the study's, or report")
+
+
+@dataclass
 class DoctorJob:
     name: str = key("doctor", "devices, versions, memory, disk, a self-test and advice")
 
@@ -322,7 +343,7 @@ JOBS = {
     job.__dataclass_fields__["name"].default: job
     for job in (
         TrainJob, EvaluateJob, GenerateJob, LogitsJob, LadderJob, FitJob, PredictJob, ParityJob,
-        DoctorJob,
+        ReportJob, DoctorJob,
     )
 }  # fmt: skip
 

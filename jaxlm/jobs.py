@@ -19,6 +19,7 @@ FUNCTIONS = {
     "ladder": "jaxlm.ladder:ladder_job",
     "fit": "jaxlm.laws:fit_job",
     "predict": "jaxlm.laws:predict_job",
+    "report": "jaxlm.comparison:report_job",
     "evaluate": "jaxlm.evaluate:evaluate_job",
     "generate": "jaxlm.generate:generate_job",
     "logits": "jaxlm.generate:logits_job",
