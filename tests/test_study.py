@@ -218,10 +218,13 @@ def test_the_time_left_is_a_start_and_a_rate():
     assert line([(1.0, 3.0), (2.0, 1.0)]) == (2.0, 0.0)  # never negative
     assert line([(1.0, 1.0), (3.0, 5.0)]) == pytest.approx((0.0, 1.6), rel=1e-12)
     pace = Pace([1.0, 2.0, 10.0, 4.0], [7.0, 9.0, None, None])
-    assert pace.left(2, 5.0, 0.0, [3]) == pytest.approx(20.0 + 13.0, rel=1e-12)
-    assert pace.left(2, 10.0, 0.5, []) == pytest.approx(10.0, rel=1e-12)
-    assert Pace([1.0, 2.0], [None, None]).left(0, 5.0, 0.01, [1]) is None
-    assert pace.share(2, 0.5, [3]) == pytest.approx(8 / 17, rel=1e-12)
+    assert pace.left({2: (5.0, 0.0)}, [3]) == pytest.approx(20.0 + 13.0, rel=1e-12)
+    assert pace.left({2: (10.0, 0.5)}, []) == pytest.approx(10.0, rel=1e-12)
+    assert Pace([1.0, 2.0], [None, None]).left({0: (5.0, 0.01)}, [1]) is None
+    assert pace.share({2: (5.0, 0.5)}, [3]) == pytest.approx(8 / 17, rel=1e-12)
+    # Two at once: half of what is left, but no less than the longest run needs.
+    assert pace.left({2: (5.0, 0.0), 3: (1.0, 0.0)}, [], 2) == pytest.approx(20.0, rel=1e-12)
+    assert pace.left({2: (5.0, 0.0)}, [3, 3, 3], 2) == pytest.approx((20 + 39) / 2, rel=1e-12)
     assert cost(compose(["train.duration=20"])) == 2 * cost(compose(["train.duration=10"]))
 
 
@@ -239,7 +242,9 @@ def test_the_ladder_has_isoflop_budgets_and_keeps_the_head_width():
     for budget in ("3e11", "6e11", "1.2e12", "2.4e12"):
         curve = [rung for rung in ladder if rung.name.endswith(f"-{budget}")]
         assert len(curve) >= 4
-        assert [rung.flops for rung in curve] == pytest.approx([float(budget)] * len(curve), rel=5e-3)
+        assert [rung.flops for rung in curve] == pytest.approx(
+            [float(budget)] * len(curve), rel=5e-3
+        )
     rate = [rung.lr * rung.model.d_model * rung.tokens**0.25 for rung in ladder]
     assert rate == pytest.approx([1.2e-2 * 64 * 1_000_448**0.25] * len(rate), rel=1e-12)
     longer = rungs(compose(["experiment=scaling_ladder", "job.most_tokens=null"]))
