@@ -7,7 +7,7 @@ import typing
 from pathlib import Path
 
 from jaxlm import checks
-from jaxlm.config import JOBS, Config, keys_of
+from jaxlm.config import JOBS, ClaimConfig, Config, keys_of
 from jaxlm.errors import UserError, nearest
 
 
@@ -87,8 +87,11 @@ def check_override(override: str) -> tuple[str, str]:
     return key, value
 
 
-def compose(overrides: list[str]) -> Config:
-    """The configuration that `python run.py OVERRIDES` means. Raises UserError."""
+def compose(overrides: list[str], *, checked: bool = True) -> Config:
+    """The configuration that `python run.py OVERRIDES` means. Raises UserError.
+
+    Unless `checked`, its values need not fit together yet.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
@@ -110,7 +113,7 @@ def compose(overrides: list[str]) -> Config:
     except HydraException as error:
         lines = str(error).strip().splitlines()
         raise UserError(f"{lines[0]}\nin: {' '.join(overrides)}") from None
-    return typed(composed, literal, choices)
+    return typed(composed, literal, choices, checked=checked)
 
 
 @functools.lru_cache(maxsize=64)
@@ -138,6 +141,7 @@ def typed(
     literal: dict[str, str | None],
     choices: typing.Mapping[str, str | None],
     name: str | None = None,
+    checked: bool = True,
 ) -> Config:
     """A composed tree, with the literal values put in, as a checked Config. Raises UserError.
 
@@ -168,7 +172,8 @@ def typed(
         config = OmegaConf.to_object(tree)
     except OmegaConfBaseException as error:
         raise translated(error, job_name) from None
-    checks.check(config)
+    if checked:
+        checks.check(config)
     return config
 
 
@@ -179,7 +184,7 @@ def translated(error: Exception, job_name: str) -> UserError:
     message = str(error).strip().splitlines()[0]
     if "not in" in message:
         name = key if key in job_keys or "." in key else key
-        known = [*keys_of(Config), *(f"job.{k}" for k in job_keys)]
+        known = [*keys_of(Config), *(f"job.{k}" for k in job_keys), *keys_of(ClaimConfig)]
         where = f" (job={job_name})" if name.startswith("job.") or name in all_keys() else ""
         return UserError(f"{name}: there is no such key here{where}{nearest(name, known)}.")
     item = all_keys().get(key) or all_keys().get(f"job.{key}")

@@ -114,7 +114,7 @@ def words_of(config: Config) -> list[str]:
     usual = compose(words).run.options
     chosen = config.run.options.items()
     words += [f"{group}={option}" for group, option in chosen if usual.get(group) != option]
-    there = compose(words)
+    there = compose(words, checked=False)
     differing = {
         name: _value(config, name)
         for name in keys_of(Config)

@@ -31,7 +31,7 @@ def study_job(config: Config, load_engine: object) -> int:
     loaded here.
     """
     axes = axes_of(config.study)
-    _check_names(config.study, variants_of(config, axes))
+    check_names(config.study, variants_of(config, axes))
     if config.debug.shapes:
         config.debug.shapes = False
         print("\n".join(plan_lines(config, _equal(config, variants_of(config, axes)))))
@@ -161,7 +161,7 @@ def _retuned(config: Config, point: Mapping[str, Any], words: Sequence[str]) -> 
     return [f"optimizer.lr={config.optimizer.lr * ratio**rule:.4g}"]
 
 
-def _check_names(study: StudyConfig, variants: Variants) -> None:
+def check_names(study: StudyConfig, variants: Variants) -> None:
     """Raises UserError where a name is not a variant's."""
     named = [("study.baseline", study.baseline)] if study.baseline is not None else []
     named += [("study.reported", name) for name in study.reported]
