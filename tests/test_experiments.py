@@ -88,7 +88,7 @@ def test_models_have_the_published_sizes():
         ours = size("experiment=shakespeare_layers", f"model.n_layers={layers}").total
         assert ours + layers * 263_680 == reported
     tinystories = size("experiment=tinystories_17m", vocab_size=10_000)
-    assert 16.5e6 < tinystories.total - tinystories.embedding < 17.5e6
+    assert 17e6 < tinystories.total - tinystories.embedding < 18e6
 
 
 def test_runs_have_the_published_length():
@@ -193,7 +193,7 @@ def quick(monkeypatch, tmp_path):
 def test_every_study_runs(name, quick, cache):
     words = [f"experiment={name}", "scale=smoke", "data=stories", "data.train_tokens=20000"]
     words += ["train.duration=2", "train.eval_every=100%", "train.checkpoint_every=0"]
-    words += ["run.samples=0", f"run.cache={cache}", "model.n_layers=1"]
+    words += ["run.samples=0", f"run.cache={cache}", "model.n_layers=1", "precision=float32"]
     status = cli.main(words)
     found = json.loads(Path(f"runs/{name}/study.json").read_text("utf-8"))
     assert {row["status"] for row in found["runs"]} <= {"finished", "diverged"}, found
