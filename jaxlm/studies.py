@@ -17,7 +17,7 @@ from jaxlm.flops import parameter_counts
 from jaxlm.limit import Doubling, sizes_that_fit
 from jaxlm.member import Member, members_of
 from jaxlm.pace import cost
-from jaxlm.study import finished_runs, run_study
+from jaxlm.study import run_study
 
 Variants = dict[str, list[str]]
 BATCH = "train.batch_size"
@@ -53,11 +53,16 @@ def study_job(config: Config, load_engine: object) -> int:
         definition=definition_of(config, variants, axes, baseline),
     )
     folder = Path(config.run.dir)
-    if status < 128 and finished_runs(folder):  # else a signal ended it
+    if status < 128 and _has_results(folder):  # else a signal ended it
         from jaxlm.comparison import write_report
 
         print(f"report: {write_report(folder, folder)}")
     return status
+
+
+def _has_results(folder: Path) -> bool:
+    rows = json.loads((folder / "study.json").read_text("utf-8"))["runs"]
+    return any(row["status"] in ("finished", "stopped_early") for row in rows)
 
 
 def definition_of(
