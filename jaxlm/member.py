@@ -64,7 +64,8 @@ def members_of(
     for variant, changes in variants.items():
         if not re.fullmatch(r"[^/\\.\s][^/\\\s]*", variant):
             raise UserError(f"A variant's name is a folder's, without blanks: {variant!r} is not.")
-        words = [*_without_groups(base, _checked(variant, changes)), *changes]
+        _check_keys(variant, changes)
+        words = [*base, *changes]  # of an option chosen twice, the last is taken
         for seed in seeds:
             place = Path(config.run.dir) / variant / f"seed{seed}"
             named = [f"seed={seed}", f"run.name={variant}-seed{seed}", f"run.dir={place}"]
@@ -75,21 +76,13 @@ def members_of(
     return _distinct(members, merge)
 
 
-def _checked(variant: str, changes: Sequence[str]) -> set[str]:
-    """The keys and groups that a variant changes. Raises UserError for those that are not its."""
-    keys = {split_override(word)[0] for word in changes}
-    for key in sorted(keys):
+def _check_keys(variant: str, changes: Sequence[str]) -> None:
+    """Raises UserError where a variant changes what is not its own."""
+    for key in sorted({split_override(word)[0] for word in changes}):
         why = _NOT_VARIED.get(key, _NOT_VARIED.get(key.split(".")[0]))
         if why or key.startswith("study."):
             why = why or "a study does not vary itself"
             raise UserError(f"variant {variant} may not change {key}: {why}.")
-    return keys
-
-
-def _without_groups(words: list[str], replaced: set[str]) -> list[str]:
-    """The base's words without its choices of groups that a variant chooses anew."""
-    options = replaced & groups().keys()
-    return [word for word in words if split_override(word)[0] not in options]
 
 
 def _distinct(members: list[Member], merge: bool) -> list[Member]:

@@ -164,7 +164,7 @@ class InThisProcess:
         with contextlib.redirect_stderr(said):
             status = cli.main(self.words)
         if status == 0 and not config.run.overwrite:
-            TRAINED[what] = folder
+            TRAINED[what] = folder.absolute()
         self.ended = status, said.getvalue()
         return status
 
