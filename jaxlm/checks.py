@@ -37,11 +37,11 @@ def _check_choices(node: Any, prefix: str = "") -> None:
 _POSITIVE = (
     "model.n_layers model.d_model model.n_heads model.n_kv_heads model.head_dim model.d_ff "
     "model.context_length model.vocab_size model.norm_eps model.rope_theta model.init_std "
-    "data.stride data.vocab_size data.validation_documents tokenizer.vocab_size optimizer.eps "
-    "optimizer.clip_norm train.batch_size train.early_stopping train.grad_accumulation "
-    "train.keep_checkpoints parallel.data parallel.fsdp parallel.tensor run.stop_at "
-    "job.samples job.max_tokens job.top_k job.top_p job.repetition_penalty job.max_batches "
-    "job.steps"
+    "data.stride data.vocab_size data.validation_documents data.documents tokenizer.vocab_size "
+    "study.workers optimizer.eps optimizer.clip_norm train.batch_size train.early_stopping "
+    "train.grad_accumulation train.keep_checkpoints parallel.data parallel.fsdp parallel.tensor "
+    "run.stop_at job.samples job.max_tokens job.top_k job.top_p job.repetition_penalty "
+    "job.max_batches job.steps"
 ).split()
 _NOT_NEGATIVE = (
     "seed data_seed data.seed optimizer.lr optimizer.weight_decay schedule.final_lr "
@@ -131,7 +131,11 @@ def _check_data(config: Config) -> None:
         raise UserError(
             f"data={data.name} is text, but tokenizer=none.\nSet tokenizer=char, byte, bpe, ..."
         )
-    if tokenizer.name == "pretrained" and tokenizer.path is None:
+    if data.name == "hub" and data.hub is None:
+        raise UserError(
+            "data.name=hub needs a name.\nSet data.hub=OWNER/NAME, or data=tinystories."
+        )
+    if tokenizer.name == "pretrained" and tokenizer.path is None and tokenizer.hub is None:
         raise UserError("tokenizer=pretrained needs a file.\nSet tokenizer.path=tokenizer.json.")
     if tokenizer.name == "bpe" and tokenizer.vocab_size < 257:
         raise UserError(

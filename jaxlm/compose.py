@@ -1,12 +1,13 @@
 """Command-line overrides -> a typed, checked Config: Hydra composes, the schema judges."""
 
 import dataclasses
+import functools
 import os
 import typing
 from pathlib import Path
 
 from jaxlm import checks
-from jaxlm.config import JOBS, Config, keys_of
+from jaxlm.config import JOBS, ClaimConfig, Config, keys_of
 from jaxlm.errors import UserError, nearest
 
 
@@ -43,6 +44,15 @@ def all_keys() -> dict[str, dataclasses.Field]:
     return known
 
 
+def is_key(name: str) -> bool:
+    """Whether a dotted name is a key, or lies in one that is a mapping, as study.variants.NAME."""
+    known = all_keys()
+    if name in known:
+        return True
+    inside = [name[:i] for i, letter in enumerate(name) if letter == "."]
+    return any(typing.get_origin(known[key].type) is dict for key in inside if key in known)
+
+
 def split_override(override: str) -> tuple[str, str]:
     """'+model.d_model=64' -> ('model.d_model', '64'). Raises UserError for anything else."""
     key, equals, value = override.partition("=")
@@ -65,7 +75,7 @@ def check_override(override: str) -> tuple[str, str]:
                 f"{key}={value}: there is no such {key}{nearest(value, options[key])}.\n"
                 f"There are: {', '.join(options[key])}."
             )
-    elif key not in options and key not in all_keys() and not key.startswith(("hydra.", "hydra/")):
+    elif key not in options and not is_key(key) and not key.startswith(("hydra.", "hydra/")):
         names = [*all_keys(), *options]
         short = {name.rsplit(".", 1)[-1]: name for name in names}
         guess = nearest(key, names) or nearest(key.rsplit(".", 1)[-1], short)
@@ -77,40 +87,66 @@ def check_override(override: str) -> tuple[str, str]:
     return key, value
 
 
-def compose(overrides: list[str]) -> Config:
-    """The configuration that `python run.py OVERRIDES` means. Raises UserError."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
+def compose(overrides: list[str], *, checked: bool = True) -> Config:
+    """The configuration that `python run.py OVERRIDES` means. Raises UserError.
 
-    literal, grammar = {}, []
+    Unless `checked`, its values need not fit together yet.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+
+    literal, chosen, values = {}, [], []
     for override in overrides:
         key, value = check_override(override)
         if key in free_text_keys():
             literal[key] = None if value == "null" else value
+        elif key in groups() or key.startswith(("hydra.", "hydra/")):
+            chosen.append(f"{key}={value}")
         else:
-            grammar.append(f"{key}={value}" if key in groups() else f"++{key}={value}")
-    GlobalHydra.instance().clear()
+            values.append(f"++{key}={value}")
     try:
-        with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            composed = hydra_compose("config", overrides=grammar, return_hydra_config=True)
+        tree, choices = _tree_of(str(config_folder()), tuple(chosen))
+        composed = OmegaConf.create(tree)
+        for value in OverridesParser.create().parse_overrides(values):
+            OmegaConf.update(composed, value.key_or_group, value.value(), merge=True)
     except HydraException as error:
         lines = str(error).strip().splitlines()
         raise UserError(f"{lines[0]}\nin: {' '.join(overrides)}") from None
-    experiment = composed.hydra.runtime.choices.get("experiment")
-    return typed(composed, literal, experiment)
+    return typed(composed, literal, choices, checked=checked)
+
+
+@functools.lru_cache(maxsize=64)
+def _tree_of(folder: str, chosen: tuple[str, ...]) -> tuple[dict, dict[str, str | None]]:
+    """(configuration, group -> option) of some choices of options, by Hydra; not to be changed.
+
+    Kept, since a study composes its variants from few choices and many values.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(folder, version_base="1.3"):
+        composed = hydra_compose("config", overrides=list(chosen), return_hydra_config=True)
+    choices = dict(composed.hydra.runtime.choices)
+    tree = OmegaConf.to_container(composed, resolve=False)
+    del tree["hydra"]
+    return tree, choices
 
 
 def typed(
     composed: typing.Any,
     literal: dict[str, str | None],
-    experiment: str | None,
+    choices: typing.Mapping[str, str | None],
     name: str | None = None,
+    checked: bool = True,
 ) -> Config:
     """A composed tree, with the literal values put in, as a checked Config. Raises UserError.
 
-    run.name is `name`, or the experiment's, where nothing else sets it.
+    `choices` are Hydra's, group -> option, and empty for a tree that was composed before. run.name
+    is `name`, or the experiment's, where nothing else sets it.
     """
     from omegaconf import OmegaConf, open_dict
     from omegaconf.errors import OmegaConfBaseException
@@ -124,6 +160,10 @@ def typed(
         job = OmegaConf.merge(OmegaConf.structured(JOBS[job_name]), plain.pop("job", {}))
         tree = OmegaConf.merge(schema, plain)
         tree.job = job
+        experiment = choices.get("experiment")
+        kept = groups().keys() - {"experiment", "job"}
+        if choices:
+            tree.run.options = {g: o for g, o in sorted(choices.items()) if g in kept and o}
         tree.run.experiment = tree.run.experiment or experiment
         tree.run.name = tree.run.name or name or experiment or "run"
         for key, value in literal.items():
@@ -132,7 +172,8 @@ def typed(
         config = OmegaConf.to_object(tree)
     except OmegaConfBaseException as error:
         raise translated(error, job_name) from None
-    checks.check(config)
+    if checked:
+        checks.check(config)
     return config
 
 
@@ -143,7 +184,7 @@ def translated(error: Exception, job_name: str) -> UserError:
     message = str(error).strip().splitlines()[0]
     if "not in" in message:
         name = key if key in job_keys or "." in key else key
-        known = [*keys_of(Config), *(f"job.{k}" for k in job_keys)]
+        known = [*keys_of(Config), *(f"job.{k}" for k in job_keys), *keys_of(ClaimConfig)]
         where = f" (job={job_name})" if name.startswith("job.") or name in all_keys() else ""
         return UserError(f"{name}: there is no such key here{where}{nearest(name, known)}.")
     item = all_keys().get(key) or all_keys().get(f"job.{key}")
@@ -164,7 +205,7 @@ def from_file(path: Path) -> Config:
         ) from None
     except Exception as error:
         raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
-    return typed(tree, {}, None, path.parent.name)
+    return typed(tree, {}, {}, path.parent.name)
 
 
 def to_yaml(config: Config) -> str:

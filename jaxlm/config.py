@@ -15,8 +15,8 @@ def key(default: Any, help: str, *, choices: tuple = (), operation: bool = False
     metadata = {"help": help, "choices": choices, "operation": operation}
     if dataclasses.is_dataclass(default) and isinstance(default, type):
         return field(default_factory=default, metadata=metadata)
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
@@ -67,12 +67,19 @@ class ModelConfig:
 class DataConfig:
     name: str = key(
         "stories",
-        "the corpus: built in, Tiny Shakespeare, text files, or a flat file of token ids",
-        choices=("stories", "shakespeare", "text", "tokens"),
+        "the corpus: built in, Tiny Shakespeare, text files, a data set of the Hugging Face hub, "
+        "or a flat file of token ids",
+        choices=("stories", "shakespeare", "text", "hub", "tokens"),
     )
     path: str | None = key(
-        None, "text: a .txt, .jsonl, .gz file or a folder of them; tokens: the file of ids"
+        None,
+        "text, or hub's own copy: a .txt, .jsonl, .gz file or a folder; tokens: the file of ids",
     )
+    hub: str | None = key(None, "hub: the data set's public name, as roneneldan/TinyStories")
+    hub_subset: str | None = key(None, "hub: one of the data set's configurations")
+    hub_file: str | None = key(None, "hub: one text file of the data set, with end marks")
+    hub_validation_file: str | None = key(None, "hub: the text file of the validation set")
+    documents: int | None = key(None, "text and hub: the first documents only; null: all")
     validation_path: str | None = key(None, "a validation set of one's own, same form as path")
     validation_fraction: float = key(
         0.1, "share of the text held out at its end, cut at a document boundary where there is one"
@@ -102,6 +109,9 @@ class TokenizerConfig:
     vocab_size: int = key(1024, "bpe: entries, the 256 bytes and <|endoftext|> included")
     path: str | None = key(
         None, "pretrained: a tokenizer.json, or a folder with GPT-2's vocab.json and merges.txt"
+    )
+    hub: str | None = key(
+        None, "pretrained, without a path: a model of the Hugging Face hub whose tokenizer to take"
     )
     training_bytes: str = key("20M", "bpe: train on at most this much of the training text")
 
@@ -175,6 +185,7 @@ class TorchConfig:
 class RunConfig:
     name: str | None = key(None, "the run's name; null: the experiment's")
     experiment: str | None = key(None, "the experiment it came from; fills itself in")
+    options: dict[str, str] = key({}, "the groups' options it came from; fills itself in")
     dir: str = key("runs/${run.name}", "the run's folder")
     overwrite: bool = key(False, "delete a finished or different run in run.dir and start over")
     stop_at: int | None = key(None, "leave early at this step; the schedule does not change")
@@ -195,6 +206,46 @@ class DebugConfig:
 
 
 @dataclass
+class ClaimConfig:
+    text: str = key("", "the claim in the authors' words or ours")
+    metric: str = key("val_loss", "what it is about, as in summary.json")
+    better: str = key("", "the variant that is said to be better in it")
+    than: str = key("", "the variant it is said to beat")
+    factor: float | None = key(None, "how many times, as the authors said")
+
+
+@dataclass
+class StudyConfig:
+    question: str = key("", "what the study asks; the first line of its report")
+    variants: dict[str, list[str]] = key(
+        {}, "name -> overrides of the base, as on the command line; [] is the base itself"
+    )
+    axes: dict[str, Any] = key(
+        {},
+        "key -> values; their product, with every variant. train.batch_size may be `doubling to "
+        "1024`: 1, 2, 4, ... as far as memory reaches",
+    )
+    seeds: list[int] = key([0], "train every variant with each of these seeds")
+    baseline: str | None = key(None, "what the others are compared with; null: the first variant")
+    equal: str = key(
+        "steps",
+        "steps: durations as configured; tokens: the base's tokens for all; time: the baseline's "
+        "wall-clock time for all",
+        choices=("steps", "tokens", "time"),
+    )
+    workers: int = key(1, "runs in training at once, each a process")
+    pack: bool = key(False, "train variants that differ in numbers only in one program (vmap)")
+    lr_with_batch: str = key(
+        "none",
+        "optimizer.lr of an axis of batch sizes: as it is, or times the ratio to the base's batch "
+        "size (linear) or its root (sqrt)",
+        choices=("none", "sqrt", "linear"),
+    )
+    reported: dict[str, Any] = key({}, "variant -> metric -> the figure that the authors reported")
+    claims: list[ClaimConfig] = key([], "what the authors claim, to be answered")
+
+
+@dataclass
 class TrainJob:
     name: str = key("train", "train, or resume, run.dir")
 
@@ -205,6 +256,11 @@ class EvaluateJob:
     checkpoint: str = key("last", "last, best, a step, or a .safetensors file")
     split: str = key("validation", "which split", choices=("validation", "train"))
     max_batches: int | None = key(None, "stop after this many batches; null: the whole split")
+
+
+@dataclass
+class StudyJob:
+    name: str = key("study", "train all variants and seeds of study.* and report on them")
 
 
 @dataclass
@@ -342,8 +398,8 @@ class DoctorJob:
 JOBS = {
     job.__dataclass_fields__["name"].default: job
     for job in (
-        TrainJob, EvaluateJob, GenerateJob, LogitsJob, LadderJob, FitJob, PredictJob, ParityJob,
-        ReportJob, DoctorJob,
+        TrainJob, EvaluateJob, GenerateJob, LogitsJob, StudyJob, ReportJob, LadderJob, FitJob,
+        PredictJob, ParityJob, DoctorJob,
     )
 }  # fmt: skip
 
@@ -371,6 +427,7 @@ class Config:
     run: RunConfig = key(RunConfig, "names and places", operation=True)
     tracker: TrackerConfig = key(TrackerConfig, "where records go besides the run", operation=True)
     debug: DebugConfig = key(DebugConfig, "modes for finding faults", operation=True)
+    study: StudyConfig = key(StudyConfig, "what job=study varies and asks", operation=True)
     job: Any = key(None, "what to do and its options; see `run.py --help jobs`", operation=True)
 
 

@@ -16,6 +16,7 @@ from jaxlm.errors import UserError
 
 FUNCTIONS = {
     "train": "jaxlm.jobs:train_job",
+    "study": "jaxlm.studies:study_job",
     "ladder": "jaxlm.ladder:ladder_job",
     "fit": "jaxlm.laws:fit_job",
     "predict": "jaxlm.laws:predict_job",

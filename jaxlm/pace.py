@@ -1,6 +1,6 @@
 """How long a study will take: runs' costs in FLOPs, and the pace of those that are done."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,26 +46,32 @@ class Pace:
     seconds: Sequence[float | None]
 
     def left(
-        self, number: int, seconds: float, done: float, waiting: Sequence[int]
+        self,
+        running: Mapping[int, tuple[float, float]],
+        waiting: Sequence[int],
+        workers: int = 1,
     ) -> float | None:
-        """Seconds until all `waiting` runs are done; None while too little is known.
+        """Seconds until all is done, `workers` runs at a time; None while too little is known.
 
-        Run `number` is `done` to a share after `seconds`. A run is taken to need a start, the same
-        for all, and a time in proportion to its cost.
+        `running` holds the (seconds, share done) of each run in training. A run is taken to need a
+        start, the same for all, and a time in proportion to its cost.
         """
         known = [(c, s) for c, s in zip(self.costs, self.seconds, strict=True) if s is not None]
-        if done > 0.05:
-            known.append((self.costs[number], seconds / done))
+        known += [(self.costs[i], s / done) for i, (s, done) in running.items() if done > 0.05]
         if len(known) < (2 if waiting else 1):
             return None
         start, rate = line(known)
-        whole = seconds / done if done > 0.05 else start + rate * self.costs[number]
-        return max(whole - seconds, 0.0) + sum(start + rate * self.costs[i] for i in waiting)
+        rest = [0.0]
+        for i, (seconds, done) in running.items():
+            whole = seconds / done if done > 0.05 else start + rate * self.costs[i]
+            rest.append(max(whole - seconds, 0.0))
+        ahead = sum(rest) + sum(start + rate * self.costs[i] for i in waiting)
+        return max(*rest, ahead / workers)
 
-    def share(self, number: int, done: float, waiting: Sequence[int]) -> float:
+    def share(self, running: Mapping[int, tuple[float, float]], waiting: Sequence[int]) -> float:
         """The share of the whole study that is done, by cost."""
-        ahead = (1.0 - done) * self.costs[number] + sum(self.costs[i] for i in waiting)
-        return 1.0 - ahead / sum(self.costs)
+        ahead = sum((1.0 - done) * self.costs[i] for i, (_, done) in running.items())
+        return 1.0 - (ahead + sum(self.costs[i] for i in waiting)) / sum(self.costs)
 
 
 def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:

@@ -4,73 +4,64 @@ STUDY/VARIANT/seedK/ are run directories like any other; STUDY/study.json says h
 The same command goes on: finished runs are skipped, interrupted ones resume.
 """
 
-import contextlib
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxlm.compose import compose, from_file, groups
-from jaxlm.config import Config, identity, keys_of
+from jaxlm.config import Config
 from jaxlm.console import Console, clock
 from jaxlm.errors import UserError
+from jaxlm.member import Member, members_of, refuse_others, words_of
 from jaxlm.pace import Pace, cost, fraction_done
+from jaxlm.process import (
+    POLL_SECONDS,
+    Process,
+    last_record,
+    out_of_memory,
+    outcome,
+    wait_for_orphans,
+)
 from jaxlm.runs import RunDirectory, plain
 from jaxlm.signals import Signals
 
+__all__ = ["finished_runs", "last_record", "members_of", "outcome", "run_study", "words_of"]
+
 SETTLED = ("finished", "stopped_early", "diverged")  # training them again would change nothing
-_POLL_SECONDS, _SHOW_SECONDS, _ORPHAN_SECONDS = 0.25, 10.0, 60.0
-_PLACE = ("run.name", "run.dir", "run.experiment")
+_SHOW_SECONDS = 10.0
 
 
-@dataclass
-class Member:
-    """One run of a study, and how it stands: waiting, running, or a run's status, or failed."""
-
-    variant: str
-    seed: int
-    words: list[str]
-    config: Config
-    status: str = "waiting"
-    reason: str | None = None
-    process_seconds: float | None = None
-
-    @property
-    def label(self) -> str:
-        return f"{self.variant}, seed {self.seed}"
-
-    @property
-    def run(self) -> RunDirectory:
-        return RunDirectory(self.config.run.dir)
-
-
-def run_study(config: Config, variants: Mapping[str, Sequence[str]], seeds: Sequence[int]) -> int:
+def run_study(
+    config: Config,
+    variants: Mapping[str, Sequence[str]],
+    seeds: Sequence[int],
+    *,
+    clocked_by: str | None = None,
+    definition: Mapping[str, Any] | None = None,
+) -> int:
     """Train every variant (a list of overrides of `config`) for every seed, into config.run.dir.
 
+    config.study.workers of them train at once. With `clocked_by`, that variant trains first, and
+    the others get the wall-clock time that it took. `definition` is kept in study.json.
+
     A run that fails or diverges is recorded in study.json, and the others go on. The exit status:
-    0 all well, 1 some failed or diverged, 130 or 143 after SIGINT or SIGTERM (the run in progress
-    saves first). Raises UserError where a variant is no configuration, or where the folder holds
+    0 all well, 1 some failed or diverged, 130 or 143 after SIGINT or SIGTERM (the runs in progress
+    save first). Raises UserError where a variant is no configuration, or where the folder holds
     other runs than these.
     """
     members = members_of(config, variants, seeds)
+    timed = {i for i, m in enumerate(members) if clocked_by not in (None, m.variant)}
+    refuse_others([member for i, member in enumerate(members) if i not in timed])
     folder = RunDirectory(config.run.dir)
     folder.check_writable()
     with folder.lock(), Signals() as signals:
         console = Console(folder.path / "log.txt")
         try:
-            study = _Study(folder, members, console, config.run.overwrite)
-            for number in range(len(members)):
-                study.train(number, signals)
-                if signals.received:
-                    break
+            for line in changes_of(folder.path, members):
+                console.say(line)
+            study = _Study(folder, members, console, config, definition, timed)
+            study.train(signals)
             return study.end(signals)
         finally:
             console.close()
@@ -85,164 +76,176 @@ def finished_runs(study: Path) -> list[Path]:
     return [study / row["path"] for row in found["runs"] if row["status"] == "finished"]
 
 
-# -- what there is to train ----------------------------------------------------------------------
+def _rows_before(folder: Path) -> dict[str, dict[str, Any]]:
+    """Path -> row of the runs that an earlier process of this study noted."""
+    try:
+        rows = json.loads((folder / "study.json").read_text("utf-8"))["runs"]
+        return {row["path"]: row for row in rows}
+    except (OSError, ValueError, KeyError):
+        return {}
 
 
-def members_of(
-    config: Config, variants: Mapping[str, Sequence[str]], seeds: Sequence[int]
-) -> list[Member]:
-    """The runs of a study, seed by seed within each variant. Raises UserError."""
-    base, members = words_of(config), []
-    for variant, changes in variants.items():
-        if not re.fullmatch(r"[^/\\.\s][^/\\\s]*", variant):
-            raise UserError(f"A variant's name is a folder's, without blanks: {variant!r} is not.")
-        for seed in seeds:
-            place = Path(config.run.dir) / variant / f"seed{seed}"
-            named = [f"seed={seed}", f"run.name={variant}-seed{seed}", f"run.dir={place}"]
-            words = [*base, *changes, *named]
-            members.append(Member(variant, seed, words, compose(words)))
-    _refuse_others(members)
-    return members
+def changes_of(folder: Path, members: Sequence[Member]) -> list[str]:
+    """What a changed definition means for the runs of a study's folder, in lines; [] for nothing.
 
-
-def words_of(config: Config) -> list[str]:
-    """Command-line words for training `config`, its name and place left out."""
-    known = config.run.experiment in groups()["experiment"]
-    start = [f"experiment={config.run.experiment}"] if known else []
-    start.append("job=train")
-    there = compose(start)
-    differing = {
-        name: _value(config, name)
-        for name in keys_of(Config)
-        if name not in _PLACE and _value(config, name) != _value(there, name)
+    Runs that are no longer part stay on disk and out of the report.
+    """
+    before = _rows_before(folder)
+    now = {str(member.run.path.relative_to(folder)): member for member in members}
+    if not before or before.keys() == now.keys():
+        return []
+    kinds = {
+        "reused": [path for path in now if (folder / path / "config.yaml").exists()],
+        "new": [path for path in now if not (folder / path / "config.yaml").exists()],
+        "no longer part, kept on disk": [path for path in before if path not in now],
     }
-    return start + [
-        f"{name}={value if isinstance(value, str) else json.dumps(value)}"
-        for name, value in differing.items()
-    ]
-
-
-def _value(config: Config, name: str) -> Any:
-    node: Any = config
-    for part in name.split("."):
-        node = getattr(node, part)
-    return node
-
-
-def _refuse_others(members: list[Member]) -> None:
-    """Raises UserError where a run's folder holds another run; it would be refused one by one."""
-    from jaxlm.jobs import differences
-
-    for member in members:
-        path = member.run.path / "config.yaml"
-        if member.config.run.overwrite or not path.exists():
-            continue
-        differing = differences(identity(member.config), identity(from_file(path)))
-        if differing:
-            name, (new, old) = next(iter(differing.items()))
-            raise UserError(
-                f"{member.run.path} holds a run of another configuration ({name}: {new} here, "
-                f"{old} there).\n"
-                "Name another study with run.name=NAME, or start over with run.overwrite=true."
-            )
-
-
-# -- training them -------------------------------------------------------------------------------
+    lines = [f"{folder}: the study has changed since it last ran here"]
+    return lines + [f"  {kind}: {', '.join(paths)}" for kind, paths in kinds.items() if paths]
 
 
 class _Study:
     """The runs in progress, what is known of them, and what a person sees."""
 
     def __init__(
-        self, folder: RunDirectory, members: list[Member], console: Console, overwrite: bool
+        self,
+        folder: RunDirectory,
+        members: list[Member],
+        console: Console,
+        config: Config,
+        definition: Mapping[str, Any] | None,
+        timed: set[int],
     ) -> None:
         self.folder, self.members, self.console = folder, members, console
-        self.costs = [cost(member.config) for member in members]
-        before = self._process_seconds()
-        for member in members:
-            summary = member.run.read_summary() or {}
-            key = str(member.run.path.relative_to(folder.path))
-            if summary.get("status") in SETTLED and not overwrite:
-                member.status, member.reason = summary["status"], summary.get("reason")
-                member.process_seconds = before.get(key)
-        self.left = sum(member.status == "waiting" for member in members)
-        done = len(members) - self.left
+        self.workers, self.definition = config.study.workers, definition
+        self.timed = timed  # runs that wait for the baseline's time
+        self.costs = [1.0 if self.timed else cost(member.config) for member in members]
+        self.running: dict[int, Process] = {}
+        self.slots: dict[int, int] = {}
+        self.before = _rows_before(folder.path)
+        for number, member in enumerate(members):
+            if number not in timed:
+                self._look_up(member)
+        if timed and not self._untimed():
+            self._set_times()
+        done = len(members) - len(self._waiting())
         console.say(f"{folder.path}: {len(members)} runs, {done} of them done already")
 
-    def _process_seconds(self) -> dict[str, float]:
-        """Run -> seconds its processes took, as an earlier process of this study noted them."""
-        try:
-            rows = json.loads((self.folder.path / "study.json").read_text("utf-8"))["runs"]
-            return {row["path"]: row["process_seconds"] for row in rows}
-        except (OSError, ValueError, KeyError):
-            return {}
+    def _look_up(self, member: Member) -> None:
+        """Take over how a run stands that needs no more training."""
+        summary = member.run.read_summary() or {}
+        if summary.get("status") in SETTLED and not member.config.run.overwrite:
+            member.status, member.reason = summary["status"], summary.get("reason")
+            key = str(member.run.path.relative_to(self.folder.path))
+            member.process_seconds = self.before.get(key, {}).get("process_seconds")
 
-    def train(self, number: int, signals: Signals) -> None:
-        """Train one run in a process of its own, unless it is settled already."""
+    def _waiting(self) -> list[int]:
+        return [i for i, member in enumerate(self.members) if member.status == "waiting"]
+
+    def _untimed(self) -> list[int]:
+        """The waiting runs that need not wait for the baseline's time."""
+        return [number for number in self._waiting() if number not in self.timed]
+
+    # -- training them ---------------------------------------------------------------------------
+
+    def train(self, signals: Signals) -> None:
+        """Train what is not settled, `workers` at a time, until all is done or a signal comes."""
+        wait_for_orphans([self.members[i].run for i in self._waiting()], signals)
+        passed, shown = False, time.monotonic()
+        while True:
+            while not signals.received and len(self.running) < self.workers:
+                number = self._next()
+                if number is None:
+                    break
+                self._begin(number)
+            if not self.running:
+                return
+            if signals.received and not passed:
+                passed = True
+                for process in self.running.values():
+                    process.signal(signals.received)
+            ended = [i for i, process in self.running.items() if process.status() is not None]
+            for number in ended:
+                self._end(number, signals)
+            if ended:
+                continue
+            time.sleep(POLL_SECONDS)
+            if time.monotonic() - shown >= (1.0 if self.console.terminal else _SHOW_SECONDS):
+                shown = time.monotonic()
+                self._show()
+
+    def _next(self) -> int | None:
+        """The next run to start; None where all are done, or wait for the baseline's time."""
+        if self.timed and not self.running and not self._untimed():
+            self._set_times()
+        return next(iter(self._untimed()), None)
+
+    def _set_times(self) -> None:
+        """Give all but the baseline the time that it took, on average over its seeds."""
+        clocks = [m for i, m in enumerate(self.members) if i not in self.timed]
+        found = [m.run.read_summary() for m in clocks if m.status == "finished"]
+        for number in sorted(self.timed):
+            member = self.members[number]
+            try:
+                if not found:
+                    raise UserError("the baseline did not finish, so its time is not known")
+                seconds = sum(summary["wall_seconds"] for summary in found) / len(found)
+                member = self.members[number] = member.lasting(seconds)
+                refuse_others([member])
+                self._look_up(member)
+            except UserError as error:
+                member.status, member.reason = "failed", str(error).splitlines()[0]
+        self.timed = set()
+
+    def _begin(self, number: int) -> None:
         member = self.members[number]
-        if member.status in SETTLED:
-            return
-        _wait_for_orphan(member.run, signals)
-        if signals.received:
-            return
+        slot = min(set(range(self.workers)) - set(self.slots.values()))
+        errors = self.folder.path / f".errors{slot}.txt"
+        self.running[number] = Process(member.words, errors, slot, self.workers)
+        self.slots[number] = slot
         member.status, member.reason = "running", None
         self.write("running")
-        started = time.monotonic()
-        status, errors = self._process(number, signals)
-        seconds = time.monotonic() - started
-        member.process_seconds = seconds
+
+    def _end(self, number: int, signals: Signals) -> None:
+        member, process = self.members[number], self.running.pop(number)
+        del self.slots[number]
+        status, errors = process.end()
+        member.process_seconds = process.seconds
         member.status, member.reason = outcome(member.run, status, errors)
+        if member.status == "failed" and self.workers > 1 and out_of_memory(status, errors):
+            member.reason += f"; {self.workers} runs at once share the memory: try study.workers=1"
         if signals.received and member.status not in SETTLED:
             member.status, member.reason = "interrupted", signals.name
         self.write("running")
-        self._tell(number, seconds)
+        self._tell(number)
 
-    def _process(self, number: int, signals: Signals) -> tuple[int, str]:
-        """(exit status, standard error) of the run's process; a signal is passed on, once."""
-        member, started, shown, passed = self.members[number], time.monotonic(), 0.0, False
-        errors_path = self.folder.path / ".errors.txt"
-        with open(errors_path, "w+b") as errors, _start(member.words, errors) as process:
-            while True:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(_POLL_SECONDS)
-                    break
-                if signals.received and not passed:
-                    process.send_signal(signals.received)
-                    passed = True
-                now = time.monotonic()
-                if now - shown >= (1.0 if self.console.terminal else _SHOW_SECONDS):
-                    shown = now
-                    self._show(number, now - started)
-            process.stdin.close()
-            errors.seek(0)
-            text = errors.read().decode("utf-8", "replace")
-        errors_path.unlink()
-        return process.returncode, text
+    # -- what a person sees ----------------------------------------------------------------------
 
-    def _show(self, number: int, seconds: float) -> None:
-        member = self.members[number]
-        record = last_record(member.run.path)
-        done = fraction_done(member.config, record)
+    def _show(self) -> None:
+        shares = {}
+        for number, process in self.running.items():
+            member = self.members[number]
+            done = fraction_done(member.config, last_record(member.run.path))
+            shares[number] = (process.seconds, done)
         seconds_of = [m.process_seconds if m.status == "finished" else None for m in self.members]
-        pace = Pace(self.costs, seconds_of)
-        waiting = [i for i, m in enumerate(self.members) if m.status == "waiting" and i > number]
-        left = pace.left(number, seconds, done, waiting)
+        pace, waiting = Pace(self.costs, seconds_of), self._waiting()
+        left = pace.left(shares, waiting, self.workers)
+        now = [f"{self.members[i].label} {done:.0%}" for i, (_, done) in shares.items()]
+        finished = len(self.members) - len(waiting) - len(shares)
         fields = {
-            "run": f"{number + 1}/{len(self.members)} ({member.label})",
-            "done": f"{done:.0%}",
-            "loss": f"{record['loss']:.4f}" if record.get("loss") is not None else "-",
+            "runs done": f"{finished}/{len(self.members)}",
+            "now": "; ".join(now),
             "left": clock(left) if left is not None else "?",
         }
-        self.console.progress(min(pace.share(number, done, waiting), 0.999), fields)
+        self.console.progress(min(pace.share(shares, waiting), 0.999), fields)
 
-    def _tell(self, number: int, seconds: float) -> None:
+    def _tell(self, number: int) -> None:
         member, summary = self.members[number], self.members[number].run.read_summary() or {}
         loss = f", validation loss {summary['val_loss']:.4f}" if summary.get("val_loss") else ""
         reason = f" ({member.reason})" if member.reason else ""
         status = member.status.replace("_", " ")
         self.console.say(
             f"[{number + 1}/{len(self.members)}] {member.label}: {status}{reason}{loss} "
-            f"after {clock(seconds)}"
+            f"after {clock(member.process_seconds)}"
         )
 
     def end(self, signals: Signals) -> int:
@@ -266,8 +269,8 @@ class _Study:
     def write(self, status: str, reason: str | None = None) -> None:
         """Replace study.json."""
         rows = [_row(member, self.folder.path) for member in self.members]
-        text = json.dumps(plain({"status": status, "reason": reason, "runs": rows}), indent=1)
-        self.folder.write_text("study.json", text + "\n")
+        study = {"status": status, "reason": reason, "definition": self.definition, "runs": rows}
+        self.folder.write_text("study.json", json.dumps(plain(study), indent=1) + "\n")
 
 
 def _row(member: Member, study: Path) -> dict[str, Any]:
@@ -282,76 +285,3 @@ def _row(member: Member, study: Path) -> dict[str, Any]:
     summary = member.run.read_summary() or {}
     names = ("step", "tokens", "non_embedding_parameters", "flops", "val_loss", "seconds")
     return row | {name: summary.get(name) for name in names}
-
-
-def outcome(run: RunDirectory, exit_status: int, errors: str) -> tuple[str, str | None]:
-    """(status, reason) of a run whose process has ended, with this on its standard error."""
-    try:
-        summary = run.read_summary() or {}
-    except UserError as error:
-        return "failed", str(error).splitlines()[0]
-    said = summary.get("status")
-    if exit_status == 0 and said in ("finished", "stopped_early", "interrupted"):
-        return said, summary.get("reason")
-    if (exit_status == 1 and said == "diverged") or (exit_status > 128 and said == "interrupted"):
-        return said, summary.get("reason")
-    if exit_status < 0:
-        return "failed", f"its process was killed by {signal.Signals(-exit_status).name}"
-    lines = [line.strip() for line in errors.splitlines() if line.strip()]
-    told = [i for i, line in enumerate(lines) if line.startswith("error: ")]
-    message = " ".join(lines[told[-1] :])[len("error: ") :] if told else "".join(lines[-1:])
-    return "failed", message or f"its process ended with status {exit_status}"
-
-
-def last_record(run: Path) -> dict[str, Any]:
-    """The newest whole record of metrics.jsonl, read from the file's end; {} for none."""
-    with contextlib.suppress(OSError, ValueError), open(run / "metrics.jsonl", "rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - 2**16))
-        lines = file.read().split(b"\n")[:-1]
-        return json.loads(lines[-1]) if lines else {}
-    return {}
-
-
-# -- the process of a run ------------------------------------------------------------------------
-
-
-def _start(words: list[str], errors: Any) -> subprocess.Popen:
-    """A process that trains, in a session of its own: a terminal's Ctrl-C reaches the study only.
-
-    It ends when the pipe to its standard input closes, hence when the study is killed.
-    """
-    package = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "jaxlm.study", *words],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=errors,
-        env=os.environ | {"PYTHONPATH": path},
-        start_new_session=True,
-    )
-
-
-def _wait_for_orphan(run: RunDirectory, signals: Signals) -> None:
-    """Give the run of a study that was killed the time to save; whoever else writes, stays."""
-    stop = time.monotonic() + _ORPHAN_SECONDS
-    while (run.path / ".lock").exists() and time.monotonic() < stop and not signals.received:
-        try:
-            with run.lock():
-                return
-        except UserError:
-            time.sleep(_POLL_SECONDS)
-
-
-def _end_with_the_study() -> None:
-    """Wait until the study closes the pipe, then ask this process to save and end."""
-    os.read(0, 1)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    from jaxlm.cli import start
-
-    threading.Thread(target=_end_with_the_study, daemon=True).start()
-    sys.argv[0] = "run.py"  # what a person would type, for the run's record of its command
-    sys.exit(start())

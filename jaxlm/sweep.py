@@ -35,7 +35,7 @@ def sweep(overrides: list[str]) -> int:
         print(f"\n[{settings.job.num}] {' '.join(parts)}", flush=True)
         try:
             given = [split_override(part)[0] for part in parts]
-            statuses.append(jobs.run(typed(composed, {}, experiment, name), given))
+            statuses.append(jobs.run(typed(composed, {}, settings.runtime.choices, name), given))
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             statuses.append(2)

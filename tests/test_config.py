@@ -171,7 +171,7 @@ def test_an_embedding_smaller_than_the_tokenizer_is_refused():
 
 def leaves(tree, prefix=""):
     for name, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and prefix + name not in keys_of(Config):
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield prefix + name

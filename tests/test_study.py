@@ -218,10 +218,13 @@ def test_the_time_left_is_a_start_and_a_rate():
     assert line([(1.0, 3.0), (2.0, 1.0)]) == (2.0, 0.0)  # never negative
     assert line([(1.0, 1.0), (3.0, 5.0)]) == pytest.approx((0.0, 1.6), rel=1e-12)
     pace = Pace([1.0, 2.0, 10.0, 4.0], [7.0, 9.0, None, None])
-    assert pace.left(2, 5.0, 0.0, [3]) == pytest.approx(20.0 + 13.0, rel=1e-12)
-    assert pace.left(2, 10.0, 0.5, []) == pytest.approx(10.0, rel=1e-12)
-    assert Pace([1.0, 2.0], [None, None]).left(0, 5.0, 0.01, [1]) is None
-    assert pace.share(2, 0.5, [3]) == pytest.approx(8 / 17, rel=1e-12)
+    assert pace.left({2: (5.0, 0.0)}, [3]) == pytest.approx(20.0 + 13.0, rel=1e-12)
+    assert pace.left({2: (10.0, 0.5)}, []) == pytest.approx(10.0, rel=1e-12)
+    assert Pace([1.0, 2.0], [None, None]).left({0: (5.0, 0.01)}, [1]) is None
+    assert pace.share({2: (5.0, 0.5)}, [3]) == pytest.approx(8 / 17, rel=1e-12)
+    # Two at once: half of what is left, but no less than the longest run needs.
+    assert pace.left({2: (5.0, 0.0), 3: (1.0, 0.0)}, [], 2) == pytest.approx(20.0, rel=1e-12)
+    assert pace.left({2: (5.0, 0.0)}, [3, 3, 3], 2) == pytest.approx((20 + 39) / 2, rel=1e-12)
     assert cost(compose(["train.duration=20"])) == 2 * cost(compose(["train.duration=10"]))
 
 

@@ -48,13 +48,23 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class TextFiles:
-    """The documents of some UTF-8 files, in order."""
+    """The documents of some UTF-8 files, in order; the first `documents` of them, or all."""
 
     files: list[Path]
     text_field: str
+    documents: int | None = None
 
     def pieces(self) -> Iterator[Piece]:
         """All text. Raises UserError where a file cannot be read, with the place."""
+        left = self.documents
+        for piece in self._all_pieces():
+            yield piece
+            if left is not None and piece.ends_document:
+                left -= 1
+                if not left:
+                    return
+
+    def _all_pieces(self) -> Iterator[Piece]:
         for file in self.files:
             if file.name.removesuffix(".gz").endswith(".jsonl"):
                 for text in _json_texts(file, self.text_field):
@@ -63,20 +73,22 @@ class TextFiles:
                 yield from split_documents(_text_chunks(file))
 
 
-def text_files(path: str, text_field: str, key: str = "data.path") -> TextFiles:
+def text_files(
+    path: str, text_field: str, key: str = "data.path", documents: int | None = None
+) -> TextFiles:
     """The corpus at `path`: a file, or the .txt, .jsonl and .gz files of a folder by name."""
     place = Path(path).expanduser()
     if place.is_dir():
         files = sorted(p for p in place.iterdir() if p.suffix in _SUFFIXES and p.is_file())
         if not files:
             raise UserError(f"The folder {key}={path} has no .txt, .jsonl or .gz files.")
-        return TextFiles(files, text_field)
+        return TextFiles(files, text_field, documents)
     if not place.is_file():
         raise UserError(
             f"No such file: {key}={path} (from {Path.cwd()}).\nGive a .txt, .jsonl or .gz file, or "
             "a folder of them."
         )
-    return TextFiles([place], text_field)
+    return TextFiles([place], text_field, documents)
 
 
 def split_documents(chunks: Iterable[str]) -> Iterator[Piece]:
@@ -207,6 +219,7 @@ class Survey:
 def survey(corpus: TextFiles, fraction: float | None, cache: Path, progress: bool = True) -> Survey:
     """Read a corpus once; the result is kept while its files do not change. Raises UserError."""
     facts = ["survey", corpus.text_field, fraction]
+    facts += [] if corpus.documents is None else [corpus.documents]
     found = remembered(cache, corpus.files, facts, lambda: _survey(corpus, fraction, progress))
     return Survey(**found)
 

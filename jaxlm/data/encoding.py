@@ -8,6 +8,7 @@ import numpy as np
 from jaxlm.config import TokenizerConfig
 from jaxlm.data.cache import digest
 from jaxlm.data.corpora import Piece
+from jaxlm.data.hub import hub_tokenizer
 from jaxlm.data.progress import progress_bar
 from jaxlm.data.tokenfile import open_tokens, write_tokens
 from jaxlm.data.tokenizer import (
@@ -28,6 +29,8 @@ def named_tokenizer(config: TokenizerConfig) -> Tokenizer:
     """The tokenizers that need no text: byte and pretrained. Raises UserError."""
     if config.name == "byte":
         return ByteTokenizer()
+    if config.path is None and config.hub is not None:
+        return load_pretrained(hub_tokenizer(config.hub))
     if config.path is None:
         raise UserError(
             "tokenizer=pretrained needs tokenizer.path: a tokenizer.json, or a folder with "

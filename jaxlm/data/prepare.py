@@ -11,6 +11,7 @@ from jaxlm.data.dataset import Dataset
 from jaxlm.data.encoding import cached_tokens, document_end, encode_pieces, make_tokenizer
 from jaxlm.data.endless import prepare_stories
 from jaxlm.data.flat import prepare_flat
+from jaxlm.data.hub import hub_corpus
 from jaxlm.data.progress import progress_bar
 from jaxlm.errors import UserError
 
@@ -81,16 +82,19 @@ def _prepare_text(config: Config, cache: Path, progress: bool) -> Dataset:
 
 def _parts(config: Config, cache: Path, progress: bool) -> tuple[_Part, _Part]:
     """The training and the validation split. Raises UserError."""
-    data = config.data
-    if data.name == "shakespeare":
+    data, own = config.data, None
+    if data.name == "hub":
+        corpus, own = hub_corpus(data, cache, progress)
+    elif data.name == "shakespeare":
         corpus = TextFiles([corpora.shakespeare(data.path, cache)], data.text_field)
     elif data.path is None:
         raise UserError("data=text needs data.path: a .txt, .jsonl or .gz file, or a folder.")
     else:
-        corpus = corpora.text_files(data.path, data.text_field)
+        corpus = corpora.text_files(data.path, data.text_field, documents=data.documents)
     if data.validation_path is not None:
-        found = corpora.survey(corpus, None, cache, progress)
         own = corpora.text_files(data.validation_path, data.text_field, "data.validation_path")
+    if own is not None:
+        found = corpora.survey(corpus, None, cache, progress)
         other = corpora.survey(own, None, cache, progress)
         return _Part(corpus, found, 0, found.characters), _Part(own, other, 0, other.characters)
     found = corpora.survey(corpus, data.validation_fraction, cache, progress)

@@ -1,0 +1,116 @@
+"""Data sets and tokenizers of the Hugging Face hub, by their public names, kept in the cache.
+
+The libraries are optional (`pip install 'jaxlm[hub]'`) and imported when something is fetched.
+"""
+
+import gzip
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jaxlm.config import DataConfig
+from jaxlm.data.cache import digest, replacing
+from jaxlm.data.corpora import TextFiles, shared_folder, text_files
+from jaxlm.data.progress import progress_bar
+from jaxlm.errors import UserError
+
+_TOKENIZERS = {  # in the shared folder
+    "HuggingFaceTB/SmolLM-135M": "smollm_tokenizer.json",
+}
+Found = TypeVar("Found")
+
+
+def hub_corpus(data: DataConfig, cache: Path, progress: bool) -> tuple[TextFiles, TextFiles | None]:
+    """The text of data.hub, and its own validation set where there is one. Raises UserError.
+
+    data.path, a copy of one's own, goes before the network. A data set in plain text is kept as it
+    is, any other as .jsonl.gz of the documents that are asked for.
+    """
+    if data.path is not None:
+        return text_files(data.path, data.text_field, documents=data.documents), None
+    if data.hub_file is None:
+        return _documents(data, cache, progress), None
+    files = [data.hub_file, *([data.hub_validation_file] if data.hub_validation_file else [])]
+    found = [TextFiles([_file(data.hub, name)], data.text_field, None) for name in files]
+    train = TextFiles(found[0].files, data.text_field, data.documents)
+    return train, found[1] if len(found) > 1 else None
+
+
+def hub_tokenizer(name: str) -> Path:
+    """The tokenizer.json of a model: the shared folder's, or fetched. Raises UserError."""
+    shared = shared_folder() / "tokenizers" / _TOKENIZERS.get(name, name.replace("/", "_"))
+    if shared.is_file():
+        return shared
+    return _fetched(
+        f"The tokenizer of {name}",
+        "tokenizer.path=tokenizer.json for a copy of your own; or tokenizer=bpe.",
+        lambda: _download(name, "tokenizer.json", "model"),
+    )
+
+
+def _file(name: str, file: str) -> Path:
+    return _fetched(name, _OTHER_WAYS, lambda: _download(name, file, "dataset"))
+
+
+def _download(name: str, file: str, kind: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(name, file, repo_type=kind))
+
+
+def _documents(data: DataConfig, cache: Path, progress: bool) -> TextFiles:
+    """The first documents of a data set that is a table with a column of text."""
+    what = digest(data.hub, data.hub_subset, data.text_field, data.documents)[:16]
+    path = cache / "downloads" / f"{data.hub.replace('/', '-')}-{what}.jsonl.gz"
+    if not path.is_file():
+        name = f"{data.hub} {data.hub_subset or ''}".strip()
+        _fetched(name, _OTHER_WAYS, lambda: _write(_rows(data), data, path, progress))
+    return TextFiles([path], data.text_field, data.documents)
+
+
+def _rows(data: DataConfig) -> Iterable[dict[str, Any]]:
+    from datasets import load_dataset
+
+    found = load_dataset(data.hub, data.hub_subset, split="train", streaming=True)
+    return found if data.documents is None else found.take(data.documents)
+
+
+def _write(rows: Iterable[dict[str, Any]], data: DataConfig, path: Path, progress: bool) -> Path:
+    def lines() -> Iterator[bytes]:
+        with progress_bar(f"fetching {data.hub}", data.documents, "documents", progress) as advance:
+            for row in _honestly(rows):
+                yield json.dumps({data.text_field: row[data.text_field]}).encode() + b"\n"
+                advance(1)
+
+    with replacing(path) as file, gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as packed:
+        packed.writelines(lines())
+    return path
+
+
+def _honestly(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows; the network's OSErrors are not mistaken for those of the file being written."""
+    try:
+        yield from rows
+    except OSError as error:
+        raise RuntimeError(str(error)) from error
+
+
+_OTHER_WAYS = (
+    "data.path=FILE for a copy of your own (.txt, .jsonl, .gz, or a folder); or data=stories, "
+    "the built-in corpus."
+)
+
+
+def _fetched(what: str, other_ways: str, fetch: Callable[[], Found]) -> Found:
+    """`fetch()`, whose every failure (no library, no network, no such name) is a UserError."""
+    try:
+        return fetch()
+    except ModuleNotFoundError as error:
+        problem = f"{error.name} is not installed (pip install 'jaxlm[hub]')"
+    except Exception as error:
+        problem = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    raise UserError(
+        f"{what} could not be fetched from the Hugging Face hub: {problem}.\n"
+        f"Other ways: {other_ways}"
+    )

@@ -1,0 +1,348 @@
+"""Promises of job=study: a study is data, and is checked, planned and kept together as such."""
+
+import json
+import signal
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from jaxlm import cli, compose, limit, process, studies, study
+from jaxlm.compose import to_yaml
+from jaxlm.errors import UserError
+from jaxlm.runs import RunDirectory
+
+
+class Trained:
+    """A process that trains nothing: its run is finished after two looks, as `said` has it."""
+
+    said: dict = {}
+    running: list = []
+    most = 0
+
+    def __init__(self, words, errors, slot=0, slots=1):
+        self.config = compose.compose(list(words))
+        self.looks, self.seconds, self.signals = 0, 1.0, []
+        self.name = self.config.run.name
+        Trained.running.append(self)
+        Trained.most = max(Trained.most, len(Trained.running))
+
+    def status(self):
+        self.looks += 1
+        return None if self.looks < 3 and not self.signals else 0
+
+    def signal(self, number):
+        self.signals.append(number)
+
+    def end(self):
+        Trained.running.remove(self)
+        status, errors = self.said.get(self.name, (0, ""))
+        run = RunDirectory(self.config.run.dir)
+        run.check_writable()
+        run.write_config(to_yaml(self.config))
+        stopped = "interrupted" if self.signals else "finished"
+        if status == 0:
+            run.write_summary({"status": stopped, "val_loss": 2.0, "wall_seconds": 36.0, "step": 1})
+        return status, errors
+
+
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """Studies in an empty folder, with processes and a report that are stand-ins."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(study, "Process", Trained)
+    monkeypatch.setattr(study, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(Trained, "said", {})
+    monkeypatch.setattr(Trained, "running", [])
+    monkeypatch.setattr(Trained, "most", 0)
+    reports = []
+    stand_in = types.ModuleType("jaxlm.comparison")
+    stand_in.write_report = lambda runs, out: reports.append((runs, out)) or out / "report.md"
+    monkeypatch.setitem(sys.modules, "jaxlm.comparison", stand_in)
+    return types.SimpleNamespace(process=Trained, reports=reports, folder=tmp_path)
+
+
+def run(*words, name="s"):
+    return cli.main(["job=study", "scale=smoke", f"run.name={name}", *words])
+
+
+def rows(name="s"):
+    found = json.loads(Path(f"runs/{name}/study.json").read_text("utf-8"))
+    return {(row["variant"], row["seed"]): row for row in found["runs"]}
+
+
+AXIS = "study.axes.optimizer.lr=[1e-3,2e-3]"
+
+
+# -- what a study is -----------------------------------------------------------------------------
+
+
+def test_an_experiment_of_ten_lines_is_a_study(trained, monkeypatch, capsys):
+    folder = trained.folder / "configs"
+    for file in compose.config_folder().rglob("*.yaml"):
+        place = folder / file.relative_to(compose.config_folder())
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(file.read_bytes())
+    text = """\
+# @package _global_
+# Which width?
+defaults:
+  - override /job: study
+study:
+  question: Which width?
+  variants: {narrow: [model.d_model=16], wide: [model.d_model=32, optimizer=lion]}
+  seeds: [0, 1]
+"""
+    assert len(text.splitlines()) <= 10
+    (folder / "experiment" / "widths.yaml").write_text(text)
+    monkeypatch.setattr(compose, "config_folder", lambda: folder)
+    assert cli.main(["experiment=widths", "scale=smoke", "study.seeds=[0,1]"]) == 0
+    found = json.loads(Path("runs/widths/study.json").read_text("utf-8"))
+    assert [(row["variant"], row["seed"]) for row in found["runs"]] == [
+        ("narrow", 0), ("narrow", 1), ("wide", 0), ("wide", 1),
+    ]  # fmt: skip
+    definition = found["definition"]
+    assert definition["question"] == "Which width?" and definition["baseline"] == "narrow"
+    assert definition["experiment"] == "widths" and definition["command"].startswith("python ")
+    assert definition["variants"]["wide"] == ["model.d_model=32", "optimizer=lion"]
+    wide = compose.from_file(Path("runs/widths/wide/seed1/config.yaml"))
+    assert (wide.model.d_model, wide.optimizer.name, wide.seed) == (32, "lion", 1)
+    assert wide.study.question == "Which width?" and wide.job.name == "train"
+    assert trained.reports == [(Path("runs/widths"), Path("runs/widths"))]
+    assert cli.main(["experiment=widths", "scale=smoke", "study.seeds=[0,1]"]) == 0
+    assert "4 runs, 4 of them done already" in capsys.readouterr().out
+    assert compose.compose(["experiment=widths", "job=train"]).job.name == "train"
+
+
+def variants(*words):
+    config = compose.compose(["job=study", *words])
+    return studies.variants_of(config, studies.axes_of(config.study))
+
+
+def test_axes_multiply_with_the_variants_and_name_them():
+    words = ["study.axes={optimizer.lr:[1e-3,3e-05],train.batch_size:[8,16]}"]
+    assert list(variants(*words)) == [
+        "lr=0.001,batch_size=8", "lr=0.001,batch_size=16",
+        "lr=3e-05,batch_size=8", "lr=3e-05,batch_size=16",
+    ]  # fmt: skip
+    found = variants("study.variants={a:[],b:[model.norm=none]}".replace("=none", "\\=none"), AXIS)
+    assert list(found) == ["a,lr=0.001", "a,lr=0.002", "b,lr=0.001", "b,lr=0.002"]
+    assert found["b,lr=0.002"] == ["model.norm=none", "optimizer.lr=0.002"]
+    found = variants("study.axes={optimizer.betas:[[0.9,0.95],[0.8,0.9]],schedule:[wsd,linear]}")
+    assert found["betas=0.8-0.9,schedule=wsd"] == ["optimizer.betas=[0.8,0.9]", "schedule=wsd"]
+    assert list(
+        variants("study.axes={model.name_of:[1],x.name_of:[2]}".replace("name_of", "n"))
+    ) == ["model.n=1,x.n=2"]
+
+
+@pytest.mark.parametrize(("rule", "lr"), [("none", None), ("sqrt", 2e-3), ("linear", 4e-3)])
+def test_the_rate_follows_an_axis_of_batch_sizes_by_the_stated_rule(rule, lr):
+    base = ["train.batch_size=4", "optimizer.lr=1e-3", f"study.lr_with_batch={rule}"]
+    words = variants(*base, "study.axes.train.batch_size=[4,16]")["batch_size=16"]
+    rate = [float(word.partition("=")[2]) for word in words if word.startswith("optimizer.lr")]
+    assert rate == ([] if lr is None else [pytest.approx(lr)])
+    both = variants(*base, "study.axes={train.batch_size:[16],optimizer.lr:[7e-4]}")
+    assert list(both.values()) == [["train.batch_size=16", "optimizer.lr=0.0007"]]
+
+
+# -- refusals ------------------------------------------------------------------------------------
+
+
+def of(name, *words):
+    quoted = ",".join(f'"{word}"' for word in words)
+    return f"study.variants.{name}=[{quoted}]"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "neither study.variants nor study.axes"),
+        ([AXIS, "study.seeds=[]"], "no seed"),
+        ([AXIS, "study.seeds=[1,1]"], "seed 1 stands twice"),
+        ([of("a", "modle.d_model=16")], "model.d_model"),
+        ([of("a", "model.d_model=16"), of("b", "model=quickstar")], "quickstart"),
+        ([of("a", "model.d_model=x")], "variant a"),
+        ([of("a", "seed=3")], "study.seeds"),
+        ([of("a", "experiment=quickstart")], "one base"),
+        ([of("a", "study.workers=3")], "vary itself"),
+        ([of("a", "run.dir=x")], "place"),
+        ([of("a"), of("b", "model.d_model=32")], "a and b are the same configuration"),
+        (["study.axes.model.d_model=16"], "Give a list"),
+        (["study.axes.train.batch_size=doubling from 8 to 4"], "ends before it begins"),
+        ([AXIS, "study.baseline=lr=0.01"], "did you mean 'lr=0.001'"),
+        ([AXIS, "study.reported={lr=0.01:{val_loss:1}}".replace("lr=0.01", "x")], "'x'"),
+        ([AXIS, "study.claims=[{text:t,better:x,than:y}]"], "better: there is no variant 'x'"),
+        ([AXIS, "study.reported={baseline:1}"], "no variant 'baseline'"),
+        ([AXIS, "study.quesiton=why"], "study.question"),
+        ([AXIS, "study.equal=stpes"], "steps"),
+        ([AXIS, "study.workers=0"], "greater than 0"),
+        ([AXIS, "study.equal=time", "schedule.warmup=10"], "percent"),
+        ([AXIS, "study.equal=tokens", "train.duration=1hours"], "steps, tokens or epochs"),
+    ],
+)
+def test_a_wrong_study_is_refused_before_anything_trains(words, said, trained, capsys):
+    assert run(*words) == 2
+    message = capsys.readouterr().err
+    assert said in message and len(message.splitlines()) <= 3, message
+    assert not Path("runs/s/study.json").exists() and trained.process.most == 0
+
+
+def test_an_unknown_key_of_a_study_in_a_file_is_refused_with_the_nearest():
+    from omegaconf import OmegaConf
+
+    with pytest.raises(UserError, match=r"study.quesiton.*study.question"):
+        compose.typed(OmegaConf.create({"study": {"quesiton": "why"}}), {}, {})
+    with pytest.raises(UserError, match=r"txt: .*'text'"):
+        compose.typed(OmegaConf.create({"study": {"claims": [{"txt": "why"}]}}), {}, {})
+
+
+# -- groups --------------------------------------------------------------------------------------
+
+
+def test_a_variants_option_replaces_the_one_on_the_command_line(trained):
+    """The base's `schedule=wsd` must not cling to the variants as values."""
+    assert run("schedule=wsd", of("wsd"), of("linear", "schedule=linear")) == 0
+    found = compose.from_file(Path("runs/s/linear/seed0/config.yaml"))
+    assert found.schedule.name == "linear" and found.schedule.final_lr == 0.0
+    assert found.run.options["schedule"] == "linear" and found.run.options["scale"] == "smoke"
+    assert compose.from_file(Path("runs/s/wsd/seed0/config.yaml")).schedule.name == "wsd"
+
+
+# -- an existing folder --------------------------------------------------------------------------
+
+
+def test_a_changed_study_says_what_is_reused_new_and_left_over(trained, capsys):
+    assert run("study.axes.optimizer.lr=[1e-3,2e-3]") == 0
+    assert "changed" not in capsys.readouterr().out
+    assert run("study.axes.optimizer.lr=[2e-3,4e-3]") == 0
+    shown = capsys.readouterr().out
+    assert "reused: lr=0.002/seed0" in shown and "new: lr=0.004/seed0" in shown
+    assert "no longer part, kept on disk: lr=0.001/seed0" in shown
+    assert shown.index("no longer") < shown.index("lr=0.004, seed 0: finished")
+    assert set(rows()) == {("lr=0.002", 0), ("lr=0.004", 0)}
+    assert Path("runs/s/lr=0.001/seed0/config.yaml").exists()
+
+
+def test_a_run_of_another_configuration_is_refused_unless_overwritten(trained, capsys):
+    assert run(AXIS) == 0
+    assert run(AXIS, "train.batch_size=2") == 2
+    assert "train.batch_size: 2 here, 4 there" in capsys.readouterr().err
+    assert run(AXIS, "train.batch_size=2", "run.overwrite=true") == 0
+
+
+# -- equal tokens and time -----------------------------------------------------------------------
+
+
+def test_at_equal_tokens_every_variant_gets_the_bases(trained, capsys):
+    words = [of("base"), of("big", "train.batch_size=8"), of("longer", "train.duration=60")]
+    assert run(*words, "study.equal=tokens") == 0
+    assert "longer: left out" in capsys.readouterr().out
+    tokens = {}
+    for name, seed in rows():
+        config = compose.from_file(Path(f"runs/s/{name}/seed{seed}/config.yaml"))
+        tokens[name] = config.train.duration
+    assert tokens == {"base": f"{6 * 4 * 32}tokens", "big": f"{6 * 4 * 32}tokens"}
+
+
+def test_at_equal_time_the_baseline_sets_the_clock(trained):
+    words = [of("wide", "model.d_model=64"), of("base"), of("deep", "model.n_layers=3")]
+    words += ["study.baseline=base", "study.equal=time", "study.seeds=[0,1]", "study.workers=3"]
+    assert run(*words) == 0
+    durations = {}
+    for name, seed in rows():
+        config = compose.from_file(Path(f"runs/s/{name}/seed{seed}/config.yaml"))
+        durations[name, seed] = config.train.duration
+    assert {durations["base", 0], durations["base", 1]} == {"6"}
+    assert {durations["wide", 1], durations["deep", 0]} == {"0.01hours"}  # 36 seconds
+    assert trained.process.most == 3  # of the four that are not the baseline
+    assert run(*words) == 0  # nothing to do, nothing refused
+    assert run(*words[:-3], "study.seeds=[0,1]") == 2  # at equal steps these are other runs
+
+
+def test_without_the_baselines_time_the_others_do_not_train(trained):
+    trained.process.said = {"base-seed0": (2, "error: no")}
+    assert run(of("base"), of("deep", "model.n_layers=3"), "study.equal=time") == 1
+    assert rows()["deep", 0]["reason"].startswith("the baseline did not finish")
+    assert trained.reports == []
+
+
+# -- several at once -----------------------------------------------------------------------------
+
+
+def test_workers_train_at_once_and_share_cores_and_memory(trained, monkeypatch):
+    assert run("study.axes.optimizer.lr=[1,2,3,4,5]", "study.workers=2") == 0
+    assert trained.process.most == 2 and len(rows()) == 5
+    monkeypatch.setattr(process.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3, 4})
+    assert [process._share(slot, 2)["JAXLM_CORES"] for slot in (0, 1)] == ["0,2,4", "1,3"]
+    assert process._share(0, 2)["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.450"
+    assert process._share(0, 1) == {} and "JAXLM_CORES" not in process._share(0, 9)
+
+
+def test_a_signal_reaches_all_workers(trained, monkeypatch, capsys):
+    first = Trained.status
+
+    def status(self):
+        if self.looks == 1 and self.name.startswith("lr=2"):
+            signal.raise_signal(signal.SIGTERM)
+        return first(self)
+
+    monkeypatch.setattr(Trained, "status", status)
+    assert run("study.axes.optimizer.lr=[1,2,3]", "study.workers=2") == 143
+    assert "stopped (SIGTERM), 3 runs left" in capsys.readouterr().out
+    found = {name: row["status"] for (name, _), row in rows().items()}
+    assert found == {"lr=1": "interrupted", "lr=2": "interrupted", "lr=3": "waiting"}
+    assert trained.reports == []
+
+
+def test_a_run_without_memory_names_the_workers_as_a_way_out(trained):
+    error = "jaxlib.XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."
+    trained.process.said = {"lr=0.001-seed0": (1, error)}
+    assert run(AXIS, "study.workers=2") == 1
+    assert "RESOURCE_EXHAUSTED" in rows()["lr=0.001", 0]["reason"]
+    assert "study.workers=1" in rows()["lr=0.001", 0]["reason"]
+
+
+# -- batches up to the memory --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "errors"),
+    [
+        (-9, ""),
+        (1, "MemoryError"),
+        (1, "RESOURCE_EXHAUSTED: Out of memory while trying to allocate"),
+        (1, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate"),
+    ],
+)
+def test_batches_double_until_memory_is_short(status, errors, trained, monkeypatch, capsys):
+    tried = []
+
+    def attempt(words, folder):
+        tried.append(compose.compose(list(words)).train.batch_size)
+        return (status, errors) if tried[-1] > 4 else (0, "")
+
+    monkeypatch.setattr(limit, "_attempt", attempt)
+    words = ["study.axes.train.batch_size=doubling to 64", "study.baseline=batch_size=4"]
+    assert run(*words) == 0
+    assert tried == [1, 2, 4, 8]
+    assert [name for name, _ in rows()] == ["batch_size=1", "batch_size=2", "batch_size=4"]
+    assert run(*words) == 0 and len(tried) == 4  # the limit is remembered
+    assert json.loads(Path("runs/s/limit.json").read_text())["fit"] == [1, 2, 4]
+    assert not Path("runs/s/.trial").exists()
+
+
+def test_a_trial_that_fails_for_another_reason_is_an_error(trained, monkeypatch, capsys):
+    monkeypatch.setattr(limit, "_attempt", lambda *_: (2, "error: No such file: x"))
+    assert run("study.axes.train.batch_size=doubling to 4") == 2
+    assert "could not be tried: No such file: x" in capsys.readouterr().err
+    monkeypatch.setattr(limit, "_attempt", lambda *_: (-9, ""))
+    assert run("study.axes.train.batch_size=doubling to 4") == 2
+    assert "Not even" in capsys.readouterr().err
+
+
+def test_the_plan_is_shown_without_training(trained, capsys):
+    assert run(AXIS, "debug=shapes", "study.seeds=[0,1]") == 0
+    shown = capsys.readouterr().out
+    assert "lr=0.002" in shown and "4 runs, 2 of each variant" in shown
+    assert not Path("runs/s").exists()
