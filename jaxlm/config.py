@@ -234,7 +234,7 @@ class StudyConfig:
         choices=("steps", "tokens", "time"),
     )
     workers: int = key(1, "runs in training at once, each a process")
-    pack: bool = key(False, "train variants that differ in numbers only in one program (vmap)")
+    specimens: int = key(8, "texts of each variant that the report measures; 0: samples.txt only")
     lr_with_batch: str = key(
         "none",
         "optimizer.lr of an axis of batch sizes: as it is, or times the ratio to the base's batch "

@@ -1,12 +1,13 @@
 """job=study: `study.variants` x `study.axes` of an experiment, trained and reported on."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,18 @@ def study_job(config: Config, load_engine: object) -> int:
     if status < 128 and _has_results(folder):  # else a signal ended it
         from jaxlm.comparison import write_report
 
-        print(f"report: {write_report(folder, folder)}")
+        print(f"report: {write_report(folder, folder, specimens=_specimens(config))}")
     return status
+
+
+def _specimens(config: Config) -> Callable[[Mapping[str, Path], Path], dict[str, Any]] | None:
+    """What measures the texts of a run of each variant; None where none are wanted."""
+    count = config.study.specimens
+    if not count or config.tokenizer.name == "none":
+        return None
+    from jaxlm.specimens import write_specimens
+
+    return functools.partial(write_specimens, samples=min(3, count), measured=count)
 
 
 def _has_results(folder: Path) -> bool:

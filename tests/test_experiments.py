@@ -181,7 +181,7 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(limit, "Process", InThisProcess)
     monkeypatch.setattr(finish, "write_report", lambda *_: None)
     report = types.ModuleType("jaxlm.comparison")
-    report.write_report = lambda runs, out: out / "research_report.md"
+    report.write_report = lambda runs, out, **_: out / "research_report.md"
     monkeypatch.setitem(sys.modules, "jaxlm.comparison", report)
     jax.config.update("jax_disable_most_optimizations", True)
     yield

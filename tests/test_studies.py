@@ -58,7 +58,7 @@ def trained(monkeypatch, tmp_path):
     monkeypatch.setattr(Trained, "most", 0)
     reports = []
     stand_in = types.ModuleType("jaxlm.comparison")
-    stand_in.write_report = lambda runs, out: reports.append((runs, out)) or out / "report.md"
+    stand_in.write_report = lambda runs, out, **_: reports.append((runs, out)) or out / "report.md"
     monkeypatch.setitem(sys.modules, "jaxlm.comparison", stand_in)
     return types.SimpleNamespace(process=Trained, reports=reports, folder=tmp_path)
 
