@@ -121,6 +121,7 @@ class Plan:
     lr: float
     device: str | None
     hours: float | None
+    mfu: float
     warnings: tuple[str, ...]
     command: str
 
@@ -154,7 +155,10 @@ class Plan:
             ("compute", f"{self.flops:.3g} FLOPs (6 N D)"),
         ]  # fmt: skip
         if self.hours is not None:
-            rows.append(("time", f"{_hours(self.hours)} on one {self.device} at {MFU:.0%} of peak"))
+            where = (
+                f"one {self.device} at {self.mfu:.0%} of peak" if self.device else "this machine"
+            )
+            rows.append(("time", f"{_hours(self.hours)} on {where}"))
         lines = [f"{name:<14} {text}" for name, text in rows]
         return [*lines, *(f"warning: {text}" for text in self.warnings), "", self.command]
 
@@ -164,6 +168,8 @@ def plan(
     tokens: float,
     *,
     device: str | None = None,
+    mfu: float = MFU,
+    flops_per_second: float | None = None,
     memory_bytes: float | None = None,
     context_length: int = 2048,
     vocab_size: int = 32_000,
@@ -172,8 +178,9 @@ def plan(
 ) -> Plan:
     """The advice for a run of `parameters` (without embeddings) on `tokens` tokens.
 
-    `device` names one of DEVICES; `memory_bytes` is its memory where it is not known. `data` are
-    the command's words for the corpus, whose vocabulary is `vocab_size`. Raises UserError for
+    `device` names one of DEVICES, of whose peak training reaches `mfu`; `memory_bytes` is its
+    memory where it is not known, `flops_per_second` the speed of a machine without a name. `data`
+    are the command's words for the corpus, whose vocabulary is `vocab_size`. Raises UserError for
     numbers out of range (parameters 1e4 to 1e12, tokens from 1e4) and devices that are not known.
 
     The batch grows with compute, and the learning rate falls: 0.292 C^0.3271 tokens and
@@ -191,10 +198,12 @@ def plan(
     parts = max(1, batch // max(1, micro))
     lr = 0.3118 * compute**-0.125
     exact = exact_flops_per_token(model) * tokens
-    needed = None if device is None else hours(exact, device, precision=precision)
+    if device is not None:
+        flops_per_second = device_flops(device, precision, mfu)
+    needed = None if flops_per_second is None else exact / flops_per_second / 3600.0
     warnings = _warnings(model, tokens, batch, micro, memory_bytes, device)
     command = _command(model, tokens, batch, parts, lr, precision, data)
-    return Plan(model, tokens, batch, parts, lr, device, needed, warnings, command)
+    return Plan(model, tokens, batch, parts, lr, device, needed, mfu, warnings, command)
 
 
 def shape(parameters: float, context_length: int, vocab_size: int) -> ModelConfig:

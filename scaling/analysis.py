@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.envelope import Envelope, approach1
-from scaling.errors import ScalingError
+from scaling.errors import ScalingError, writing
 from scaling.fit import Fit, finite, fit
 from scaling.holdout import HoldOut, cut_of, hold_out
 from scaling.isoflop import IsoFlop, ParabolaBias, approach2, parabola_bias
@@ -41,10 +41,17 @@ class Analysis:
         return "\n\n".join(parts)
 
     def save(self, folder: str | Path, title: str = "Scaling law") -> Path:
-        """fit.json, bootstrap.npy, approaches.json, the records, figures, report.md: its path."""
+        """fit.json, bootstrap.npy, approaches.json, the records, figures, report.md: its path.
+
+        Raises:
+          ScalingError: the folder cannot be written.
+        """
+        with writing(folder):
+            return self._save(Path(folder), title)
+
+    def _save(self, folder: Path, title: str) -> Path:
         from scaling.plots import figures
 
-        folder = Path(folder)
         self.fit.save(folder, self.budgets)
         found = {
             name: None if part is None else part.to_dict()

@@ -21,7 +21,7 @@ import numpy as np
 from scaling import allocate
 from scaling.bootstrap import Profile, bootstrap, interval, profile
 from scaling.callable_module import make_callable
-from scaling.errors import ScalingError
+from scaling.errors import ScalingError, writing
 from scaling.laws import Law, find_law
 from scaling.problem import SQUARES, Problem
 from scaling.records import Records
@@ -180,12 +180,18 @@ class Fit:
         return found
 
     def save(self, folder: str | Path, budgets: Sequence[float] = ()) -> Path:
-        """Write fit.json and, beside it, the resamples behind its intervals; the JSON's path."""
+        """Write fit.json and, beside it, the resamples behind its intervals; the JSON's path.
+
+        Raises:
+          ScalingError: the folder cannot be written.
+        """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / "bootstrap.npy", self.samples)
-        path = folder / "fit.json"
-        path.write_text(json.dumps(self.to_dict(budgets), indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(self.to_dict(budgets), indent=1) + "\n"
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            np.save(folder / "bootstrap.npy", self.samples)
+            path = folder / "fit.json"
+            path.write_text(text, encoding="utf-8")
         return path
 
     def table(self, budgets: Sequence[float] = ()) -> str:
@@ -235,6 +241,8 @@ def fit(
       ScalingError: too few records, a missing column, a variable that never varies.
     """
     law = find_law(law)
+    if not isinstance(records, Records):
+        raise ScalingError("fit takes Records: read_records(FILE), or Records.from_arrays.")
     if not 0 < level < 1:
         raise ScalingError(f"level={level} must lie between 0 and 1.")
     if resamples < 0 or bootstrap_starts < 1:
@@ -340,7 +348,7 @@ def load_fit(path: str | Path) -> Fit:
     """A fit from its fit.json (and the bootstrap.npy beside it, without which it has no intervals).
 
     Raises:
-      ScalingError: no such file, another format, a law that is not built in.
+      ScalingError: no such file, a damaged one, another format, a law that is not built in.
     """
     path = Path(path)
     path = path / "fit.json" if path.is_dir() else path
@@ -356,15 +364,17 @@ def load_fit(path: str | Path) -> Fit:
             )
         law = find_law(content["law"])
         theta = np.array(content["theta"], float)
-        return Fit(
+        found = Fit(
             law=law,
             theta=theta,
             samples=_load_samples(
-                path.with_name("bootstrap.npy"), content["resamples"], len(theta)
+                path.with_name("bootstrap.npy"), content["resamples"], len(law.coordinates)
             ),
             profiles={},
             warnings=tuple(content["warnings"]),
-            range={name: tuple(pair) for name, pair in content["range"].items()},
+            range={
+                name: (float(low), float(high)) for name, (low, high) in content["range"].items()
+            },
             floor=content["entropy_floor"],
             **{
                 name: content[name]
@@ -374,10 +384,27 @@ def load_fit(path: str | Path) -> Fit:
                 )
             },
         )  # fmt: skip
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ScalingError(
-            f"{path} is no fit.json of this project ({type(error).__name__}: {error})."
-        ) from None
+        wrong = _damage(found)
+    except ScalingError:
+        raise
+    except OSError as error:
+        raise ScalingError(f"cannot read {path}: {error.strerror or error}.") from None
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        wrong = f"{type(error).__name__}: {error}"
+    if wrong:
+        raise ScalingError(f"{path} is no fit.json of this project ({wrong}).")
+    return found
+
+
+def _damage(fit: Fit) -> str:
+    """What no fit could have written, in words; empty for a sound one."""
+    if fit.theta.shape != (len(fit.law.coordinates),) or not np.all(np.isfinite(fit.theta)):
+        return f"theta is not {len(fit.law.coordinates)} finite numbers"
+    if not {*fit.law.variables, "C"} <= set(fit.range):
+        return f"its range lacks a variable of law={fit.law.name}"
+    if not 0 < fit.level < 1:
+        return f"level = {fit.level}"
+    return ""
 
 
 def _load_samples(path: Path, resamples: int, size: int) -> np.ndarray:
@@ -387,10 +414,10 @@ def _load_samples(path: Path, resamples: int, size: int) -> np.ndarray:
         samples = np.load(path, allow_pickle=False) if resamples else np.empty((0, size))
     except (OSError, ValueError) as error:
         raise ScalingError(f"{path} cannot be read: {error}.") from None
-    if samples.shape != (resamples, size):
+    if samples.dtype.kind != "f" or samples.shape != (resamples, size):
         raise ScalingError(
-            f"{path} holds an array {samples.shape}, where fit.json has {resamples} resamples of "
-            f"{size} coordinates; the two do not belong together."
+            f"{path} holds an array {samples.shape} of {samples.dtype}, where fit.json has "
+            f"{resamples} resamples of {size} coordinates; the two do not belong together."
         )
     return samples
 

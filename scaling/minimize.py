@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from scaling.callable_module import make_callable
 from scaling.errors import ScalingError
@@ -57,7 +58,8 @@ class Result(Outcome):
 
 def find_method(name: str) -> Method:
     """The method of that name, in any case. Raises ScalingError, naming those that exist."""
-    key = _SYNONYMS.get(name.lower(), name.lower())
+    key = str(name).lower()
+    key = _SYNONYMS.get(key, key)
     if key not in _MODULES:
         raise ScalingError(f"method={name!r} is none of: {', '.join(_MODULES)}.")
     return importlib.import_module(_MODULES[key]).METHOD
@@ -120,6 +122,8 @@ def as_bounds(bounds: Sequence | None, size: int) -> tuple[Any, Any]:
     """Two (P,) arrays from scipy's list of (lower, upper), None meaning unbounded."""
     if bounds is None:
         return jnp.full(size, -jnp.inf), jnp.full(size, jnp.inf)
+    if not isinstance(bounds, Sequence | np.ndarray) or not all(np.size(p) == 2 for p in bounds):
+        raise ScalingError("bounds must be a list with (lower, upper) for each parameter.")
     if len(bounds) != size:
         raise ScalingError(f"{len(bounds)} bounds were given for {size} parameters.")
     lower = [-jnp.inf if low is None else low for low, _ in bounds]
@@ -175,7 +179,8 @@ def minimize(
     Args:
       fun: `fun(x, *args)`, x of shape (P,), written with jax.numpy; differentiated automatically.
       x0: the start, (P,).
-      args: further arguments of `fun`, arrays or trees of arrays; floats are promoted.
+      args: further arguments of `fun`, arrays or trees of arrays, or one that is no tuple; floats
+        are promoted.
       method: bfgs, l-bfgs, nelder-mead or newton (a trust region, exact Hessian).
       jac: None, a function returning the gradient, or True where `fun` returns (value, gradient).
       hess: likewise for newton; True where `fun` returns (value, gradient, Hessian).
@@ -189,8 +194,9 @@ def minimize(
     Raises:
       ScalingError: wrong method, options, bounds or shape of x0; called in a float32 jit.
     """
-    x0, args = promote(jnp.asarray(x0)), promote(tuple(args))
-    if x0.ndim != 1:
+    args = args if isinstance(args, tuple) else (args,)  # as scipy does
+    x0, args = promote(jnp.asarray(x0)), promote(args)
+    if x0.ndim != 1 or x0.size == 0:
         raise ScalingError(f"x0 must be a vector; its shape is {x0.shape}.")
     found, lower, upper = _prepare(method, bounds, x0.shape[0])
     return _solve(fun, jac, hess, found, as_options(tol, options), x0, lower, upper, args)

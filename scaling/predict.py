@@ -1,6 +1,7 @@
 """`predict`: what a fitted law says about a run, a budget or a target, and how surely."""
 
 import dataclasses
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def predict(
     given = {"N": N, "D": D, "C": C, "U": U, "target_loss": target_loss}
     given = {name: value for name, value in given.items() if value is not None}
     for name, value in given.items():
-        if not (np.isfinite(value) and value > 0):
+        if not (isinstance(value, Real) and np.isfinite(value) and value > 0):
             raise ScalingError(f"{name}={value} must be a finite number above 0.")
     if not (np.isfinite(inference_tokens) and inference_tokens >= 0):
         raise ScalingError(f"inference_tokens={inference_tokens} must be at least 0.")

@@ -190,11 +190,15 @@ def _merge(owner: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def _check(records: Any, law: Law) -> None:
     needed = len(law.coordinates)
-    if len(records) < needed:
-        raise ScalingError(
-            f"{len(records)} records cannot determine the {needed} parameters of law={law.name}: "
-            f"{', '.join(law.parameters)}."
-        )
+    count = len(records) if records.weight is None else int(np.count_nonzero(records.weight))
+    if count < needed:
+        lines = [
+            f"{count} record{'s' * (count != 1)}{' of weight above 0' * (count != len(records))} "
+            f"cannot determine the {needed} parameters of law={law.name}: "
+            f"{', '.join(law.parameters)}.",
+            *records.notes[:2],
+        ]
+        raise ScalingError("\n".join(lines))
     if "U" in law.variables and records.unique is None:
         raise ScalingError(
             f"law={law.name} needs a column of unique training tokens (U, unique_tokens)."

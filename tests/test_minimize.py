@@ -281,6 +281,12 @@ def test_a_jit_with_64_bit_types_gives_the_single_call():
     np.testing.assert_allclose(inside.x, outside.x, rtol=1e-12)
 
 
+def test_one_argument_needs_no_tuple():
+    for args in (3.0, np.array([3.0, 4.0]), (3.0,)):
+        found = minimize(lambda x, centre: jnp.sum((x - centre) ** 2), [0.0, 0.0], args=args)
+        assert np.allclose(found.x, args[0] if isinstance(args, tuple) else args)
+
+
 def test_float32_is_promoted():
     found = minimize(valley, np.array([-1.2, 1], np.float32), (np.float32(5),))
     assert found.x.dtype == found.fun.dtype == np.float64
@@ -305,7 +311,10 @@ def test_a_float32_jit_is_refused():
         ({"method": "bfgs", "bounds": [(0, 1), (0, 1)]}, "l-bfgs"),
         ({"method": "l-bfgs", "bounds": [(0, 1)]}, "2 parameters"),
         ({"method": "l-bfgs", "bounds": [(0, 1), (2, 1)]}, "parameter 1"),
+        ({"method": "l-bfgs", "bounds": [1, 2]}, "a list with"),
+        ({"method": None}, "none of: bfgs"),
         ({"x0": [[1.0, 1.0]]}, "vector"),
+        ({"x0": []}, "vector"),
     ],
 )
 def test_wrong_arguments_are_named(given, message):

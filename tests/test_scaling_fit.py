@@ -1,7 +1,9 @@
 """Fits: reference values, invariances, degenerate data, doubts, predictions and bad input."""
 
+import dataclasses
 import functools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -315,6 +317,70 @@ def test_the_shell_fits_a_file(tmp_path):
     assert done.stderr == ""
     done = subprocess.run([*command, "missing.csv"], capture_output=True, text=True)
     assert done.returncode == 2 and len(done.stderr.splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"theta": ["a"] * 5}, {"theta": [None] * 5}, {"theta": [1.0, 2.0]}, {"level": "0.95"},
+        {"level": 7}, {"level": None}, {"range": {"N": [1, 2]}}, {"range": {"C": [1]}},
+        {"range": {"N": "ab", "D": [1, 2], "C": ["a", "b"]}}, {"law": ["chinchilla"]},
+    ],
+)  # fmt: skip
+def test_a_damaged_fit_is_one_error(tmp_path, change):
+    path = noisy().save(tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ScalingError, match="no fit.json"):
+        load_fit(path)
+
+
+def test_records_of_no_weight_do_not_count():
+    records = made(n=20)
+    for weighty in (0, 3):
+        weight = np.arange(20) < weighty
+        with pytest.raises(ScalingError, match=f"{weighty} records of weight above 0"):
+            fit(dataclasses.replace(records, weight=weight))
+
+
+def test_what_is_no_record_or_no_number_is_refused():
+    with pytest.raises(ScalingError, match="read_records"):
+        fit("runs.csv")
+    for N in ("1e9", [1e9, 2e9], np.array([1e9])):
+        with pytest.raises(ScalingError, match="N="):
+            predict(noisy(), N=N, D=1e10)
+
+
+def test_resamples_that_are_no_numbers_are_refused(tmp_path):
+    path = noisy().save(tmp_path)
+    np.save(tmp_path / "bootstrap.npy", np.full((256, 5), "a"))
+    with pytest.raises(ScalingError, match="do not belong together"):
+        load_fit(path)
+
+
+def test_a_folder_that_cannot_be_written_is_one_error(tmp_path, capsys):
+    from jaxlm.cli import main
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ScalingError, match="cannot write"):
+        noisy().save(tmp_path / "file" / "below")
+    noisy().save(tmp_path / "fit")
+    words = ["job=predict", f"job.fit={tmp_path / 'fit'}", "job.N=1e9", "job.D=1e11"]
+    assert main([*words, f"job.out={tmp_path / 'file' / 'below.json'}"]) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["job.device=H100"], ["job.device=H100", "job.mfu=0.2"], []])
+def test_a_plan_for_some_hours_takes_that_long(tmp_path, capsys, words):
+    from jaxlm.cli import main
+
+    noisy().save(tmp_path)
+    assert main(["job=predict", f"job.fit={tmp_path}", "job.hours=24", *words]) == 0
+    shown = capsys.readouterr().out
+    took = float(re.search(r"(?m)^time +([0-9.]+) h", shown)[1])
+    assert 0.7 * 24 < took <= 24
+    assert ("precision=bfloat16" in shown) == bool(words)
+    asked = ["job=predict", f"job.fit={tmp_path}", "job.C=1e20", "job.device=H10"]
+    assert main(asked) == 2
 
 
 def test_jobs_fit_and_predict(tmp_path, capsys):
