@@ -285,7 +285,10 @@ def _warnings(
     if counts.non_embedding < 50e6:
         found.append("below about 50M parameters a law of natural text may not hold")
     if ratio < 0.95 * TOKENS_PER_PARAMETER:
-        found.append(f"{ratio:.3g} tokens per parameter: fewer than 20; a smaller model is better")
+        found.append(
+            f"{ratio:.3g} tokens per parameter; the usual advice is 20 or more, the fitted law says "
+            "otherwise here"
+        )
     if micro == 0:
         needed = math.ceil(16.0 * counts.total / (0.7 * memory_bytes))
         name = device or "this device"

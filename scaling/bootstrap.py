@@ -11,6 +11,8 @@ from scipy import stats
 from scaling.errors import ScalingError
 from scaling.problem import Problem
 
+_CROWDING = 4.0  # spacing of the profile: 0.15 standard errors in the middle, 4 at the ends
+
 
 def resample_weights(runs: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """How often each point is drawn, (S, n): whole runs with replacement (points share a run)."""
@@ -82,7 +84,7 @@ class Profile:
 
 
 def profile(
-    problem: Problem, theta: np.ndarray, level: float, span: float = 5.0, count: int = 41
+    problem: Problem, theta: np.ndarray, level: float, span: float = 30.0, count: int = 61
 ) -> dict[str, Profile]:
     """Profile likelihood of each natural parameter: a second opinion on the bootstrap.
 
@@ -91,7 +93,8 @@ def profile(
     It assumes independent residuals of one distribution; the bootstrap does not.
 
     Args:
-      span: values tried, in standard errors (of the sandwich estimate) on either side.
+      span: values tried, in standard errors (of the sandwich estimate) on either side; they lie
+        closer together near the estimate.
     """
     law, size = problem.law, len(theta)
     residual = problem.residuals(theta)
@@ -103,7 +106,7 @@ def profile(
     jacobian = _jacobian(problem, theta)
     information = bend * (jacobian.T * problem.weights) @ jacobian
     covariance = noise * np.linalg.pinv(information, hermitian=True) / max(bend, 1e-300)
-    offsets = np.linspace(-span, span, count)
+    offsets = span * np.sinh(np.linspace(-_CROWDING, _CROWDING, count)) / np.sinh(_CROWDING)
     bases, planes, names = [], [], []
     for name in law.coordinates:
         direction = _functional(problem, name)
@@ -140,7 +143,9 @@ def _crossing(values: np.ndarray, drop: np.ndarray, threshold: float, beyond: fl
     if len(over) == 0 or over[0] == 0:
         return beyond
     i = over[0]
-    share = (threshold - drop[i - 1]) / (drop[i] - drop[i - 1])
+    # Near the estimate its root is linear.
+    before, after = np.sqrt(np.maximum(drop[[i - 1, i]], 0))
+    share = (np.sqrt(threshold) - before) / (after - before)
     return values[i - 1] + share * (values[i] - values[i - 1])
 
 

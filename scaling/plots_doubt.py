@@ -107,7 +107,7 @@ def hold_out(holdout: Any, path: str | Path, records: "Records | None" = None) -
     if drift:
         C = np.array([row["C"] for row in drift])
         ratio = np.array([row["ratio"] for row in drift])
-        panels[2].plot(C, ratio, color=BLUE, marker="D", label="optimal N, below the cut / all")
+        panels[2].plot(C, ratio, color=BLUE, marker="D", label="optimal N: below / all")
         panels[2].axhline(1, color=BLACK, linewidth=0.9)
         style.log_axis(panels[2], "y", style.span(ratio, [0.9, 1.1]), "ratio of optimal sizes N")
         style.log_axis(panels[2], "x", style.span([holdout.cut], C), COMPUTE, most=4)

@@ -41,7 +41,7 @@ def fit_table(fit: "Fit", budgets: Sequence[float] = ()) -> str:
     """Parameters with both intervals, allocations, how the fit went, and its warnings."""
     percent = f"{100 * fit.level:g} %"
     delta = "least squares" if fit.delta is None else f"Huber, delta {fit.delta:g}"
-    state = "converged" if fit.success else fit.message.upper()
+    state = "converged" if fit.success else f"NOT TO BE TRUSTED: {fit.message}"
     lines = [
         f"{fit.law.name}: {fit.law.formula}   ({delta} of log loss)",
         f"{fit.n_points} points of {fit.n_runs} runs; N is {fit.count.replace('_', '-')}; "

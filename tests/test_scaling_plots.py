@@ -345,7 +345,7 @@ def test_hold_out_shows_errors_intervals_and_the_cut(tmp_path, drawn):
     (below,) = lines_of(error, "below the cut, fitted")
     assert below.get_xdata().max() <= held.cut < held.held.C.min()
     assert len(below.get_xdata()) + len(held.held) == len(records)
-    (line,) = lines_of(drift, "optimal N, below the cut / all")
+    (line,) = lines_of(drift, "optimal N: below / all")
     np.testing.assert_array_equal(line.get_ydata(), [1.1, 1.1])
     assert any("cut at" in label for label in labels_of(drawn["x"]))
 
