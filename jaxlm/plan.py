@@ -286,8 +286,8 @@ def _warnings(
         found.append("below about 50M parameters a law of natural text may not hold")
     if ratio < 0.95 * TOKENS_PER_PARAMETER:
         found.append(
-            f"{ratio:.3g} tokens per parameter; the usual advice is 20 or more, the fitted law says "
-            "otherwise here"
+            f"{ratio:.3g} tokens per parameter; the usual advice is 20 or more, the fitted law "
+            "wants fewer here"
         )
     if micro == 0:
         needed = math.ceil(16.0 * counts.total / (0.7 * memory_bytes))
