@@ -18,7 +18,6 @@ from jaxlm.config import (
     resolve_model,
 )
 from jaxlm.coordinates import coordinates, slopes
-from jaxlm.errors import UserError
 from jaxlm.flops import parameter_counts
 from jaxlm.initial import initial_parameters, parameter_shapes
 from jaxlm.jobs import engine_class
@@ -109,16 +108,17 @@ def test_names_shapes_and_counts_are_those_of_standard():
     ],
 )
 def test_at_the_base_width_mup_is_standard_to_the_bit(backend, precision, switches, cache):
-    """Initial values, logits, gradients, and parameters and moments after three steps."""
+    """Initial values, logits, and parameters, moments and loss after three steps."""
 
     def computed(**parametrization):
-        made = engine(backend, cache, precision=precision, **switches, **parametrization)
+        made = engine(
+            backend, cache, precision=precision, n_layers=1, **switches, **parametrization
+        )
         state = made.initial_state()
         made.compile(state)
         start = made.parameters_of(state)
-        initial = {n: x.copy() for n, x in made.canonical(start).items()}
-        found = [initial, {"logits": made.logits(start, tokens()[:, :-1])}]
-        found.append(made.gradients(start, tokens())[1])
+        found = [{n: x.copy() for n, x in made.canonical(start).items()}]
+        found.append({"logits": made.logits(start, tokens()[:, :-1])})
         for step in range(3):
             state, metrics = made.train_step(state, tokens(seed=step), 1e-2)
         tree = made.checkpoint_tree(state)
@@ -132,30 +132,25 @@ def test_at_the_base_width_mup_is_standard_to_the_bit(backend, precision, switch
             np.testing.assert_array_equal(standard[name], mup[name], err_msg=name)
 
 
-@pytest.mark.parametrize("backend", ["jax", "torch"])
-@pytest.mark.parametrize("rule", ["adamw", "lion"])
+@pytest.mark.parametrize(
+    ("backend", "rule"), [("jax", "adamw"), ("torch", "adamw"), ("torch", "lion")]
+)
 def test_a_step_of_a_hidden_matrix_falls_with_the_width_and_its_decay_does_not(
     backend, rule, cache
 ):
-    """Nearly every entry moves by lr x factor at the first step of either rule; decay apart."""
-
-    def first_step(weight_decay):
-        optimizer = OptimizerConfig(name=rule, weight_decay=weight_decay)
-        made = engine(backend, cache, 4, optimizer, "float64", parametrization="mup", base_width=8)
-        state = made.initial_state()
-        made.compile(state)
-        before = {n: x.copy() for n, x in made.canonical(made.parameters_of(state)).items()}
-        state, _ = made.train_step(state, tokens(), 1e-2)
-        after = made.canonical(made.parameters_of(state))
-        return before, {n: after[n] - before[n] for n in before}
-
-    before, moved = first_step(0.0)
-    decayed = first_step(0.5)[1]
-    for name, change in moved.items():
+    """Either rule moves nearly every entry by lr x factor at first, beside its decay of lr x wd."""
+    optimizer = OptimizerConfig(name=rule, weight_decay=0.5)
+    switches = {"n_layers": 1, "parametrization": "mup", "base_width": 8}
+    made = engine(backend, cache, optimizer=optimizer, precision="float64", **switches)
+    state = made.initial_state()
+    made.compile(state)
+    before = {n: x.copy() for n, x in made.canonical(made.parameters_of(state)).items()}
+    state, _ = made.train_step(state, tokens(), 1e-2)
+    for name, after in made.canonical(made.parameters_of(state)).items():
+        decay = 1e-2 * 0.5 * before[name] * (after.ndim == 2)
+        moved = np.abs(after - before[name] + decay)
         expected = 1e-2 / 4 if role_of(name) == "hidden" else 1e-2
-        assert np.median(np.abs(change[change != 0])) == pytest.approx(expected, rel=1e-3), name
-        decay = -1e-2 * 0.5 * before[name] * (change.ndim == 2)
-        np.testing.assert_allclose(decayed[name] - change, decay, atol=1e-15)
+        assert np.median(moved[moved > 1e-9]) == pytest.approx(expected, rel=1e-3), name
 
 
 # -- the coordinate check --------------------------------------------------------------------------
@@ -167,7 +162,7 @@ def trained(backend, cache, widths, **switches):
     """Coordinates of a batch learnt by heart at each width, the rate being that of the first."""
     rows = []
     for width in widths:
-        sizes = {"d_model": width, "d_ff": None, "context_length": 16, "base_width": widths[0]}
+        sizes = {"d_model": width, "d_ff": None, "context_length": 16, "base_width": 64}
         if "head_dim" in switches:
             sizes["n_heads"] = width // switches["head_dim"]
         made = engine(backend, cache, **sizes, **switches)
@@ -175,14 +170,15 @@ def trained(backend, cache, widths, **switches):
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "widths", "switches"),
     [
-        ("jax", (64, 128, 256), {}),
-        ("jax", (64, 128, 256), {"head_dim": 16, "tie_embeddings": True, "norm": "layernorm"}),
-        ("torch", (64, 128, 256, 512, 1024), {}),
+        ("jax", (64, 128, 256), {"n_layers": 1}),
+        ("torch", (64, 128, 256), {"head_dim": 16, "tie_embeddings": True, "norm": "layernorm"}),
+        ("torch", (64, 128, 256, 512, 1024), {"n_layers": 1}),
     ],
-    ids=["jax", "jax, more heads, tied", "torch, to 1024"],
+    ids=["jax", "more heads, tied, layernorm", "to 1024"],
 )
 def test_activations_move_by_as_much_at_every_width_under_mup_alone(
     backend, widths, switches, cache
@@ -196,9 +192,10 @@ def test_activations_move_by_as_much_at_every_width_under_mup_alone(
         lowest = -0.7 if name.endswith("scores") else -0.25
         assert lowest < slope < 0.25, (name, size, change)
 
-    rows = trained(backend, cache, widths, parametrization="standard", **switches)
+    start = [row for row in rows if row.width == 64]  # at its base muP is the standard one
+    rows = start + trained(backend, cache, widths[1:3], parametrization="standard", **switches)
     change = slopes(rows, STEPS, lambda row: row.change)
-    for name in ("blocks.0.attention_output", "blocks.1.after_feedforward"):
+    for name in ("blocks.0.attention_output", "blocks.0.after_feedforward"):
         assert change[name] > 0.7, change
 
 
@@ -237,14 +234,14 @@ def test_a_run_from_before_the_key_keeps_its_identity(tmp_path):
     assert identity(other) != identity(config)
 
 
-def test_a_wider_model_trains_resumes_and_writes(tmp_path, monkeypatch, capsys):
-    """Through the command line: checkpoints, generation and weights know nothing of muP."""
+def test_a_wider_model_changes_hands_resumes_and_writes(tmp_path, monkeypatch, capsys):
+    """Checkpoints and generation know nothing of muP, and either backend goes on with the run."""
+    pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     words = ["scale=smoke", "run.samples=0", "model.parametrization=mup", "model.base_width=16"]
-    assert cli.main([*words, "run.stop_at=2"]) == 0
+    twin = ["backend=torch", "torch.compile=false"]
+    assert cli.main([*words, *twin, "run.stop_at=2"]) == 0
     assert cli.main(words) == 0
     capsys.readouterr()
-    assert cli.main([*words, "job=generate", "job.max_tokens=8"]) == 0
+    assert cli.main([*words, *twin, "job=generate", "job.max_tokens=8"]) == 0
     assert capsys.readouterr().out
-    with pytest.raises(UserError):
-        compose.compose(["model.base_width=-1"])
