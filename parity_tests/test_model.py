@@ -40,8 +40,9 @@ VARIANTS = {
         "norm": "layernorm", "norm_placement": "post", "position": "sinusoidal", "ffn": "relu",
         "bias": "all", "head_bias": True,
     },
-    "mup, tied": {"parametrization": "mup", "tie_embeddings": True, "base_width": 10},
-    "mup, head bias": {"parametrization": "mup", "head_bias": True, "base_head_dim": 4},
+    "mup, tied, other base": {
+        "parametrization": "mup", "tie_embeddings": True, "base_width": 10, "base_head_dim": 4,
+    },
 }  # fmt: skip
 
 

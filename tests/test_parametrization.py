@@ -99,12 +99,12 @@ def test_names_shapes_and_counts_are_those_of_standard():
 # -- at the base width, and away from it -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend", ["jax", "torch"])
 @pytest.mark.parametrize(
-    ("precision", "switches"),
+    ("backend", "precision", "switches"),
     [
-        ("float32", EVERYTHING | {"head_bias": True}),
-        ("bfloat16", {"tie_embeddings": True, "n_kv_heads": 2}),
+        ("jax", "float32", EVERYTHING | {"head_bias": True}),
+        ("torch", "float32", EVERYTHING | {"head_bias": True}),
+        ("torch", "bfloat16", {"tie_embeddings": True, "n_kv_heads": 2}),
     ],
 )
 def test_at_the_base_width_mup_is_standard_to_the_bit(backend, precision, switches, cache):
@@ -174,11 +174,10 @@ def trained(backend, cache, widths, **switches):
 @pytest.mark.parametrize(
     ("backend", "widths", "switches"),
     [
-        ("jax", (64, 128, 256), {"n_layers": 1}),
+        ("jax", (64, 256, 1024), {"n_layers": 1}),
         ("torch", (64, 128, 256), {"head_dim": 16, "tie_embeddings": True, "norm": "layernorm"}),
-        ("torch", (64, 128, 256, 512, 1024), {"n_layers": 1}),
     ],
-    ids=["jax", "more heads, tied, layernorm", "to 1024"],
+    ids=["jax", "torch, more heads, tied, layernorm"],
 )
 def test_activations_move_by_as_much_at_every_width_under_mup_alone(
     backend, widths, switches, cache
@@ -193,7 +192,7 @@ def test_activations_move_by_as_much_at_every_width_under_mup_alone(
         assert lowest < slope < 0.25, (name, size, change)
 
     start = [row for row in rows if row.width == 64]  # at its base muP is the standard one
-    rows = start + trained(backend, cache, widths[1:3], parametrization="standard", **switches)
+    rows = start + trained(backend, cache, widths[1:-1], parametrization="standard", **switches)
     change = slopes(rows, STEPS, lambda row: row.change)
     for name in ("blocks.0.attention_output", "blocks.0.after_feedforward"):
         assert change[name] > 0.7, change
