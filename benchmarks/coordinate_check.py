@@ -59,7 +59,7 @@ def exponents(rows: list[Coordinate], parametrization: str) -> list[dict[str, An
 
 
 def draw(measured: dict[str, list[Coordinate]], path: Path) -> None:
-    """The change since the start against the width, a line for each step, a panel for each part."""
+    """The last block's change since the start against the width, a line for each step."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -67,7 +67,7 @@ def draw(measured: dict[str, list[Coordinate]], path: Path) -> None:
 
     parts = (*PARTS, "logits")
     figure, axes = plt.subplots(
-        2, len(parts), figsize=(12, 5), sharex=True, sharey="col", layout="constrained"
+        2, len(parts), figsize=(12, 5), sharex=True, sharey=True, layout="constrained"
     )
     for row, (parametrization, rows) in enumerate(measured.items()):
         steps = sorted({r.step for r in rows} - {0})
@@ -79,15 +79,18 @@ def draw(measured: dict[str, list[Coordinate]], path: Path) -> None:
                 ]
                 colour = plt.get_cmap("viridis")(number / max(1, len(steps) - 1))
                 axis.plot(*zip(*points, strict=True), "o-", color=colour, ms=3, label=str(step))
-            axis.set(xscale="log", yscale="log", title=f"{part}" if row == 0 else "")
+            axis.set(xscale="log", yscale="log", title=part if row == 0 else "")
             widths = sorted({r.width for r in rows})
             axis.set_xticks(widths, [str(w) for w in widths])
             axis.minorticks_off()
         axes[row, 0].set_ylabel(f"{parametrization}\nrms of the change")
     for axis in axes[-1]:
         axis.set_xlabel("width")
-    axes[0, -1].legend(title="step", fontsize=6, title_fontsize=7)
-    figure.savefig(path, dpi=120)
+    lines = axes[0, 0].get_lines()
+    figure.legend(
+        lines, [line.get_label() for line in lines], title="step", loc="outside right upper"
+    )
+    figure.savefig(path, dpi=100)
     print(f"written to {path}")
 
 
@@ -111,7 +114,10 @@ def main() -> None:
             "lr": arguments.lr,
             "backend": arguments.backend,
             "exponents": found,
-            "coordinates": {n: [r._asdict() for r in rows] for n, rows in measured.items()},
+            "after_all_steps": {
+                name: [row._asdict() for row in rows if row.step == arguments.steps]
+                for name, rows in measured.items()
+            },
         },
     )
 
