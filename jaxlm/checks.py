@@ -37,6 +37,7 @@ def _check_choices(node: Any, prefix: str = "") -> None:
 _POSITIVE = (
     "model.n_layers model.d_model model.n_heads model.n_kv_heads model.head_dim model.d_ff "
     "model.context_length model.vocab_size model.norm_eps model.rope_theta model.init_std "
+    "model.base_width model.base_head_dim "
     "data.stride data.vocab_size data.validation_documents data.documents tokenizer.vocab_size "
     "study.workers optimizer.eps optimizer.clip_norm train.batch_size train.early_stopping "
     "train.grad_accumulation train.keep_checkpoints parallel.data parallel.fsdp parallel.tensor "
@@ -99,6 +100,8 @@ def _check_model(config: Config) -> None:
             f"model.n_heads={model.n_heads} does not divide model.d_model={model.d_model}.\n"
             f"Set model.n_heads={fits}, or give model.head_dim."
         )
+    if model.parametrization == "mup":
+        _check_mup(model)
     full = resolve_model(model)
     if full.n_heads % full.n_kv_heads:
         raise UserError(
@@ -114,6 +117,21 @@ def _check_model(config: Config) -> None:
         raise UserError(
             "model.head_bias=true needs a head of its own, but model.tie_embeddings=true.\n"
             "Set one of them to false."
+        )
+
+
+def _check_mup(model: ModelConfig) -> None:
+    if model.base_width is None:
+        raise UserError(
+            "model.parametrization=mup needs model.base_width, the width at which it is standard.\n"
+            "Set it to the d_model at which the learning rate was tuned, as model.base_width=128."
+        )
+    known = model.head_dim or model.base_head_dim
+    if known is None and model.base_width % model.n_heads:
+        raise UserError(
+            f"model.base_width={model.base_width} does not divide into model.n_heads="
+            f"{model.n_heads}: muP does not know the base model's head width.\n"
+            "Give model.base_head_dim, or model.head_dim where it is the same at every width."
         )
 
 

@@ -61,6 +61,18 @@ class ModelConfig:
     residual_dropout: float = key(0.0, "dropout of the embedding and of each sublayer's output")
     init_std: float = key(0.02, "standard deviation of the initial weights")
     scaled_init: bool = key(True, "divide residual outputs' initial std by sqrt(2 n_layers)")
+    parametrization: str = key(
+        "standard",
+        "mup keeps the best learning rate the same at every width (Yang et al. 2022): it scales "
+        "hidden matrices' initial std and rate, attention scores and logits",
+        choices=("standard", "mup"),
+    )
+    base_width: int | None = key(
+        None, "mup: the d_model at which it equals standard, as that where the rate was tuned"
+    )
+    base_head_dim: int | None = key(
+        None, "mup: head_dim at base_width; null: head_dim if given, else base_width / n_heads"
+    )
 
 
 @dataclass
@@ -467,7 +479,13 @@ def operation(config: Config) -> dict[str, Any]:
 
 
 def resolve_model(model: ModelConfig, vocab_size: int | None = None) -> ModelConfig:
-    """The model with every null filled in: kv heads, head width, feed-forward width, vocabulary."""
+    """The model with every null filled in: kv heads, head width, feed-forward width, vocabulary.
+
+    base_head_dim, too, where muP asks for it.
+    """
+    base_head_dim = model.base_head_dim
+    if model.parametrization == "mup":
+        base_head_dim = base_head_dim or model.head_dim or model.base_width // model.n_heads
     gated = model.ffn in ("swiglu", "geglu")
     hidden = -(-8 * model.d_model // 24) * 8 if gated else 4 * model.d_model
     return dataclasses.replace(
@@ -476,4 +494,5 @@ def resolve_model(model: ModelConfig, vocab_size: int | None = None) -> ModelCon
         head_dim=model.head_dim or model.d_model // model.n_heads,
         d_ff=model.d_ff or hidden,
         vocab_size=model.vocab_size or vocab_size,
+        base_head_dim=base_head_dim,
     )

@@ -183,13 +183,18 @@ class Engine:
 
     # -- for a person to look at -----------------------------------------------------------------
 
+    @functools.cached_property
+    def _seen(self) -> Any:
+        """Compiled once for each shape of tokens."""
+        model = self.model.clone(kernel="plain")  # the others do not show their scores
+        return jax.jit(
+            lambda p, tokens: model.apply({"params": p}, tokens, mutable=["components"])[1]
+        )
+
     def components(self, parameters: Any, tokens_BxL: np.ndarray) -> dict[str, np.ndarray]:
         """What each part of the network puts out, by dotted name."""
         self.activate()
-        model = self.model.clone(kernel="plain")  # the others do not show their scores
-        seen = jax.jit(
-            lambda p, tokens: model.apply({"params": p}, tokens, mutable=["components"])[1]
-        )(parameters, tokens_BxL)
+        seen = self._seen(parameters, tokens_BxL)
         flat = flatten(jax.tree.map(np.asarray, seen["components"]))
         return {name: value[0] for name, value in flat.items()}
 

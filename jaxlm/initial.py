@@ -9,6 +9,7 @@ import hashlib
 import numpy as np
 
 from jaxlm.config import ModelConfig
+from jaxlm.parametrization import std_factor
 
 
 def parameter_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -86,7 +87,8 @@ def initial_parameter(
     """The initial value of one parameter, or of some of its rows (its first axis).
 
     Norm weights are 1, biases 0, all else N(0, init_std); with `scaled_init` the outputs of both
-    sublayers have init_std / sqrt(2 n_layers) (GPT-2, Radford et al. 2019, section 2.3).
+    sublayers have init_std / sqrt(2 n_layers) (GPT-2, Radford et al. 2019, section 2.3). Under muP
+    the std falls with the width as `parametrization` says.
     """
     shape = parameter_shapes(model)[name]
     start, stop, _ = rows.indices(shape[0])
@@ -95,7 +97,7 @@ def initial_parameter(
         return np.zeros(shape, dtype)
     if name.endswith("norm.weight"):
         return np.ones(shape, dtype)
-    std = model.init_std
+    std = model.init_std * std_factor(model, name)
     if model.scaled_init and name.endswith(("attention.output.weight", "feedforward.down.weight")):
         std /= np.sqrt(2 * model.n_layers)
     row = int(np.prod(shape[1:], dtype=np.int64))

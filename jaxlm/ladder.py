@@ -32,13 +32,16 @@ class Rung:
 
     def words(self) -> list[str]:
         """The overrides that make the base configuration this run."""
-        return [
+        words = [
             f"model.d_model={self.model.d_model}",
             f"model.n_layers={self.model.n_layers}",
             f"model.n_heads={self.model.n_heads}",
             f"train.duration={self.steps}steps",
             f"optimizer.lr={self.lr:.4g}",
         ]
+        if self.model.parametrization == "mup":  # the base model's heads have this width as well
+            words.append(f"model.head_dim={resolve_model(self.model).head_dim}")
+        return words
 
 
 def rungs(config: Config) -> list[Rung]:
@@ -50,6 +53,11 @@ def rungs(config: Config) -> list[Rung]:
     job: LadderJob = config.job
     least = parse_count(job.least_tokens, "job.least_tokens")
     most = math.inf if job.most_tokens is None else parse_count(job.most_tokens, "job.most_tokens")
+    if config.model.parametrization == "mup" and job.lr_width_exponent:
+        raise UserError(
+            f"job.lr_width_exponent={job.lr_width_exponent} scales the learning rate with the "
+            "width, and so does model.parametrization=mup.\nSet job.lr_width_exponent=0."
+        )
     found = []
     for width, layers in _sizes(config):
         model = _sized(config.model, width, layers)

@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 
 from jaxlm.config import ModelConfig
+from jaxlm.parametrization import readout_factor, score_divisor
 
 Array = jax.Array
 
@@ -203,19 +204,27 @@ class Embedding(nn.Module):
 
 
 def plain_attention(
-    q_BxLxHxK, k_BxTxGxK, v_BxTxGxK, start, rate=0.0, dropout=None, site=0, show=lambda *_: None
+    q_BxLxHxK,
+    k_BxTxGxK,
+    v_BxTxGxK,
+    divisor,
+    start,
+    rate=0.0,
+    dropout=None,
+    site=0,
+    show=lambda *_: None,
 ):
-    """softmax(q k^T / sqrt(K)) v; query l sees the keys 0..start+l. Softmax in >= float32.
+    """softmax(q k^T / divisor) v; query l sees the keys 0..start+l. Softmax in >= float32.
 
-    Heads are grouped as h = g * (H / G) + r, as in Hugging Face Llama. `show` is given the scaled
-    scores (B, H, L, T) by their name.
+    Heads are grouped as h = g * (H / G) + r, as in Hugging Face Llama. The divisor is sqrt(K), or
+    muP's. `show` is given the scaled scores (B, H, L, T) by their name.
     """
     B, L, H, K = q_BxLxHxK.shape
     T, G = k_BxTxGxK.shape[1:3]
     dtype = jnp.promote_types(q_BxLxHxK.dtype, jnp.float32)
     q = q_BxLxHxK.reshape(B, L, G, H // G, K)
     scores = jnp.einsum("blgrk,btgk->bgrlt", q, k_BxTxGxK, preferred_element_type=dtype)
-    scores = scores / math.sqrt(K)
+    scores = scores / divisor
     show("scores", scores.reshape(B, H, L, T))
     visible_LxT = jnp.arange(T)[None, :] <= start + jnp.arange(L)[:, None]
     scores = jnp.where(visible_LxT, scores, jnp.finfo(dtype).min)
@@ -224,7 +233,7 @@ def plain_attention(
     return jnp.einsum("bgrlt,btgk->blgrk", weights, v_BxTxGxK).reshape(B, L, H, K)
 
 
-def blocked_attention(q_BxLxHxK, k_BxLxGxK, v_BxLxGxK):
+def blocked_attention(q_BxLxHxK, k_BxLxGxK, v_BxLxGxK, divisor):
     """`plain_attention` of whole sequences without dropout, in blocks of queries.
 
     A block skips the keys after its last query, and the heads come first, so that XLA transposes
@@ -241,7 +250,7 @@ def blocked_attention(q_BxLxHxK, k_BxLxGxK, v_BxLxGxK):
         q, k, v = q_BxGxRxLxK[..., start:stop, :], k_BxGxLxK[:, :, :stop], v_BxGxLxK[:, :, :stop]
         scores = jnp.einsum("bgrlk,bgtk->bgrlt", q, k, preferred_element_type=dtype)
         visible = np.arange(stop)[None, :] <= np.arange(start, stop)[:, None]
-        scores = jnp.where(visible, scores / math.sqrt(K), jnp.finfo(dtype).min)
+        scores = jnp.where(visible, scores / divisor, jnp.finfo(dtype).min)
         weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
         mixed.append(jnp.einsum("bgrlt,bgtk->bgrlk", weights, v))
     return jnp.concatenate(mixed, axis=3).transpose(0, 3, 1, 2, 4).reshape(B, L, H, K)
@@ -272,21 +281,23 @@ class Attention(nn.Module):
             q, k = rotate(q, start, m), rotate(k, start, m)
             self.sow("components", "rotated_q", q)
             self.sow("components", "rotated_k", k)
-        rate, site = m.attention_dropout, 3 * self.layer + 1
+        rate, site, divisor = m.attention_dropout, 3 * self.layer + 1, score_divisor(m)
         if cache is not None:
             keys = lax.dynamic_update_slice_in_dim(cache.keys[self.layer], k, start, axis=1)
             values = lax.dynamic_update_slice_in_dim(cache.values[self.layer], v, start, axis=1)
-            mixed = plain_attention(q, keys, values, start)
+            mixed = plain_attention(q, keys, values, divisor, start)
         elif self.kernel == "cudnn" and (dropout is None or rate == 0.0):
             keys, values = k, v
-            mixed = jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn")
+            mixed = jax.nn.dot_product_attention(
+                q, k, v, is_causal=True, scale=1.0 / divisor, implementation="cudnn"
+            )
         elif self.kernel == "blocks" and (dropout is None or rate == 0.0):
             keys, values = k, v
-            mixed = blocked_attention(q, k, v)
+            mixed = blocked_attention(q, k, v, divisor)
         else:
             keys, values = k, v
             show = functools.partial(self.sow, "components")
-            mixed = plain_attention(q, k, v, 0, rate, dropout, site, show)
+            mixed = plain_attention(q, k, v, divisor, 0, rate, dropout, site, show)
         mixed = mixed.reshape(*mixed.shape[:2], m.n_heads * m.head_dim)
         self.sow("components", "mixed", mixed)
         y = Linear(m.d_model, m.bias == "all", name="output")(mixed)
@@ -417,6 +428,8 @@ class Transformer(nn.Module):
         x, cache_out = Blocks(m, self.kernel, self.remat, name="blocks")(x, start, cache, dropout)
         x = block_norm(m, "final_norm")(x)
         self.sow("components", "normed", x)
+        if (factor := readout_factor(m)) != 1.0:
+            x = (at_least_float32(x) * factor).astype(x.dtype)
         if m.tie_embeddings:
             logits_BxLxV = embed.attend(x)
         else:

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxlm.config import OptimizerConfig
+from jaxlm.config import ModelConfig, OptimizerConfig
+from jaxlm.initial import parameter_shapes
 from jaxlm.model import flatten, nest
+from jaxlm.parametrization import lr_factor
 
 
 def rule(config: OptimizerConfig) -> optax.GradientTransformation:
@@ -30,13 +32,24 @@ def clip(gradients: Any, norm: jax.Array, limit: float | None) -> Any:
     return jax.tree.map(lambda g: g * factor.astype(g.dtype), gradients)
 
 
-def updates(parameters: Any, direction: Any, lr: jax.Array, weight_decay: float) -> Any:
-    """What to add to the parameters: -lr (direction + weight_decay p), decay on matrices only."""
+def lr_factors(model: ModelConfig) -> Any:
+    """The tree of factors of the learning rate, as `parametrization` has them."""
+    return nest({name: lr_factor(model, name) for name in parameter_shapes(model)})
 
-    def update(p: jax.Array, u: jax.Array) -> jax.Array:
-        return -lr.astype(p.dtype) * (u + weight_decay * p if p.ndim == 2 else u)
 
-    return jax.tree.map(update, parameters, direction)
+def updates(
+    parameters: Any, direction: Any, factors: Any, lr: jax.Array, weight_decay: float
+) -> Any:
+    """What to add to the parameters: -lr (factor direction + weight_decay p).
+
+    Decay on matrices only, and its size does not depend on the parameter's factor.
+    """
+
+    def update(p: jax.Array, u: jax.Array, factor: float) -> jax.Array:
+        step = factor * u
+        return -lr.astype(p.dtype) * (step + weight_decay * p if p.ndim == 2 else step)
+
+    return jax.tree.map(update, parameters, direction, factors)
 
 
 def to_checkpoint(moments: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from jaxlm.config import ModelConfig
 from jaxlm.flops import parameter_counts
 from jaxlm.initial import parameter_shapes
 from jaxlm.model import Transformer, flatten, nest
+from jaxlm.parametrization import lr_factor, std_factor
 
 # What the model sows, in the order of its forward pass.
 _LETTERS = {
@@ -64,6 +65,9 @@ def shapes_text(model: ModelConfig, dtype: Any, batch: int = 1) -> str:
     ]
     outputs = [("component", "axes", "shape", "type"), *_output_rows(model, dtype, batch)]
     parameters = [("parameter", "shape", "count", "in all"), *_parameter_rows(model)]
+    if model.parametrization == "mup":
+        factors = [("std x", "lr x"), *_factor_rows(model)]
+        parameters = [row + more for row, more in zip(parameters, factors, strict=True)]
     return "\n\n".join(
         [
             textwrap.fill("; ".join(f"{name} {size:,}" for name, size in sizes.items()), 90),
@@ -119,6 +123,12 @@ def _parameter_rows(model: ModelConfig) -> list[Row]:
             (_shown(name, model), _shape(shapes[name]), f"{count:,}", f"{count * copies:,}")
         )
     return rows
+
+
+def _factor_rows(model: ModelConfig) -> list[Row]:
+    """What muP multiplies each parameter's initial std and learning rate by."""
+    names = _first_block(parameter_shapes(model))
+    return [(f"{std_factor(model, n):.4g}", f"{lr_factor(model, n):.4g}") for n in names]
 
 
 def _first_block(names: Any) -> list[str]:

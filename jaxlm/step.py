@@ -57,7 +57,7 @@ def make_train_step(
     the update), gradient_norm (before clipping), and vectors of norms per group and per block.
     """
     rule = optimizer.rule(config)
-    groups = parameter_groups(model.model)
+    groups, factors = parameter_groups(model.model), optimizer.lr_factors(model.model)
     has_dropout = bool(model.model.attention_dropout or model.model.residual_dropout)
 
     def loss_of(parameters, tokens_BxL1, rows_B, key, total):
@@ -97,7 +97,9 @@ def make_train_step(
         direction, moments = rule.update(
             optimizer.clip(gradients, norm, config.clip_norm), state.moments
         )
-        changes = optimizer.updates(state.parameters, direction, batch.lr, config.weight_decay)
+        changes = optimizer.updates(
+            state.parameters, direction, factors, batch.lr, config.weight_decay
+        )
         parameters = jax.tree.map(jnp.add, state.parameters, changes)
         metrics = {
             "loss": loss,

@@ -14,8 +14,9 @@ from jaxlm.parity import Pair, Row
 BACKENDS = [partial(engine_class, name) for name in ("jax", "torch")]
 VOCABULARY = 29
 MODEL = ModelConfig(
-    n_layers=2, d_model=24, n_heads=4, d_ff=40, context_length=16, init_std=0.1, scaled_init=True
-)
+    n_layers=2, d_model=24, n_heads=4, d_ff=40, context_length=16, init_std=0.1, scaled_init=True,
+    base_width=8,
+)  # fmt: skip
 
 
 def make_config(precision="float64", model=MODEL, batch_size=4, **sections) -> Config:

@@ -81,17 +81,17 @@ def norm_after() -> Iterator[None]:
         yield
 
 
-def unscaled_scores(q, k):
+def unscaled_scores(q, k, divisor):
     return model.at_least_float32(q) @ model.at_least_float32(k).mT
 
 
-def unscaled_fused(q, k, v, is_causal, _fused=F.scaled_dot_product_attention):
+def unscaled_fused(q, k, v, is_causal, scale, _fused=F.scaled_dot_product_attention):
     return _fused(q, k, v, is_causal=is_causal, scale=1.0)
 
 
-def seeing_one_ahead(q, k, v, is_causal, _fused=F.scaled_dot_product_attention):
+def seeing_one_ahead(q, k, v, is_causal, scale, _fused=F.scaled_dot_product_attention):
     mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(1)
-    return _fused(q, k, v, attn_mask=mask)
+    return _fused(q, k, v, attn_mask=mask, scale=scale)
 
 
 def heads_interleaved(x, heads):
@@ -139,7 +139,8 @@ def optimizer_made_by(make: Callable) -> Callable[[], contextlib.AbstractContext
 
 
 def decay_everything(module, config):
-    groups = [{"params": list(module.parameters()), "weight_decay": config.weight_decay}]
+    every = {"params": list(module.parameters()), "weight_decay": config.weight_decay}
+    groups = [every | {"lr_factor": 1.0}]
     return torch.optim.AdamW(groups, lr=config.lr, betas=tuple(config.betas), eps=config.eps)
 
 
@@ -166,6 +167,14 @@ def uncorrected(module, config):
         torch.optim, "AdamW", lambda groups, fused, **k: Uncorrected(groups, **k)
     ):
         return optimizer.make_optimizer(module, config)
+
+
+def decay_times_own_rate(module, config):
+    """muP with every matrix's decay times its own learning rate."""
+    made = optimizer.make_optimizer(module, config)
+    for group in made.param_groups:
+        group["weight_decay"] *= group["lr_factor"]
+    return made
 
 
 @contextlib.contextmanager
@@ -266,6 +275,30 @@ FAULTS = {
         replaced(step, "clip", lambda gradients, norm, limit: None),
         {},
         {"optimizer": OptimizerConfig(lr=3e-3, clip_norm=1e-2)},
+    ),
+    "mup_rate": Fault(
+        "muP without its learning rates",
+        STEPS,
+        replaced(optimizer, "lr_factor", lambda m, name: 1.0),
+        {"parametrization": "mup"},
+    ),
+    "mup_decay": Fault(
+        "muP's decay times each matrix's own rate",
+        STEPS,
+        optimizer_made_by(decay_times_own_rate),
+        {"parametrization": "mup"},
+    ),
+    "mup_scores": Fault(
+        "muP with 1/sqrt(head_dim)",
+        FORWARD,
+        replaced(model, "score_divisor", lambda m: math.sqrt(m.head_dim)),
+        {"parametrization": "mup"},
+    ),
+    "mup_readout": Fault(
+        "muP without the readout's factor",
+        FORWARD,
+        replaced(model, "readout_factor", lambda m: 1.0),
+        {"parametrization": "mup"},
     ),
     "mean_of_means": Fault(
         "mean of the parts' means in accumulation",

@@ -40,12 +40,16 @@ VARIANTS = {
         "norm": "layernorm", "norm_placement": "post", "position": "sinusoidal", "ffn": "relu",
         "bias": "all", "head_bias": True,
     },
+    "mup, tied, other base": {
+        "parametrization": "mup", "tie_embeddings": True, "base_width": 10, "base_head_dim": 4,
+    },
 }  # fmt: skip
 
 
 def test_every_switch_is_covered():
     """A switch added to the schema must be added here."""
-    tested = set(CHOICES) | set(NUMBERS) | set(BOOLEANS) | {"head_bias"}
+    tested = set(CHOICES) | set(NUMBERS) | set(BOOLEANS)
+    tested |= {"head_bias", "base_width", "base_head_dim"}
     elsewhere = {"attention_dropout", "residual_dropout"}  # test_training.py
     sizes = {"d_model", "n_heads", "context_length", "vocab_size"}
     assert tested | elsewhere | sizes == {item.name for item in dataclasses.fields(ModelConfig)}
@@ -93,6 +97,8 @@ def models(draw):
         "context_length": draw(st.integers(16, 20)),
         "norm_eps": draw(st.sampled_from([1e-5, 1e-2])),
         "head_bias": not switches["tie_embeddings"] and draw(st.booleans()),
+        "base_width": draw(st.sampled_from([4, 12, 70])),
+        "base_head_dim": draw(st.sampled_from([None, 1, 5])),
     }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxlm import cli, parity
-from jaxlm.config import ModelConfig, OptimizerConfig, ScheduleConfig
+from jaxlm.config import ModelConfig, OptimizerConfig, ScheduleConfig, resolve_model
 from jaxlm.duration import Horizon
 from jaxlm.parity import Pair, Row
 from jaxlm.schedule import learning_rate
@@ -52,16 +52,28 @@ def test_lion(pair, precision):
     assert_rows(parity.optimizer(made, batches(steps, made.config)))
 
 
+@pytest.mark.parametrize(
+    ("precision", "name"),
+    [("float64", "adamw"), ("float32", "adamw"), ("bfloat16", "adamw"), ("float64", "lion")],
+)
+def test_mup_scales_each_parameters_rate_and_no_decay_in_both(pair, precision, name):
+    """The norm of keys gives their biases a gradient that is more than rounding."""
+    switches = {"parametrization": "mup", "n_layers": 1, "bias": "all", "norm": "layernorm"}
+    switches |= {"position": "learned", "qk_norm": True}
+    rule = OptimizerConfig(name=name, lr=3e-3, weight_decay=0.3)
+    made = pair(precision, switches, optimizer=rule)
+    assert_rows(parity.optimizer(made, batches(20, made.config)))
+
+
 @pytest.mark.parametrize("name", ["cosine", "wsd", "linear", "constant", "cyclic"])
 def test_schedules_are_the_same_bits_as_torch_computes(name):
     """The rate that a torch optimizer holds at each step is the Python float of the schedule."""
-    import torch
-
+    from torchref.model import Transformer
     from torchref.optimizer import make_optimizer, set_lr
 
     config = make_config(schedule=ScheduleConfig(name=name, warmup="7"))
     plan = Horizon.of("100", tokens_per_step=64, steps_per_epoch=100.0)
-    optimizer = make_optimizer(torch.nn.Linear(2, 2), config.optimizer)
+    optimizer = make_optimizer(Transformer(resolve_model(config.model, 5)), config.optimizer)
     for step in range(100):
         rate = learning_rate(config.schedule, 3e-4, plan, step)
         set_lr(optimizer, rate)

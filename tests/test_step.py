@@ -83,7 +83,8 @@ def test_the_step_is_optax_adamw_after_optax_clipping(clip_norm):
 def test_norms_and_biases_never_decay():
     parameters = {"a.weight": jnp.ones((2, 2)), "norm.weight": jnp.ones(2), "b.bias": jnp.ones(2)}
     zeros = jax.tree.map(jnp.zeros_like, parameters)
-    changes = optimizer.updates(parameters, zeros, jnp.float32(0.1), 0.5)
+    factors = dict.fromkeys(parameters, 1.0)
+    changes = optimizer.updates(parameters, zeros, factors, jnp.float32(0.1), 0.5)
     np.testing.assert_allclose(changes["a.weight"], -0.05)
     assert not changes["norm.weight"].any() and not changes["b.bias"].any()
 

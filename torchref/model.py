@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from jaxlm.config import ModelConfig
 from jaxlm.initial import initial_parameters
+from jaxlm.parametrization import readout_factor, score_divisor
 from torchref.threefry import Key, keep_mask
 
 
@@ -147,19 +148,21 @@ def block_norm(model: ModelConfig) -> nn.Module:
     return LayerNorm(model.d_model, model.norm_eps, bias=model.bias == "all")
 
 
-def attention_scores(q_BxHxLxK: Tensor, k_BxHxTxK: Tensor) -> Tensor:
-    """q k^T / sqrt(K), in at least float32."""
+def attention_scores(q_BxHxLxK: Tensor, k_BxHxTxK: Tensor, divisor: float) -> Tensor:
+    """q k^T / divisor, in at least float32; the divisor is sqrt(K), or muP's."""
     scores = at_least_float32(q_BxHxLxK) @ at_least_float32(k_BxHxTxK).mT
-    return scores / math.sqrt(q_BxHxLxK.shape[-1])
+    return scores / divisor
 
 
-def fused_attention(q_BxHxLxK: Tensor, k_BxHxLxK: Tensor, v_BxHxLxK: Tensor) -> Tensor:
+def fused_attention(
+    q_BxHxLxK: Tensor, k_BxHxLxK: Tensor, v_BxHxLxK: Tensor, divisor: float
+) -> Tensor:
     """PyTorch's causal kernel. Its 16-bit backward pass is half as fast as the 32-bit one on a
     CPU, so there it gets 32 bits."""
     narrow = q_BxHxLxK.dtype
     wide = at_least_float32 if q_BxHxLxK.device.type == "cpu" else (lambda x: x)
     q, k, v = wide(q_BxHxLxK), wide(k_BxHxLxK), wide(v_BxHxLxK)
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True).to(narrow)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0 / divisor).to(narrow)
 
 
 def causal_mask(start: int, queries: int, keys: int, device) -> Tensor:
@@ -210,9 +213,9 @@ class Attention(nn.Module):
 
         q, k, v = q.transpose(1, 2), share_heads(k, m.n_heads), share_heads(v, m.n_heads)
         if self.fused and cache is None and (dropout is None or m.attention_dropout == 0.0):
-            mixed = fused_attention(q, k, v)
+            mixed = fused_attention(q, k, v, score_divisor(m))
         else:
-            scores = self.scores(attention_scores(q, k))
+            scores = self.scores(attention_scores(q, k, score_divisor(m)))
             visible_LxT = causal_mask(start, L, k.shape[2], x_BxLxD.device)
             weights = scores.masked_fill(~visible_LxT, -math.inf).softmax(dim=-1).to(q.dtype)
             mixed = drop(weights, m.attention_dropout, dropout, 3 * self.layer + 1) @ v
@@ -357,6 +360,8 @@ class Transformer(nn.Module):
         result on every device; the engine's is not.
         """
         x = self.normed(self.final_norm(x_BxLxD))
+        if (factor := readout_factor(self.model)) != 1.0:
+            x = (at_least_float32(x) * factor).to(x.dtype)
         tied = self.model.tie_embeddings
         y = F.linear(x, self.embed.weight.to(x.dtype)) if tied else self.head(x)
         return self.logits(at_least_float32(y))

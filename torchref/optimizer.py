@@ -6,16 +6,27 @@ import torch
 from torch import Tensor, nn
 
 from jaxlm.config import OptimizerConfig
+from jaxlm.parametrization import lr_factor
+from torchref.model import Transformer
 
 
-def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Two groups: matrices, embeddings and head included, decay; norms and biases do not."""
-    parameters = list(model.parameters())
+def make_optimizer(model: Transformer, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Matrices, embeddings and head included, decay; norms and biases do not.
+
+    Under muP there is a group for each factor of the learning rate (`jaxlm.parametrization`). The
+    decay is divided by it, since PyTorch multiplies decay by the group's rate.
+    """
+    members: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, p in model.named_parameters():
+        members.setdefault((lr_factor(model.model, name), p.ndim == 2), []).append(p)
     groups = [
-        {"params": [p for p in parameters if p.ndim == 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim != 2], "weight_decay": 0.0},
+        {
+            "params": parameters,
+            "lr_factor": factor,
+            "weight_decay": config.weight_decay / factor if decays else 0.0,
+        }
+        for (factor, decays), parameters in members.items()
     ]
-    groups = [group for group in groups if group["params"]]
     betas = tuple(config.betas)
     if config.name == "lion":
         return Lion(groups, lr=config.lr, betas=betas)
@@ -23,9 +34,9 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """The learning rate of the next step."""
+    """The learning rate of the next step, times each group's factor."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_factor"]
 
 
 def clip(gradients: Iterable[Tensor], norm: Tensor, limit: float | None) -> None:
