@@ -15,20 +15,15 @@ import types
 from pathlib import Path
 
 import pytest
+from experiments import SINGLE, STUDIES
 
 from jaxlm import cli, finish, limit, studies, study
-from jaxlm.compose import all_keys, compose, groups
+from jaxlm.compose import compose, groups
 from jaxlm.config import identity, resolve_model
 from jaxlm.flops import parameter_counts
 from jaxlm.member import members_of
 from jaxlm.pace import cost
 
-MISSING = [] if "model.parametrization" in all_keys() else ["mup_transfer"]
-STUDIES = [
-    name
-    for name in groups()["experiment"]
-    if compose([f"experiment={name}"]).job.name == "study" and name not in MISSING
-]
 NAMES = """
     ablation_hyperparameters baseline high_lr low_lr large_batch short_sequence small_model
     shakespeare_layers shakespeare_heads tinystories_17m tinystories_17m_low_resource tinystories_lr
@@ -37,6 +32,14 @@ NAMES = """
     tinystories_architecture openwebtext_17m openwebtext_leaderboard mup_transfer quickstart
     shakespeare_cpu shakespeare_gpt scaling_70m scaling_130m scaling_300m scaling_ladder
 """.split()
+
+
+def test_files_tell_which_experiments_are_studies():
+    assert STUDIES == [
+        name
+        for name in groups()["experiment"]
+        if compose([f"experiment={name}"]).job.name == "study"
+    ]
 
 
 def test_every_experiment_of_the_table_has_its_name():
@@ -55,7 +58,7 @@ def members(name, scale, *words):
 
 
 @pytest.mark.parametrize("scale", ["full", "cpu", "smoke"])
-@pytest.mark.parametrize("name", sorted(set(groups()["experiment"]) - set(STUDIES)))
+@pytest.mark.parametrize("name", SINGLE)
 def test_every_experiment_composes_at_every_scale(name, scale):
     config = compose([f"experiment={name}", f"scale={scale}"])
     if scale == "full":

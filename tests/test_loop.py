@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from experiments import SINGLE
 
 from jaxlm import cli
-from jaxlm.compose import compose, groups
+from jaxlm.compose import compose
 from jaxlm.engine import Engine
 from jaxlm.step import Batch, make_train_step
 
@@ -194,7 +195,7 @@ def test_a_run_on_stories_knows_its_distance_to_the_floor(text, cache, capsys):
     assert "above the floor" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("experiment", groups()["experiment"])
+@pytest.mark.parametrize("experiment", SINGLE)
 def test_every_experiment_traces_at_full_size_and_trains_at_smoke_scale(
     experiment, text, cache, capsys
 ):

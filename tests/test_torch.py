@@ -16,10 +16,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from experiments import SINGLE  # noqa: E402
 from test_resume import assert_same_run, finish, start  # noqa: E402
 
 from jaxlm import cli, jobs  # noqa: E402
-from jaxlm.compose import compose, groups  # noqa: E402
+from jaxlm.compose import compose  # noqa: E402
 from jaxlm.errors import UserError  # noqa: E402
 from torchref import device as devices  # noqa: E402
 from torchref.engine import Engine  # noqa: E402
@@ -85,9 +86,9 @@ def test_no_pickle_is_ever_loaded():
 # -- runs ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("experiment", groups()["experiment"])
+@pytest.mark.parametrize("experiment", SINGLE)
 def test_every_experiment_trains_at_smoke_scale(experiment, train):
-    status, _, error = train(f"experiment={experiment}", *TORCH, "data=stories")
+    status, _, error = train(f"experiment={experiment}", "job=train", *TORCH, "data=stories")
     assert status == 0, error
     assert json.loads(Path("runs/run/summary.json").read_text())["status"] == "finished"
 

@@ -1,0 +1,10 @@
+"""Which experiments are studies; their files tell it faster than composing each."""
+
+from jaxlm.compose import config_folder, groups
+
+STUDIES = [
+    name
+    for name in groups()["experiment"]
+    if "\nstudy:" in (config_folder() / "experiment" / f"{name}.yaml").read_text("utf-8")
+]
+SINGLE = [name for name in groups()["experiment"] if name not in STUDIES]
