@@ -9,7 +9,6 @@ Shapes: P parameters, M residuals, S = min(M, P) singular values.
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from scaling.protocol import (
@@ -25,6 +24,7 @@ from scaling.protocol import (
     first_status,
 )
 from scaling.quasi_newton import EPS, freely, projected, snap
+from scaling.secular import shift_to
 
 _TINY = 1e-300
 
@@ -86,30 +86,18 @@ def damped_step(residuals: Any, jacobian: Any, scale: Any, radius: Any) -> Step:
     part_S = jnp.where(known, left.T @ residuals, 0.0)
     sigma_S = jnp.where(known, sigma_S, 1.0)
 
-    def components(shift):
-        return -sigma_S * part_S / (sigma_S**2 + shift)
+    def denominators(shift):
+        return sigma_S**2 + shift
 
-    whole = components(0.0)
+    numerator_S = -sigma_S * part_S
+    whole = numerator_S / denominators(0.0)
     length = jnp.linalg.norm(whole)
     interior = length <= radius
-    # Newton's iteration for the shift that brings the length down to the radius, in a bracket.
     low = jnp.zeros_like(radius)
-    high = jnp.linalg.norm(sigma_S * part_S) / jnp.maximum(radius, _TINY)
-
-    def refine(_, bracket):
-        low, high, shift = bracket
-        step = components(shift)
-        norm = jnp.linalg.norm(step)
-        long = norm > radius
-        low, high = jnp.where(long, shift, low), jnp.where(long, high, shift)
-        slope = jnp.maximum(jnp.sum(step**2 / (sigma_S**2 + shift)), _TINY)
-        proposal = shift + (norm / jnp.maximum(radius, _TINY) - 1) * norm**2 / slope
-        middle = jnp.maximum(1e-3 * high, jnp.sqrt(low * high))
-        inside = (proposal > low) & (proposal < high)
-        return low, high, jnp.where(inside, proposal, middle)
-
-    shift = jax.lax.fori_loop(0, 12, refine, (low, high, low))[2]
-    step = components(shift)
+    high = jnp.linalg.norm(numerator_S) / jnp.maximum(radius, _TINY)
+    between = lambda low, high: jnp.maximum(1e-3 * high, jnp.sqrt(low * high))  # noqa: E731
+    shift = shift_to(radius, numerator_S, denominators, low, high, low, between)
+    step = numerator_S / denominators(shift)
     step = step * jnp.minimum(1.0, radius / jnp.maximum(jnp.linalg.norm(step), _TINY))
     step = jnp.where(interior, whole, step)
     promise = 0.5 * jnp.sum(part_S**2)

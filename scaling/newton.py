@@ -7,7 +7,6 @@ parameters (P up to a hundred or so), where a decomposition costs less than an e
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from scaling.protocol import (
@@ -25,6 +24,7 @@ from scaling.protocol import (
     Options,
     first_status,
 )
+from scaling.secular import shift_to
 
 _EPS = 2.220446049250313e-16
 
@@ -74,30 +74,18 @@ def subproblem(gradient: Any, hessian: Any, radius: Any) -> tuple[Any, Any, Any]
     threshold = scale * gradient.shape[0] * _EPS
     floor = jnp.maximum(0.0, -smallest)
 
+    def denominators(shift):
+        shifted = eigenvalues + shift
+        return jnp.where(jnp.abs(shifted) > threshold, shifted, threshold)
+
     def components(shift):
-        denominator = eigenvalues + shift
-        safe = jnp.where(jnp.abs(denominator) > threshold, denominator, threshold)
-        return -slopes / safe
+        return -slopes / denominators(shift)
 
     interior = (smallest > threshold) & (jnp.linalg.norm(components(0.0)) <= radius)
-    # Newton's iteration on 1/|s| - 1/radius, which is nearly linear, kept inside a bracket.
     low, high = floor, floor + jnp.linalg.norm(gradient) / radius + threshold
-
-    def refine(_, bracket):
-        low, high, shift = bracket
-        step = components(shift)
-        norm = jnp.linalg.norm(step)
-        long = norm > radius
-        low, high = jnp.where(long, shift, low), jnp.where(long, high, shift)
-        denominator = eigenvalues + shift
-        safe = jnp.where(jnp.abs(denominator) > threshold, denominator, threshold)
-        slope = jnp.sum(step**2 / safe)
-        proposal = shift + (norm / radius - 1) * norm**2 / jnp.maximum(slope, 1e-300)
-        inside = (proposal > low) & (proposal < high)
-        return low, high, jnp.where(inside, proposal, 0.5 * (low + high))
-
-    bracket = (low, high, jnp.maximum(low, jnp.minimum(high, low + 0.01 * (high - low))))
-    shift = jax.lax.fori_loop(0, 12, refine, bracket)[2]
+    start = jnp.maximum(low, jnp.minimum(high, low + 0.01 * (high - low)))
+    halfway = lambda low, high: 0.5 * (low + high)  # noqa: E731
+    shift = shift_to(radius, -slopes, denominators, low, high, start, halfway)
     boundary = components(shift)
     # The hard case: no slope along the lowest eigenvector, so that no shift reaches the radius.
     missing = jnp.sqrt(jnp.maximum(radius**2 - jnp.sum(boundary**2), 0.0))

@@ -1,0 +1,44 @@
+"""The shift that brings a trust region's step down to its radius: the secular equation.
+
+Moré and Sorensen, SIAM J. Sci. Stat. Comput. 4 (1983). Shapes: P components, in a basis in which
+the shifted matrix is diagonal.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+_TINY = 1e-300  # keeps divisions finite
+_ITERATIONS = 12
+
+
+def shift_to(
+    radius: Any,
+    numerator_P: Any,
+    denominators: Callable[[Any], Any],
+    low: Any,
+    high: Any,
+    start: Any,
+    middle: Callable[[Any, Any], Any],
+) -> Any:
+    """The shift in [low, high] at which |numerator / denominators(shift)| is `radius`.
+
+    Newton's iteration on 1/|s| - 1/radius, which is nearly linear, kept inside a bracket; where it
+    would leave, `middle` of the bracket is taken.
+    """
+
+    def refine(_, bracket):
+        low, high, shift = bracket
+        below_P = denominators(shift)
+        step_P = numerator_P / below_P
+        norm = jnp.linalg.norm(step_P)
+        long = norm > radius
+        low, high = jnp.where(long, shift, low), jnp.where(long, high, shift)
+        slope = jnp.maximum(jnp.sum(step_P**2 / below_P), _TINY)
+        proposal = shift + (norm / jnp.maximum(radius, _TINY) - 1) * norm**2 / slope
+        inside = (proposal > low) & (proposal < high)
+        return low, high, jnp.where(inside, proposal, middle(low, high))
+
+    return jax.lax.fori_loop(0, _ITERATIONS, refine, (low, high, start))[2]
