@@ -1,9 +1,7 @@
 """What the models of a study write, side by side, and how good it is."""
 
-import csv
 import dataclasses
 import functools
-import io
 import math
 import statistics
 from collections.abc import Iterable, Mapping
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxlm.backend import LoadEngine
+from jaxlm.comparison.files import write_rows
 from jaxlm.compose import from_file
 from jaxlm.config import Config
 from jaxlm.data import Dataset
@@ -18,7 +17,7 @@ from jaxlm.errors import UserError
 from jaxlm.generate import LoadedRun
 from jaxlm.jobs import engine_class
 from jaxlm.opened import prepare
-from jaxlm.runs import RunDirectory, atomic_write, plain
+from jaxlm.runs import RunDirectory, plain
 from jaxlm.specimen_scores import (
     LEGEND,
     Specimen,
@@ -348,22 +347,13 @@ def _write_files(
         for variant, found in written.items()
         for number, (text, row) in enumerate(zip(found.texts, scores[variant].rows, strict=True))
     ]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        first = ["variant", "sample", "text", "whole"]
-        atomic_write(out / "generation_comparison.csv", _csv(first, rows))
-        if sweep is not None:
-            first = ["variant", "temperature", "top_p", "text"]
-            atomic_write(out / "decoding_sweep.csv", _csv(first, sweep))
-    except OSError as error:
-        raise UserError(f"Cannot write into {out}: {error.strerror}.") from None
+    first = ["variant", "sample", "text", "whole"]
+    write_rows(out / "generation_comparison.csv", _header(first, rows), rows)
+    if sweep is not None:
+        first = ["variant", "temperature", "top_p", "text"]
+        write_rows(out / "decoding_sweep.csv", _header(first, sweep), sweep)
 
 
-def _csv(first: Iterable[str], rows: list[dict[str, Any]]) -> str:
-    """A table; columns beyond `first` are those of the rows, empty where a row has none."""
-    columns = list(dict.fromkeys([*first, *(name for row in rows for name in row)]))
-    text = io.StringIO(newline="")
-    table = csv.DictWriter(text, columns)
-    table.writeheader()
-    table.writerows(plain(rows))
-    return text.getvalue()
+def _header(first: Iterable[str], rows: list[dict[str, Any]]) -> list[str]:
+    """`first`, then whatever else the rows have."""
+    return list(dict.fromkeys([*first, *(name for row in rows for name in row)]))

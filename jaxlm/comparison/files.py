@@ -34,12 +34,13 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    """A CSV file; what is missing is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, header, restval="", lineterminator="\n")
+    """A CSV file; what is missing or not finite is empty."""
+    text = io.StringIO(newline="")
+    # Lines end as RFC 4180 has it: with "\n" alone, csv would not quote a "\r" within a text.
+    writer = csv.DictWriter(text, header, restval="")
     writer.writeheader()
     for row in rows:
-        writer.writerow({k: "" if v is None else v for k, v in row.items()})
+        writer.writerow({k: "" if v is None else v for k, v in plain(row).items()})
     write(path, text.getvalue())
 
 
