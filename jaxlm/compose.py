@@ -112,7 +112,12 @@ def compose(overrides: list[str], *, checked: bool = True) -> Config:
             OmegaConf.update(composed, value.key_or_group, value.value(), merge=True)
     except HydraException as error:
         lines = str(error).strip().splitlines()
-        raise UserError(f"{lines[0]}\nin: {' '.join(overrides)}") from None
+        hint = ""
+        if any(override.startswith("study.variants") for override in overrides):
+            hint = (
+                "\nA variant's overrides are quoted: study.variants.wide='[\"model.d_model=512\"]'"
+            )
+        raise UserError(f"{lines[0]}\nin: {' '.join(overrides)}{hint}") from None
     return typed(composed, literal, choices, checked=checked)
 
 

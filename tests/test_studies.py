@@ -12,6 +12,7 @@ from jaxlm import cli, compose, limit, process, studies, study
 from jaxlm.compose import to_yaml
 from jaxlm.errors import UserError
 from jaxlm.runs import RunDirectory
+from jaxlm.specimens import write_specimens
 
 
 class Trained:
@@ -58,9 +59,18 @@ def trained(monkeypatch, tmp_path):
     monkeypatch.setattr(Trained, "most", 0)
     reports = []
     stand_in = types.ModuleType("jaxlm.comparison")
-    stand_in.write_report = lambda runs, out, **_: reports.append((runs, out)) or out / "report.md"
+
+    def write_report(runs, out, *, specimens):
+        reports.append((runs, out))
+        specimens_of.append(specimens)
+        return out / "report.md"
+
+    specimens_of = []
+    stand_in.write_report = write_report
     monkeypatch.setitem(sys.modules, "jaxlm.comparison", stand_in)
-    return types.SimpleNamespace(process=Trained, reports=reports, folder=tmp_path)
+    return types.SimpleNamespace(
+        process=Trained, reports=reports, specimens=specimens_of, folder=tmp_path
+    )
 
 
 def run(*words, name="s"):
@@ -73,6 +83,20 @@ def rows(name="s"):
 
 
 AXIS = "study.axes.optimizer.lr=[1e-3,2e-3]"
+
+
+def test_the_report_measures_as_many_texts_as_asked(trained):
+    run(AXIS, "study.specimens=5")
+    run(AXIS, "study.specimens=2", name="t")
+    run(AXIS, "study.specimens=0", name="u")
+    asked = [found and found.keywords for found in trained.specimens]
+    assert asked == [{"samples": 3, "measured": 5}, {"samples": 2, "measured": 2}, None]
+    assert trained.specimens[0].func is write_specimens
+
+
+def test_a_variant_that_is_not_quoted_is_told_how(trained, capsys):
+    assert run("study.variants.wide=[model.d_model=9]") == 2
+    assert "study.variants.wide=" in capsys.readouterr().err.splitlines()[-1]
 
 
 # -- what a study is -----------------------------------------------------------------------------
