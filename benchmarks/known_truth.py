@@ -77,10 +77,8 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--resamplings", type=int, default=20)
     parser.add_argument("--resamples", type=int, default=4000)
-    parser.add_argument("--fit-only", action="store_true", help="take the runs that are there")
     asked, others = parser.parse_known_args()
-    if not asked.fit_only:
-        train(asked.study, asked.seeds, others)
+    train(asked.study, asked.seeds, others)
     cells = by_cell(asked.study)
     if all(len(cell) < 2 for cell in cells):
         parser.error("every size and budget has one seed only: there is nothing to resample")

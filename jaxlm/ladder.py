@@ -1,4 +1,4 @@
-"""job=ladder: sizes x token budgets, each with its own completed schedule, and their law."""
+"""job=ladder: sizes x budgets, each run with its own completed schedule, and their law."""
 
 import math
 import re
