@@ -245,7 +245,12 @@ class StudyConfig:
         "wall-clock time for all",
         choices=("steps", "tokens", "time"),
     )
-    workers: int = key(1, "runs in training at once, each a process")
+    workers: int = key(1, "processes that train at once")
+    pack: bool = key(
+        False,
+        "train variants and seeds that differ in numbers only (rates, decay, dropout, ...) as one "
+        "vmapped program",
+    )
     specimens: int = key(8, "texts of each variant that the report measures; 0: samples.txt only")
     lr_with_batch: str = key(
         "none",

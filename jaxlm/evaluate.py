@@ -3,8 +3,10 @@
 Legend: B rows of a batch, R rows of the split, L length.
 """
 
+import functools
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +24,29 @@ _LOGITS = 2**27
 
 
 class Evaluator:
-    """Evaluates parameters on a dataset."""
+    """Evaluates parameters on a dataset; of several runs at once, each gets its part of memory."""
 
-    def __init__(self, engine: Engine, dataset: Dataset) -> None:
+    def __init__(self, engine: Engine, dataset: Dataset, runs: int = 1) -> None:
         self.engine, self.dataset = engine, dataset
         length, devices = engine.model_config.context_length, engine.batch_devices
-        tokens = min(_TOKENS, _LOGITS // engine.model_config.vocab_size)
+        tokens = min(_TOKENS, _LOGITS // engine.model_config.vocab_size) // runs
         self.rows = max(1, tokens // length // devices) * devices
 
     def __call__(
         self, parameters: Any, split: str = "validation", max_batches: int | None = None
     ) -> dict[str, float | int | None]:
         """Metrics over the split; see `metrics`. Each target counts once."""
+        eval_step = functools.partial(self.engine.eval_step, parameters)
+        sums_R = self.sums(eval_step, split, max_batches)
+        return metrics(sums_R, has_bytes=self.dataset.bytes_V is not None)
+
+    def sums(
+        self,
+        eval_step: Callable[[EvalBatch], dict[str, Any]],
+        split: str = "validation",
+        max_batches: int | None = None,
+    ) -> dict[str, np.ndarray]:
+        """What `eval_step` sums over each row, float64 (..., R) over the rows of the split."""
         length = self.engine.model_config.context_length
         bytes_V = self.dataset.bytes_V
         sums = []
@@ -44,12 +57,12 @@ class Evaluator:
             inputs, targets, weights = batch
             bytes_BxL = np.zeros_like(targets) if bytes_V is None else bytes_V[targets]
             batch = EvalBatch(inputs, targets, weights, bytes_BxL.astype(np.float32))
-            sums.append(self.engine.eval_step(parameters, batch))
-        sums_R = {
-            name: np.concatenate([part[name] for part in self.engine.read(sums)]).astype(np.float64)
-            for name in sums[0]
+            sums.append(eval_step(batch))
+        parts = self.engine.read(sums)
+        return {
+            name: np.concatenate([part[name] for part in parts], axis=-1).astype(np.float64)
+            for name in parts[0]
         }
-        return metrics(sums_R, has_bytes=bytes_V is not None)
 
 
 def metrics(sums_R: dict[str, np.ndarray], has_bytes: bool) -> dict[str, float | int | None]:

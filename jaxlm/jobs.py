@@ -1,5 +1,6 @@
 """Job name -> function, imported only when called, so that help and errors are instant."""
 
+import contextlib
 import functools
 import importlib
 import shlex
@@ -7,12 +8,15 @@ import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxlm.backend import Engine, LoadEngine
 from jaxlm.compose import cache_folder, from_file, to_yaml
 from jaxlm.config import Config, identity
 from jaxlm.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxlm.loop import Training
 
 FUNCTIONS = {
     "train": "jaxlm.jobs:train_job",
@@ -86,10 +90,26 @@ def parity_job(config: Config, load_engine: LoadEngine) -> int:
 
 def train_job(config: Config, load_engine: LoadEngine) -> int:
     """job=train: start or resume run.dir; does nothing where it is finished."""
-    from jaxlm.runs import RunDirectory
-
     if config.debug.shapes:
         return show_shapes(config)
+    with contextlib.ExitStack() as stack:
+        opened = open_training(config, load_engine, stack)
+        if isinstance(opened, int):
+            return opened
+        from jaxlm.loop import run_training
+
+        return run_training(opened)
+
+
+def open_training(
+    config: Config, load_engine: LoadEngine, stack: contextlib.ExitStack
+) -> "Training | int":
+    """A run ready to train, locked until `stack` closes; its exit status where it has ended.
+
+    Raises UserError.
+    """
+    from jaxlm.runs import RunDirectory
+
     run = RunDirectory(config.run.dir)
     if config.run.overwrite:
         _start_over(run)
@@ -97,30 +117,24 @@ def train_job(config: Config, load_engine: LoadEngine) -> int:
     if status is not None:
         return status
     run.check_writable()
-    with run.lock() as lock:
-        return _train(config, run, lock, load_engine)
-
-
-def _train(config: Config, run: Any, lock: Any, load_engine: LoadEngine) -> int:
+    lock = stack.enter_context(run.lock())
     from jaxlm.console import Console
 
     console = Console(run.path / "log.txt")
-    try:
-        console.say(f"{run.path}: {' '.join(map(shlex.quote, sys.argv))}")
-        from jaxlm.loop import Training, run_training
-        from jaxlm.opened import prepare
+    stack.callback(console.close)
+    console.say(f"{run.path}: {' '.join(map(shlex.quote, sys.argv))}")
+    from jaxlm.loop import Training
+    from jaxlm.opened import prepare
 
-        dataset = prepare(config)
-        engine = load_engine()(config, dataset.vocab_size, cache_folder(config))
-        training = Training(config, run, lock, dataset, engine, console)
-        if dataset.tokenizer:
-            dataset.tokenizer.save(run.path / "tokenizer.json")
-        run.write_environment(engine.device_names)
-        run.write_config(to_yaml(config))
-        console.say(_headline(training))
-        return run_training(training)
-    finally:
-        console.close()
+    dataset = prepare(config)
+    engine = load_engine()(config, dataset.vocab_size, cache_folder(config))
+    training = Training(config, run, lock, dataset, engine, console)
+    if dataset.tokenizer:
+        dataset.tokenizer.save(run.path / "tokenizer.json")
+    run.write_environment(engine.device_names)
+    run.write_config(to_yaml(config))
+    console.say(_headline(training))
+    return training
 
 
 def _headline(training: Any) -> str:

@@ -52,6 +52,7 @@ class Ledger:
     ) -> None:
         self.config, self.run, self.engine, self.horizon = config, run, engine, horizon
         self.entropy_floor, self.console, self.tracker = entropy_floor, console, tracker
+        self.packed = 1  # runs in this run's program
         self.groups = parameter_groups(engine.model_config)
         self.tokens_per_step = config.train.batch_size * engine.model_config.context_length
         self.start(0, Clocks())
@@ -149,5 +150,6 @@ class Ledger:
                 "mfu": exact / seconds / peak if peak and seconds else None,
                 "peak_memory_bytes": self.engine.peak_memory_bytes(),
                 "entropy_floor": self.entropy_floor,
+                "packed": self.packed,
             }
         )

@@ -107,13 +107,13 @@ def _attempt(words: Sequence[str], folder: Path) -> tuple[int, str]:
     """Train in a process of its own; a signal to this one ends both."""
     folder.mkdir(parents=True, exist_ok=True)
     with Signals() as signals:
-        process = Process(words, folder.parent / ".errors_trial.txt")
+        process = Process([words], folder.parent / ".errors_trial.txt")
         while process.status() is None:
             if signals.received:
                 process.signal(signals.received)
                 break
             time.sleep(POLL_SECONDS)
-        status, errors = process.end()
+        ((status, errors),) = process.end()
     if signals.received:
         raise KeyboardInterrupt
     return status, errors

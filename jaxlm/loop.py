@@ -3,8 +3,8 @@
 import itertools
 import math
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Generator, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,8 +33,29 @@ class Diverged(Exception):
     """The loss or the gradient is no longer a finite number."""
 
 
+class Step(NamedTuple):
+    """What `Training.stages` asks for, and is sent the metrics of."""
+
+    tokens_BxM: np.ndarray
+    lr: float
+
+
+class Evaluation(NamedTuple):
+    """What `Training.stages` asks for, and is sent the result of: see `Evaluator`."""
+
+
+class NewestState(NamedTuple):
+    """What `Training.stages` asks for to save it."""
+
+
+Stages = Generator[Step | Evaluation | NewestState, Any, str]
+
+
 class Training:
     """One process's part in a run.
+
+    `stages` is the run from its newest checkpoint to its end and leaves the device's work to its
+    caller: `loop`, or what trains several runs in one program.
 
     The metrics of a step are read after the next one was dispatched, so that the device never
     waits for the host; whatever must see the newest state first drains them.
@@ -134,6 +155,21 @@ class Training:
 
         Raises Diverged; UserError where a checkpoint cannot be written.
         """
+        stages, answer = self.stages(signals), None
+        while True:
+            try:
+                request = stages.send(answer)
+            except StopIteration as end:
+                return end.value
+            if isinstance(request, Step):
+                self.state, answer = self.engine.train_step(self.state, *request)
+            elif isinstance(request, Evaluation):
+                answer = self.evaluator(self.engine.parameters_of(self.state))
+            else:
+                answer = self.state
+
+    def stages(self, signals: Signals) -> Stages:
+        """`loop`, with what concerns the state asked of the caller, one after another."""
         config, batches = self.config, self._batches()
         before = (self.position.step, self.clocks.wall())
         self.ledger.start(self.position.step, self.clocks)
@@ -141,7 +177,7 @@ class Training:
         while not self.done():
             step, seconds = self.position.step, self._schedule_seconds()
             lr = learning_rate(config.schedule, config.optimizer.lr, self.horizon, step, seconds)
-            self.state, metrics = self.engine.train_step(self.state, next(batches), lr)
+            metrics = yield Step(next(batches), lr)
             self.drain()
             self.position.step = step + 1
             now = (step + 1, self.clocks.wall())
@@ -151,19 +187,19 @@ class Training:
             before = now
 
             leave = bool(signals.received) or step + 1 == config.run.stop_at
-            improved = due["eval_every"] and self.evaluate()
+            improved = due["eval_every"] and (yield from self._evaluate())
             if improved or due["checkpoint_every"] or leave:
-                self.save()
+                yield from self._save()
             patience = config.train.early_stopping
             if patience and self.position.evaluations_since_best >= patience:
-                self.save()
+                yield from self._save()
                 return "stopped_early"
             if leave and not self.done():
                 return "interrupted"
         self.drain()
         if self.position.evaluated_step != self.position.step and config.train.eval_every != "0":
-            self.evaluate()
-        self.save()
+            yield from self._evaluate()
+        yield from self._save()
         return "finished"
 
     def drain(self) -> None:
@@ -180,12 +216,12 @@ class Training:
         if logged:
             self.ledger.train(step, lr, self.engine.read(metrics))
 
-    def evaluate(self) -> bool:
-        """Evaluate the current state and record it; True where it is the best so far."""
+    def _evaluate(self) -> Generator[Evaluation, dict[str, Any], bool]:
+        """Have the current state evaluated and record it; True where it is the best so far."""
         self.drain()
         self.clocks.pause()
         started = time.monotonic()
-        result = self.evaluator(self.engine.parameters_of(self.state))
+        result = yield Evaluation()
         self.evaluation_seconds = time.monotonic() - started
         improved = self.position.note_evaluation(result["loss"])
         self.ledger.evaluation(self.position.step, result)
@@ -193,7 +229,7 @@ class Training:
         self.clocks.resume()
         return improved
 
-    def save(self) -> None:
+    def _save(self) -> Generator[NewestState, Any, None]:
         """Start saving the current step, unless it is saved already."""
         self.drain()
         step, position = self.position.step, self.position
@@ -209,35 +245,53 @@ class Training:
             "seed": self.config.seed,
             "position": dict(vars(position)),
         }
-        tree = self.engine.checkpoint_tree(self.state)
+        tree = self.engine.checkpoint_tree((yield NewestState()))
         self.checkpoints.save(step, tree, metadata, best=best)
         self.saved_step = step
 
 
 def run_training(training: Training) -> int:
     """Compile, loop and finish; the exit status. The run's summary always tells how it ended."""
-    ledger, position, console = training.ledger, training.position, training.console
-    ledger.summarize("running", position)
+    training.ledger.summarize("running", training.position)
     try:
         with Signals() as signals, training.checkpoints, finish.profile(training):
             training.compile()
             status = training.loop(signals)
             training.clocks.pause()
     except Diverged as error:
-        training.clocks.pause()
-        ledger.summarize("diverged", position, str(error))
-        console.say(f"{error}\nTry a lower optimizer.lr, a longer warm-up or a lower clip_norm.")
-        finish.write_report(training, samples=[])
-        return 1
+        return diverged(training, error)
     except BaseException as error:
-        ledger.summarize("interrupted", position, f"{type(error).__name__}: {error}")
+        failed(training, error)
         raise
     finally:
-        ledger.tracker.close()
+        training.ledger.tracker.close()
+    return ended(training, status, signals)
+
+
+def diverged(training: Training, error: Diverged) -> int:
+    """Note and tell that a run has diverged; the exit status."""
+    training.clocks.pause()
+    training.ledger.summarize("diverged", training.position, str(error))
+    advice = "Try a lower optimizer.lr, a longer warm-up or a lower clip_norm."
+    training.console.say(f"{error}\n{advice}")
+    finish.write_report(training, samples=[])
+    return 1
+
+
+def failed(training: Training, error: BaseException) -> None:
+    """Note what a run was interrupted by."""
+    reason = f"{type(error).__name__}: {error}"
+    training.ledger.summarize("interrupted", training.position, reason)
+
+
+def ended(training: Training, status: str, signals: Signals) -> int:
+    """Sum up and finish a run whose loop returned `status`; the exit status."""
+    ledger, position = training.ledger, training.position
     if status == "interrupted":
         reason = signals.name or f"run.stop_at={training.config.run.stop_at}"
         ledger.summarize(status, position, reason)
-        console.say(f"stopped at step {position.step} ({reason}); the same command resumes")
+        said = f"stopped at step {position.step} ({reason}); the same command resumes"
+        training.console.say(said)
         return signals.exit_status
     ledger.summarize(status, position)
     finish.finish(training)

@@ -25,11 +25,35 @@ Array = jax.Array
 _BLOCK = 64  # queries of one block of attention, at least
 
 
+class Rate(NamedTuple):
+    """A dropout rate: an element stays where its bits reach the threshold. May be traced."""
+
+    threshold: Any  # uint32
+    kept: Any  # 1 - rate
+
+    @classmethod
+    def of(cls, rate: float) -> "Rate | None":
+        """None, which costs nothing, for 0."""
+        return cls(np.uint32(rate * 2**32), 1.0 - rate) if rate else None
+
+
+class Rates(NamedTuple):
+    """Of the attention's probabilities, and of what joins the residual stream."""
+
+    attention: Rate | None
+    residual: Rate | None
+
+    @classmethod
+    def of(cls, model: ModelConfig) -> "Rates":
+        return cls(Rate.of(model.attention_dropout), Rate.of(model.residual_dropout))
+
+
 class Dropout(NamedTuple):
     """Randomness of one step: a key made of (seed, step), and the global number of each row."""
 
     key: Array
     rows_B: Array
+    rates: Rates
 
 
 def random_key(seed: int | Array) -> Array:
@@ -55,19 +79,19 @@ def at_least_float32(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def drop(x: Array, rate: float, dropout: Dropout | None, site: int) -> Array:
+def drop(x: Array, dropout: Dropout | None, kind: str, site: int) -> Array:
     """Inverted dropout, keyed by (seed, step, site, global row): devices do not change it.
 
     An element stays where its 32 random bits (Threefry, Salmon et al. 2011) reach rate * 2^32, so
-    that neither the precision nor the backend changes the mask.
+    that neither the precision nor the backend changes the mask. `kind` is attention or residual.
     """
-    if dropout is None or rate == 0.0:
+    rate = getattr(dropout.rates, kind) if dropout else None
+    if rate is None:
         return x
     key = jax.random.fold_in(dropout.key, site)
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, dropout.rows_B)
     bits = jax.vmap(lambda k: jax.random.bits(k, x.shape[1:], "uint32"))(keys_B)
-    keep = bits >= np.uint32(rate * 2**32)
-    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+    return jnp.where(bits >= rate.threshold, x / jnp.asarray(rate.kept, x.dtype), jnp.zeros_like(x))
 
 
 def rotation_tables(model: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -209,7 +233,6 @@ def plain_attention(
     v_BxTxGxK,
     divisor,
     start,
-    rate=0.0,
     dropout=None,
     site=0,
     show=lambda *_: None,
@@ -229,7 +252,7 @@ def plain_attention(
     visible_LxT = jnp.arange(T)[None, :] <= start + jnp.arange(L)[:, None]
     scores = jnp.where(visible_LxT, scores, jnp.finfo(dtype).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
-    weights = drop(weights, rate, dropout, site)
+    weights = drop(weights, dropout, "attention", site)
     return jnp.einsum("bgrlt,btgk->blgrk", weights, v_BxTxGxK).reshape(B, L, H, K)
 
 
@@ -281,27 +304,28 @@ class Attention(nn.Module):
             q, k = rotate(q, start, m), rotate(k, start, m)
             self.sow("components", "rotated_q", q)
             self.sow("components", "rotated_k", k)
-        rate, site, divisor = m.attention_dropout, 3 * self.layer + 1, score_divisor(m)
+        site, divisor = 3 * self.layer + 1, score_divisor(m)
+        whole = dropout is None or dropout.rates.attention is None
         if cache is not None:
             keys = lax.dynamic_update_slice_in_dim(cache.keys[self.layer], k, start, axis=1)
             values = lax.dynamic_update_slice_in_dim(cache.values[self.layer], v, start, axis=1)
             mixed = plain_attention(q, keys, values, divisor, start)
-        elif self.kernel == "cudnn" and (dropout is None or rate == 0.0):
+        elif self.kernel == "cudnn" and whole:
             keys, values = k, v
             mixed = jax.nn.dot_product_attention(
                 q, k, v, is_causal=True, scale=1.0 / divisor, implementation="cudnn"
             )
-        elif self.kernel == "blocks" and (dropout is None or rate == 0.0):
+        elif self.kernel == "blocks" and whole:
             keys, values = k, v
             mixed = blocked_attention(q, k, v, divisor)
         else:
             keys, values = k, v
             show = functools.partial(self.sow, "components")
-            mixed = plain_attention(q, k, v, divisor, 0, rate, dropout, site, show)
+            mixed = plain_attention(q, k, v, divisor, 0, dropout, site, show)
         mixed = mixed.reshape(*mixed.shape[:2], m.n_heads * m.head_dim)
         self.sow("components", "mixed", mixed)
         y = Linear(m.d_model, m.bias == "all", name="output")(mixed)
-        return drop(y, m.residual_dropout, dropout, site + 1), keys, values
+        return drop(y, dropout, "residual", site + 1), keys, values
 
 
 class FeedForward(nn.Module):
@@ -366,7 +390,7 @@ class Block(nn.Module):
 
         y = feedforward_norm(x) if pre else x
         self.sow("components", "feedforward_input", y)
-        y = drop(feedforward(y), m.residual_dropout, dropout, 3 * self.layer + 3)
+        y = drop(feedforward(y), dropout, "residual", 3 * self.layer + 3)
         self.sow("components", "feedforward_output", y)
         x = x + y if m.residual else y
         x = x if pre else feedforward_norm(x)
@@ -423,7 +447,7 @@ class Transformer(nn.Module):
         elif m.position == "sinusoidal":
             table = jnp.asarray(sinusoidal_table(m), x.dtype)
             x = x + lax.dynamic_slice_in_dim(table, start, length)
-        x = drop(x, m.residual_dropout, dropout, 0)
+        x = drop(x, dropout, "residual", 0)
         self.sow("components", "embedding", x)
         x, cache_out = Blocks(m, self.kernel, self.remat, name="blocks")(x, start, cache, dropout)
         x = block_norm(m, "final_norm")(x)

@@ -1,6 +1,8 @@
 """The process of one run of a study, seen from both sides: started and ended, or being it."""
 
 import contextlib
+import functools
+import itertools
 import json
 import os
 import signal
@@ -13,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.errors import UserError
-from jaxlm.runs import RunDirectory
+from jaxlm.runs import RunDirectory, atomic_write
 from jaxlm.signals import Signals
 
 POLL_SECONDS, _ORPHAN_SECONDS = 0.25, 60.0
 _CORES = "JAXLM_CORES"
+_PACK, _NEXT = "--pack", "--run"  # words for this module, between those of the runs
 _MEMORY_SIGNS = (
     "RESOURCE_EXHAUSTED", "MemoryError", "out of memory", "Out of memory", "bad_alloc",
     "can't allocate memory",
@@ -27,11 +30,19 @@ _MEMORY_SIGNS = (
 class Process:
     """A process that trains what some command-line words mean, and what it says when it fails.
 
-    It has a session of its own, so that a terminal's Ctrl-C reaches the study only, and ends when
-    the pipe to its standard input closes, hence when the study is killed.
+    Of several lists of words, it trains the runs together (see `pack`). It has a session of its
+    own, so that a terminal's Ctrl-C reaches the study only, and ends when the pipe to its standard
+    input closes, hence when the study is killed.
     """
 
-    def __init__(self, words: Sequence[str], errors: Path, slot: int = 0, slots: int = 1) -> None:
+    def __init__(
+        self, runs: Sequence[Sequence[str]], errors: Path, slot: int = 0, slots: int = 1
+    ) -> None:
+        words = list(runs[0])
+        self._outcomes = errors.with_suffix(".json")
+        if len(runs) > 1:
+            words = [_PACK, str(self._outcomes), *itertools.chain(*([_NEXT, *r] for r in runs))]
+        self.runs, self.slot = len(runs), slot
         package = str(Path(__file__).resolve().parent.parent)
         path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         self.started, self._errors = time.monotonic(), errors
@@ -57,12 +68,18 @@ class Process:
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
-    def end(self) -> tuple[int, str]:
-        """(exit status, standard error), once it has ended; the file of errors goes."""
+    def end(self) -> list[tuple[int, str]]:
+        """(exit status, standard error) of each run, once it has ended; its own files go."""
         self._process.stdin.close()
         text = self._errors.read_bytes().decode("utf-8", "replace")
         self._errors.unlink()
-        return self._process.wait(), text
+        status = self._process.wait()
+        try:
+            outcomes = json.loads(self._outcomes.read_text("utf-8"))
+            self._outcomes.unlink()
+            return [(status, error and f"error: {error}") for status, error in outcomes]
+        except FileNotFoundError:  # one run, or the end of them all
+            return [(status, text)] * self.runs
 
 
 def _share(slot: int, slots: int) -> Mapping[str, str]:
@@ -140,10 +157,30 @@ def _settle_in() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-if __name__ == "__main__":
-    from jaxlm.cli import start
+def _main(words: list[str]) -> int:
+    if words[:1] != [_PACK]:
+        from jaxlm.cli import start
 
+        return start()
+    from jaxlm.allocator import restart_with_huge_pages
+
+    restart_with_huge_pages("jax")
+    from jaxlm.jobs import engine_class
+    from jaxlm.pack import train_pack
+
+    runs: list[list[str]] = []
+    for word in words[2:]:
+        if word == _NEXT:
+            runs.append([])
+        else:
+            runs[-1].append(word)
+    outcomes = train_pack(runs, functools.partial(engine_class, "jax"))
+    atomic_write(Path(words[1]), json.dumps(outcomes))
+    return 0
+
+
+if __name__ == "__main__":
     _settle_in()
     threading.Thread(target=_end_with_the_study, daemon=True).start()
     sys.argv[0] = "run.py"  # what a person would type, for the run's record of its command
-    sys.exit(start())
+    sys.exit(_main(sys.argv[1:]))

@@ -14,7 +14,7 @@ from jaxlm import optimizer
 from jaxlm.backend import EvalBatch
 from jaxlm.config import OptimizerConfig
 from jaxlm.initial import group_of, parameter_groups
-from jaxlm.model import Array, Dropout, Transformer, flatten, random_key
+from jaxlm.model import Array, Dropout, Rates, Transformer, flatten, random_key
 
 
 class TrainState(NamedTuple):
@@ -48,9 +48,16 @@ def norms(tree: Any, groups: list[str]) -> Array:
 
 
 def make_train_step(
-    model: Transformer, config: OptimizerConfig, seed: int, axis: str | None = None
+    model: Transformer,
+    config: OptimizerConfig,
+    seed: int | Array,
+    axis: str | None = None,
+    rates: Rates | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """The step (state, batch) -> (state, metrics): forward, backward, clip, update.
+
+    The seed, the dropout's `rates` (None: the model's) and, but for the betas, the numbers of
+    `config` may be traced.
 
     The loss and gradient are means over the tokens of the whole batch, whatever the accumulation.
     `axis` names pmap's axis, over which they are averaged. Metrics: loss (nats per token, before
@@ -58,10 +65,10 @@ def make_train_step(
     """
     rule = optimizer.rule(config)
     groups, factors = parameter_groups(model.model), optimizer.lr_factors(model.model)
-    has_dropout = bool(model.model.attention_dropout or model.model.residual_dropout)
+    rates = Rates.of(model.model) if rates is None else rates
 
     def loss_of(parameters, tokens_BxL1, rows_B, key, total):
-        dropout = Dropout(key, rows_B) if has_dropout else None
+        dropout = Dropout(key, rows_B, rates) if rates != (None, None) else None
         logits_BxLxV, seen = model.apply(
             {"params": parameters}, tokens_BxL1[:, :-1], dropout=dropout, mutable=["components"]
         )

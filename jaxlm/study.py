@@ -15,6 +15,7 @@ from jaxlm.console import Console, clock
 from jaxlm.errors import UserError
 from jaxlm.member import Member, members_of, refuse_others, words_of
 from jaxlm.pace import Pace, cost, fraction_done
+from jaxlm.pack import check_pack, program_of
 from jaxlm.process import (
     POLL_SECONDS,
     Process,
@@ -42,7 +43,8 @@ def run_study(
 ) -> int:
     """Train every variant (a list of overrides of `config`) for every seed, into config.run.dir.
 
-    config.study.workers of them train at once. With `clocked_by`, that variant trains first, and
+    config.study.workers processes train at once, each one run or, with config.study.pack, those of
+    one program. With `clocked_by`, that variant trains first, and
     the others get the wall-clock time that it took. `definition` is kept in study.json.
 
     A run that fails or diverges is recorded in study.json, and the others go on. The exit status:
@@ -50,6 +52,8 @@ def run_study(
     save first). Raises UserError where a variant is no configuration, or where the folder holds
     other runs than these.
     """
+    if config.study.pack:
+        check_pack(config)
     members = members_of(config, variants, seeds)
     timed = {i for i, m in enumerate(members) if clocked_by not in (None, m.variant)}
     refuse_others([member for i, member in enumerate(members) if i not in timed])
@@ -119,8 +123,10 @@ class _Study:
         self.workers, self.definition = config.study.workers, definition
         self.timed = timed  # runs that wait for the baseline's time
         self.costs = [1.0 if self.timed else cost(member.config) for member in members]
-        self.running: dict[int, Process] = {}
-        self.slots: dict[int, int] = {}
+        self.running: dict[Process, list[int]] = {}
+        # Runs that train together: those of one program, as many as memory was seen to hold.
+        self.programs = [program_of(m.config) if config.study.pack else None for m in members]
+        self.most_packed = len(members)
         self.before = _rows_before(folder.path)
         for number, member in enumerate(members):
             if number not in timed:
@@ -153,19 +159,19 @@ class _Study:
         passed, shown = False, time.monotonic()
         while True:
             while not signals.received and len(self.running) < self.workers:
-                number = self._next()
-                if number is None:
+                numbers = self._next()
+                if not numbers:
                     break
-                self._begin(number)
+                self._begin(numbers)
             if not self.running:
                 return
             if signals.received and not passed:
                 passed = True
-                for process in self.running.values():
+                for process in self.running:
                     process.signal(signals.received)
-            ended = [i for i, process in self.running.items() if process.status() is not None]
-            for number in ended:
-                self._end(number, signals)
+            ended = [process for process in self.running if process.status() is not None]
+            for process in ended:
+                self._end(process, signals)
             if ended:
                 continue
             time.sleep(POLL_SECONDS)
@@ -173,11 +179,16 @@ class _Study:
                 shown = time.monotonic()
                 self._show()
 
-    def _next(self) -> int | None:
-        """The next run to start; None where all are done, or wait for the baseline's time."""
+    def _next(self) -> list[int]:
+        """The runs to start next, in one process; [] where all are done, or wait for a time."""
         if self.timed and not self.running and not self._untimed():
             self._set_times()
-        return next(iter(self._untimed()), None)
+        waiting = self._untimed()
+        if not waiting or self.programs[waiting[0]] is None:
+            return waiting[:1]
+        fitting = [i for i in waiting if self.programs[i] == self.programs[waiting[0]]]
+        share = -(-len(fitting) // (self.workers - len(self.running)))
+        return fitting[: min(share, self.most_packed)]
 
     def _set_times(self) -> None:
         """Give all but the baseline the time that it took, on average over its seeds."""
@@ -196,40 +207,52 @@ class _Study:
                 member.status, member.reason = "failed", str(error).splitlines()[0]
         self.timed = set()
 
-    def _begin(self, number: int) -> None:
-        member = self.members[number]
-        slot = min(set(range(self.workers)) - set(self.slots.values()))
+    def _begin(self, numbers: list[int]) -> None:
+        slot = min(set(range(self.workers)) - {process.slot for process in self.running})
         errors = self.folder.path / f".errors{slot}.txt"
-        self.running[number] = Process(member.words, errors, slot, self.workers)
-        self.slots[number] = slot
-        member.status, member.reason = "running", None
+        words = [self.members[number].words for number in numbers]
+        self.running[Process(words, errors, slot, self.workers)] = numbers
+        for number in numbers:
+            member = self.members[number]
+            member.status, member.reason = "running", None
         self.write("running")
 
-    def _end(self, number: int, signals: Signals) -> None:
-        member, process = self.members[number], self.running.pop(number)
-        del self.slots[number]
-        status, errors = process.end()
-        member.process_seconds = process.seconds
-        member.status, member.reason = outcome(member.run, status, errors)
-        if member.status == "failed" and self.workers > 1 and out_of_memory(status, errors):
-            member.reason += f"; {self.workers} runs at once share the memory: try study.workers=1"
-        if signals.received and member.status not in SETTLED:
-            member.status, member.reason = "interrupted", signals.name
+    def _end(self, process: Process, signals: Signals) -> None:
+        numbers = self.running.pop(process)
+        for number, (status, errors) in zip(numbers, process.end(), strict=True):
+            member = self.members[number]
+            member.process_seconds = process.seconds / len(numbers)
+            member.status, member.reason = outcome(member.run, status, errors)
+            if signals.received and member.status not in SETTLED:
+                member.status, member.reason = "interrupted", signals.name
+            if member.status == "failed" and out_of_memory(status, errors):
+                self._short_of_memory(member, len(numbers))
         self.write("running")
-        self._tell(number)
+        for number in numbers:
+            self._tell(number)
+
+    def _short_of_memory(self, member: Member, packed: int) -> None:
+        """Try a run of a pack once more, in a pack of half the size; else say what may help."""
+        if packed > 1:
+            self.most_packed = min(self.most_packed, packed // 2)
+            member.status = "waiting"
+            member.reason = f"no memory for {packed} runs in one program, {packed // 2} are next"
+        elif self.workers > 1:
+            member.reason += f"; {self.workers} runs at once share the memory: try study.workers=1"
 
     # -- what a person sees ----------------------------------------------------------------------
 
     def _show(self) -> None:
         shares = {}
-        for number, process in self.running.items():
-            member = self.members[number]
-            done = fraction_done(member.config, last_record(member.run.path))
-            shares[number] = (process.seconds, done)
+        for process, numbers in self.running.items():
+            for number in numbers:
+                member = self.members[number]
+                done = fraction_done(member.config, last_record(member.run.path))
+                shares[number] = (process.seconds / len(numbers), done)
         seconds_of = [m.process_seconds if m.status == "finished" else None for m in self.members]
         pace, waiting = Pace(self.costs, seconds_of), self._waiting()
         left = pace.left(shares, waiting, self.workers)
-        now = [f"{self.members[i].label} {done:.0%}" for i, (_, done) in shares.items()]
+        now = [self._now(process, shares) for process in self.running]
         finished = len(self.members) - len(waiting) - len(shares)
         fields = {
             "runs done": f"{finished}/{len(self.members)}",
@@ -237,6 +260,13 @@ class _Study:
             "left": clock(left) if left is not None else "?",
         }
         self.console.progress(min(pace.share(shares, waiting), 0.999), fields)
+
+    def _now(self, process: Process, shares: Mapping[int, tuple[float, float]]) -> str:
+        """What a process trains, and how far it is."""
+        numbers = self.running[process]
+        done = sum(shares[number][1] for number in numbers) / len(numbers)
+        others = f" and {len(numbers) - 1} with it" if len(numbers) > 1 else ""
+        return f"{self.members[numbers[0]].label}{others} {done:.0%}"
 
     def _tell(self, number: int) -> None:
         member, summary = self.members[number], self.members[number].run.read_summary() or {}

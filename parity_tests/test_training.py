@@ -176,7 +176,9 @@ def test_dropout_masks_are_the_same_bits_with_the_right_mean_and_variance(rate, 
 
     shape, rows = (8, 50, 64), np.arange(3, 11)
     key = jax.random.fold_in(engine.random_key(3), 12)
-    a = engine.drop(jnp.ones(shape, dtype), rate, engine.Dropout(key, jnp.asarray(rows)), site=4)
+    rates = engine.Rates(attention=None, residual=engine.Rate.of(rate))
+    dropout = engine.Dropout(key, jnp.asarray(rows), rates)
+    a = engine.drop(jnp.ones(shape, dtype), dropout, "residual", site=4)
     dropout = twin.Dropout(fold_in(random_key(3), 12), torch.tensor(rows, dtype=torch.int32))
     b = twin.drop(torch.ones(shape, dtype=getattr(torch, dtype)), rate, dropout, site=4)
     a, b = np.asarray(a, np.float64), b.double().numpy()

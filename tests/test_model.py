@@ -11,7 +11,7 @@ import pytest
 from jaxlm.config import ModelConfig, resolve_model
 from jaxlm.flops import parameter_counts
 from jaxlm.initial import initial_parameter, initial_parameters, normal, parameter_shapes
-from jaxlm.model import Dropout, Transformer, empty_cache, flatten, nest
+from jaxlm.model import Dropout, Rate, Rates, Transformer, drop, empty_cache, flatten, nest
 
 BASE = ModelConfig(n_layers=2, d_model=32, n_heads=4, d_ff=48, context_length=16, init_std=0.1)
 SWITCHES = {
@@ -61,7 +61,8 @@ def compiled(name):
     pullback(variables, rows, cotangent) is the gradient of sum(logits * cotangent).
     """
     network, variables = make(**SWITCHES[name])
-    dropout = Dropout(jax.random.key(0), jnp.arange(2)) if name == "dropout" else None
+    rates = Rates.of(network.model)
+    dropout = Dropout(jax.random.key(0), jnp.arange(2), rates) if name == "dropout" else None
 
     def pullback(variables, rows, cotangent):
         logits = functools.partial(network.apply, tokens_BxL=rows, dropout=dropout)
@@ -173,19 +174,21 @@ def test_bfloat16_model_keeps_float32_logits_close():
 def test_dropout_is_keyed_by_the_global_row():
     """The same rows drop the same units whatever rows stand beside them."""
     network, variables = make(attention_dropout=0.5, residual_dropout=0.5)
-    key, rows = jax.random.key(3), tokens(4)
-    whole = network.apply(variables, rows, dropout=Dropout(key, jnp.arange(4)))
-    part = network.apply(variables, rows[2:], dropout=Dropout(key, jnp.arange(2, 4)))
+    key, rows, rates = jax.random.key(3), tokens(4), Rates.of(network.model)
+    whole = network.apply(variables, rows, dropout=Dropout(key, jnp.arange(4), rates))
+    part = network.apply(variables, rows[2:], dropout=Dropout(key, jnp.arange(2, 4), rates))
     np.testing.assert_allclose(whole[2:], part, atol=1e-5)
-    other = network.apply(variables, rows, dropout=Dropout(jax.random.key(4), jnp.arange(4)))
+    other = Dropout(jax.random.key(4), jnp.arange(4), rates)
+    other = network.apply(variables, rows, dropout=other)
     assert not np.allclose(whole, other)
 
 
 def test_dropout_keeps_the_mean():
-    from jaxlm.model import drop
-
     x = jnp.ones((64, 8, 32))
-    dropped = drop(x, 0.3, Dropout(jax.random.key(0), jnp.arange(64)), site=5)
+    rates = Rates(attention=None, residual=Rate.of(0.3))
+    dropout = Dropout(jax.random.key(0), jnp.arange(64), rates)
+    assert drop(x, dropout, "attention", site=5) is x
+    dropped = drop(x, dropout, "residual", site=5)
     assert set(np.unique(dropped).round(4)) == {0.0, np.float32(1 / 0.7).round(4)}
     assert abs(float(dropped.mean()) - 1.0) < 4 * np.sqrt(0.3 / 0.7 / dropped.size)
 

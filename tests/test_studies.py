@@ -16,16 +16,18 @@ from jaxlm.specimens import write_specimens
 
 
 class Trained:
-    """A process that trains nothing: its run is finished after two looks, as `said` has it."""
+    """A process that trains nothing: its runs are finished after two looks, as `said` has it."""
 
     said: dict = {}
     running: list = []
+    started: list = []
     most = 0
 
-    def __init__(self, words, errors, slot=0, slots=1):
-        self.config = compose.compose(list(words))
-        self.looks, self.seconds, self.signals = 0, 1.0, []
-        self.name = self.config.run.name
+    def __init__(self, runs, errors, slot=0, slots=1):
+        self.configs = [compose.compose(list(words)) for words in runs]
+        self.looks, self.seconds, self.signals, self.slot = 0, 1.0, [], slot
+        self.name = self.configs[0].run.name
+        Trained.started.append([config.run.name for config in self.configs])
         Trained.running.append(self)
         Trained.most = max(Trained.most, len(Trained.running))
 
@@ -38,10 +40,14 @@ class Trained:
 
     def end(self):
         Trained.running.remove(self)
-        status, errors = self.said.get(self.name, (0, ""))
-        run = RunDirectory(self.config.run.dir)
+        return [self._end(config) for config in self.configs]
+
+    def _end(self, config):
+        said = self.said.get(config.run.name, (0, ""))
+        status, errors = said(len(self.configs)) if callable(said) else said
+        run = RunDirectory(config.run.dir)
         run.check_writable()
-        run.write_config(to_yaml(self.config))
+        run.write_config(to_yaml(config))
         stopped = "interrupted" if self.signals else "finished"
         if status == 0:
             run.write_summary({"status": stopped, "val_loss": 2.0, "wall_seconds": 36.0, "step": 1})
@@ -56,6 +62,7 @@ def trained(monkeypatch, tmp_path):
     monkeypatch.setattr(study, "POLL_SECONDS", 0.0)
     monkeypatch.setattr(Trained, "said", {})
     monkeypatch.setattr(Trained, "running", [])
+    monkeypatch.setattr(Trained, "started", [])
     monkeypatch.setattr(Trained, "most", 0)
     reports = []
     stand_in = types.ModuleType("jaxlm.comparison")
@@ -325,6 +332,45 @@ def test_a_run_without_memory_names_the_workers_as_a_way_out(trained):
     assert run(AXIS, "study.workers=2") == 1
     assert "RESOURCE_EXHAUSTED" in rows()["lr=0.001", 0]["reason"]
     assert "study.workers=1" in rows()["lr=0.001", 0]["reason"]
+
+
+# -- in one program ------------------------------------------------------------------------------
+
+
+def test_a_pack_holds_what_differs_in_numbers_only(trained):
+    words = ["study.axes.optimizer.lr=[1,2]", "study.variants.a=[]", "study.seeds=[0,1]"]
+    words += ['study.variants.wide=["model.d_ff=128"]', "study.pack=true"]
+    assert run(*words) == 0
+    a = [f"a,lr={lr}-seed{seed}" for lr in (1, 2) for seed in (0, 1)]
+    assert trained.process.started == [a, [name.replace("a,", "wide,") for name in a]]
+    assert {row["status"] for row in rows().values()} == {"finished"}
+    assert {row["process_seconds"] for row in rows().values()} == {0.25}  # their shares
+
+
+def test_workers_share_a_pack(trained):
+    assert run("study.axes.optimizer.lr=[1,2,3,4,5]", "study.workers=2", "study.pack=true") == 0
+    assert [len(names) for names in trained.process.started] == [3, 2]
+    assert trained.process.most == 2
+
+
+def test_a_pack_that_memory_does_not_hold_is_halved(trained, capsys):
+    short = lambda packed: (1, "RESOURCE_EXHAUSTED: Out of memory") if packed > 2 else (0, "")  # noqa: E731
+    trained.process.said = {f"lr={lr}-seed0": short for lr in (1, 2, 3, 4, 5)}
+    assert run("study.axes.optimizer.lr=[1,2,3,4,5]", "study.pack=true") == 0
+    assert [len(names) for names in trained.process.started] == [5, 2, 2, 1]
+    assert "no memory for 5 runs in one program, 2 are next" in capsys.readouterr().out
+    assert {row["reason"] for row in rows().values()} == {None}
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["backend=torch", "parallel.strategy=pmap", "study.equal=time", "train.duration=1hours",
+     "debug.eager=true", "debug.profile=true"],
+)  # fmt: skip
+def test_what_cannot_be_packed_is_refused(word, trained, capsys):
+    assert run(AXIS, "study.pack=true", word) == 2
+    assert word.split("=")[0] in capsys.readouterr().err
+    assert trained.process.started == []
 
 
 # -- batches up to the memory --------------------------------------------------------------------

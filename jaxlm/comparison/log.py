@@ -131,7 +131,7 @@ def log_page(
 ) -> list[Block]:
     """All blocks of the log."""
     runs = [entry.run for entry in found]
-    wall = sum(run.summary.get("wall_seconds") or 0 for run in runs)
+    wall = sum(run.cost_seconds for run in runs)
     flops = sum(run.metrics["flops"] or 0 for run in runs)
     order = "newest first" if sort in (None, NEWEST) else f"by {METRICS[sort].title}, best first"
     blocks: list[Block] = [
@@ -166,7 +166,7 @@ def _studies_table(found: Sequence[Entry]) -> Table:
         done = sum(entry.run.complete for entry in members)
         known = [e for e in members if e.run.complete and e.run.metrics["best_val_loss"]]
         best = min(known, key=lambda e: e.run.metrics["best_val_loss"], default=None)
-        wall = sum(entry.run.summary.get("wall_seconds") or 0 for entry in members)
+        wall = sum(entry.run.cost_seconds for entry in members)
         flops = sum(entry.run.metrics["flops"] or 0 for entry in members)
         rows.append(
             [

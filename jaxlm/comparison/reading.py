@@ -59,6 +59,16 @@ class Run:
         return self.status in COMPLETE
 
     @property
+    def packed(self) -> int:
+        """Runs that trained in one program with this one (study.pack), itself counted."""
+        return self.summary.get("packed") or 1
+
+    @property
+    def cost_seconds(self) -> float:
+        """Its share of the wall-clock time of its program."""
+        return (self.summary.get("wall_seconds") or 0.0) / self.packed
+
+    @property
     def started(self) -> str:
         """Time of the last start, ISO 8601, or ''."""
         starts = self.environment.get("starts") or [{}]
