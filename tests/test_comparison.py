@@ -394,6 +394,22 @@ def test_a_rate_at_which_one_seed_diverged_is_beyond_the_edge(tmp_path):
     assert found.sweeps[0].lines[0].best(-1)[0] == 1e-3
 
 
+@pytest.mark.parametrize(("highest", "edge"), [(1.05, None), (1.2, (0.001, 0.003))])
+def test_a_loss_that_rises_above_its_first_has_diverged(highest, edge, tmp_path):
+    """Clipped and normed, it comes down again as the rate falls, and stays finite."""
+    study = write_study(
+        tmp_path / "s", {"a": [2.0], "b": [1.9]},
+        changes={"a": {"optimizer.lr": 1e-3}, "b": {"optimizer.lr": 3e-3}},
+    )  # fmt: skip
+    path = study / "b" / "seed0" / "metrics.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    trained = [record for record in records if record["kind"] == "train"]
+    trained[3]["loss"] = highest * trained[0]["loss"]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    found = compare(load(study))
+    assert found.sweeps[0].lines[0].edge == edge
+
+
 def test_a_sweep_over_two_keys_has_a_line_for_each_value_of_the_other(tmp_path):
     losses, changes = {}, {}
     for width, lr in itertools.product((64, 128), (1e-3, 1e-2)):

@@ -21,6 +21,8 @@ _TITLES = {
 _LEAST_POINTS = 3
 _MOST_PANELS = 3
 _MOST_LINES_TOLD = 4
+_RISE = 1.1  # what gradients clipped and activations normed leave of a divergence
+_MEANING = "(diverged: no longer finite, or a training loss a tenth above its first)"
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,7 @@ class Line:
     """One line of a sweep: all keys but the swept one are alike.
 
     `others` are the other keys that differ, with their values here; `points` are (x, mean of the
-    metric over the finished seeds), `lost` the x at which at least one run diverged, or ended
-    above its first loss.
+    metric over the finished seeds), `lost` the x at which at least one run diverged (see `_lost`).
     """
 
     others: tuple[tuple[str, str], ...]
@@ -165,11 +166,11 @@ def _lines(runs: Sequence[Run], key: str, varied: Sequence[str], metric: Metric)
 
 
 def _lost(run: Run) -> bool:
-    """Diverged, or so unstable that the loss ended above the first one."""
+    """Diverged: no longer finite, or a training loss that rose `_RISE` times above its first."""
     if run.status == "diverged":
         return True
-    first, last = (run.train[i].get("loss") if run.train else None for i in (0, -1))
-    return first is not None and last is not None and last > first
+    losses = [loss for record in run.train if (loss := record.get("loss")) is not None]
+    return bool(losses) and max(losses) > _RISE * losses[0]
 
 
 def words(sweep: Sweep, metric: Metric) -> list[str]:
@@ -229,5 +230,7 @@ def _edge_words(sweep: Sweep, line: Line, best: float) -> str:
         return f"{text}, though the best value lies above: divergence is a matter of chance there."
     low, high = below / best, above / best
     if math.isclose(low, 1.0):
-        return f"{text}: the best is the last stable one, at most {high:.3g} times below the edge."
-    return f"{text}: the best value is {low:.3g} to {high:.3g} times below that edge."
+        where = f"the last stable one, at most {high:.3g} times below the edge"
+    else:
+        where = f"{low:.3g} to {high:.3g} times below that edge"
+    return f"{text}: the best value is {where} {_MEANING}."
