@@ -61,6 +61,11 @@ def predict_job(config: Config, load_engine: object) -> int:
     speed: dict[str, Any] = {"device": job.device}
     if job.device is not None:
         _device_flops(job)  # refuses a device that is not known before anything is printed
+        if job.hours is None and job.C is None:
+            raise UserError(
+                f"job.device={job.device} has no effect: it belongs to a plan.\n"
+                "Give job.hours or job.C, or leave it out."
+            )
     with told_to_the_user():
         fit = load_fit(job.fit)
     if job.hours is not None:

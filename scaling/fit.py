@@ -30,6 +30,9 @@ FORMAT = 1
 """Version of fit.json."""
 
 
+_FEW_RESAMPLES = 100  # fewer leave two or less beyond an end of a 95 % interval
+
+
 @dataclasses.dataclass(frozen=True)
 class Fit:
     """A fitted law.
@@ -332,6 +335,10 @@ def warn(
         found.append("whether N counts embeddings is not stated in the records")
     if np.mean(converged) < 0.5:
         found.append(f"only {int(np.sum(converged))} of {len(converged)} starts converged")
+    if 0 < len(samples) < _FEW_RESAMPLES:
+        found.append(
+            f"{len(samples)} resamples are too few for the ends of an interval: take 1,000 or so"
+        )
     if len(samples):
         dead = np.mean(
             [bool(problem.defects(theta)) for theta in samples[:: max(1, len(samples) // 200)]]

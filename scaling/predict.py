@@ -51,7 +51,7 @@ def predict(
     (Sardana et al. 2024).
 
     Raises:
-      ScalingError: values that pose no question of the law, or are not above 0.
+      ScalingError: values that pose no question of the law, have no effect, or are not above 0.
     """
     given = {"N": N, "D": D, "C": C, "U": U, "target_loss": target_loss}
     given = {name: value for name, value in given.items() if value is not None}
@@ -61,11 +61,16 @@ def predict(
     if not (np.isfinite(inference_tokens) and inference_tokens >= 0):
         raise ScalingError(f"inference_tokens={inference_tokens} must be at least 0.")
     law, asked = fit.law, set(given) - {"U"}
+    if U is not None and "U" not in law.variables:
+        raise ScalingError(f"U={U:.4g} has no effect: law={law.name} knows no unique tokens.")
+    if inference_tokens and asked not in ({"C"}, {"target_loss"}, {"N"}):
+        raise ScalingError(
+            f"inference_tokens={inference_tokens:.4g} has no effect on this answer: give it with "
+            "C, with target_loss, or with N alone."
+        )
     options = {"inference_tokens": inference_tokens, "unique": U}
     if "U" in law.variables and U is None:
         options["unique"] = fit.range["U"][1]
-    if "U" not in law.variables:
-        options["unique"] = None
     if asked == set(law.variables) - {"U"}:
         point = {v: given.get(v, options["unique"]) for v in law.variables}
         values = {"loss": fit.predict(**point)}

@@ -119,7 +119,12 @@ class Records:
     ) -> "Records":
         """Records of arrays: C is 6 N D where it is not given, and each point a run of its own."""
         if C is None and np.shape(N) == np.shape(D):
-            C = 6.0 * np.asarray(N, np.float64) * np.asarray(D, np.float64)
+            try:
+                C = 6.0 * np.asarray(N, np.float64) * np.asarray(D, np.float64)
+            except (TypeError, ValueError) as error:
+                raise ScalingError(
+                    f"records: N and D are not arrays of numbers: {error}."
+                ) from error
         run = [f"row {row}" for row in range(1, np.size(N) + 1)] if run is None else run
         return cls(N, D, loss, C, run, count, **others)
 

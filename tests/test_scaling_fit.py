@@ -280,6 +280,16 @@ def test_bad_records_are_refused_with_a_reason():
             fit(made(), **wrong)
 
 
+def test_few_resamples_are_warned_of():
+    assert any("too few" in w for w in fit(made(), resamples=20).warnings)
+    assert not any("too few" in w for w in fit(made(), resamples=0).warnings)
+
+
+def test_arrays_that_hold_no_numbers_are_refused():
+    with pytest.raises(ScalingError, match="no.* arrays of numbers"):
+        Records.from_arrays(N=["a"], D=["b"], loss=[1.0])
+
+
 def test_warnings_say_what_to_doubt():
     few = made(n=7, sizes=(1e7, 3e7))
     text = " ".join(fit(few, "power_N", resamples=0).warnings)
@@ -398,6 +408,11 @@ def test_jobs_fit_and_predict(tmp_path, capsys):
     assert json.loads(answer.read_text())["N"] > 0
     assert main([*asked, "job.N=1e9", "job.D=1e10"]) == 0
     assert main([*asked, "job.hours=24", "job.C=1e20"]) == 2
+    capsys.readouterr()
+    for idle in ("job.U=1e9", "job.inference_tokens=1e9", "job.device=H100"):
+        assert main([*asked, "job.N=1e9", "job.D=1e10", idle]) == 2
+        assert f"{idle.partition('=')[0][4:]}=" in (said := capsys.readouterr().err)
+        assert "has no effect" in said
     assert main(["job=fit"]) == 2
     assert main(["job=predict", f"job.fit={tmp_path / 'none'}"]) == 2
 
