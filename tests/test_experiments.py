@@ -6,6 +6,7 @@ optimises little, runs draw no figures, and a configuration that several studies
 """
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -21,8 +22,10 @@ from jaxlm import cli, finish, limit, studies, study
 from jaxlm.compose import compose, groups
 from jaxlm.config import identity, resolve_model
 from jaxlm.flops import parameter_counts
+from jaxlm.jobs import engine_class
 from jaxlm.member import members_of
 from jaxlm.pace import cost
+from jaxlm.pack import train_pack
 
 NAMES = """
     ablation_hyperparameters baseline high_lr low_lr large_batch short_sequence small_model
@@ -151,28 +154,44 @@ TRAINED: dict[str, Path] = {}
 
 
 class InThisProcess:
-    """Stands in for a run's process: the same words, the same `main`."""
+    """Stands in for a process that trains runs: the same words, the same `main` or pack."""
 
-    def __init__(self, words, errors, slot=0, slots=1):
-        self.seconds, self.words = 1.0, list(words)
+    def __init__(self, runs, errors, slot=0, slots=1):
+        self.runs, self.slot, self.seconds = [list(words) for words in runs], slot, 1.0
+        self.ended = {}
 
     def status(self):
-        config, said = compose(self.words), io.StringIO()
-        what = json.dumps(identity(config), sort_keys=True)
-        folder = Path(config.run.dir)
-        if what in TRAINED and not config.run.overwrite:
-            shutil.copytree(TRAINED[what], folder, dirs_exist_ok=True)
-            self.ended = 0, ""
-            return 0
-        with contextlib.redirect_stderr(said):
-            status = cli.main(self.words)
-        if status == 0 and not config.run.overwrite:
-            TRAINED[what] = folder.absolute()
-        self.ended = status, said.getvalue()
-        return status
+        new = []
+        for number, words in enumerate(self.runs):
+            config = compose(words)
+            what = json.dumps(identity(config), sort_keys=True)
+            if what in TRAINED and not config.run.overwrite:
+                shutil.copytree(TRAINED[what], config.run.dir, dirs_exist_ok=True)
+                self.ended[number] = 0, ""
+            else:
+                new.append((number, what, config))
+        words = [self.runs[number] for number, _, _ in new]
+        ended = self.pack(words) if len(new) > 1 else map(self.alone, words)
+        for (number, what, config), (status, error) in zip(new, ended, strict=True):
+            self.ended[number] = status, error
+            if status == 0 and not config.run.overwrite:
+                TRAINED[what] = Path(config.run.dir).absolute()
+        return 0
+
+    def alone(self, words):
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            return cli.main(words), said.getvalue()
+
+    def pack(self, runs):
+        before = sys.argv
+        try:
+            sys.argv = ["run.py"]
+            return train_pack(runs, functools.partial(engine_class, "jax"))
+        finally:
+            sys.argv = before
 
     def end(self):
-        return self.ended
+        return [self.ended[number] for number in range(len(self.runs))]
 
 
 @pytest.fixture
@@ -197,6 +216,7 @@ def test_every_study_runs(name, quick, cache):
     words = [f"experiment={name}", "scale=smoke", "data=stories", "data.train_tokens=20000"]
     words += ["train.duration=2", "train.eval_every=100%", "train.checkpoint_every=0"]
     words += ["run.samples=0", f"run.cache={cache}", "model.n_layers=1", "precision=float32"]
+    words += ["study.pack=true"]  # half the programs to compile
     status = cli.main(words)
     found = json.loads(Path(f"runs/{name}/study.json").read_text("utf-8"))
     assert {row["status"] for row in found["runs"]} <= {"finished", "diverged"}, found
