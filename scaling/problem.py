@@ -86,20 +86,27 @@ class Problem:
         return starts if self.law.scales else np.asarray(starts, float)
 
     def solve(self, starts: np.ndarray) -> Solutions:
-        """Minimize from each start (K, P), centred, in one call a stage."""
-        starts, evaluations = np.asarray(starts, float), 0
-        weights = np.broadcast_to(self.weights, (len(starts), len(self)))
+        """Minimize from each start (K, P), centred, in one call a stage.
+
+        Starts whose ways have met go on as one.
+        """
+        theta, evaluations = np.asarray(starts, float), np.zeros(len(starts), int)
+        at = np.arange(len(theta))  # where each start is now
         for delta in (*self._stages(), self.delta):
-            found = self._minimize(starts, weights, delta)
-            starts = np.asarray(found.x)
-            evaluations = evaluations + np.asarray(found.nfev)
+            weights = np.broadcast_to(self.weights, (len(theta), len(self)))
+            found = self._minimize(theta, weights, delta)
+            theta = np.asarray(found.x)
+            evaluations += np.asarray(found.nfev)[at]
+            if delta != self.delta:
+                first, met = _meetings(np.zeros(len(theta), int), theta)
+                theta, at = theta[first], met[at]
         fun, slope = np.asarray(found.fun), np.asarray(found.jac)
         with np.errstate(invalid="ignore", over="ignore"):
             decrement = np.einsum("kp,kpq,kq->k", slope, np.asarray(found.hess_inv), slope)
             # What Newton's step could still gain, against what there is.
             small = np.abs(decrement) <= 1e-9 * fun + 1e-16
         converged = (np.asarray(found.status) == 0) | (small & np.isfinite(fun))
-        return Solutions(starts, fun * self.unit, converged, evaluations)
+        return Solutions(theta[at], fun[at] * self.unit, converged[at], evaluations)
 
     def refit(self, starts: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """The best minimum (R, P) of each of R problems with weights (R, n), all from M starts.
@@ -112,7 +119,8 @@ class Problem:
         theta = np.tile(starts, (problems, 1))
         for delta in self._stages() if len(starts) > 1 else []:
             theta = np.asarray(self._minimize(theta, weights[owner], delta).x)
-            owner, theta = _merge(owner, theta)
+            first, _ = _meetings(owner, theta)
+            owner, theta = owner[first], theta[first]
         found = self._minimize(theta, weights[owner], self.delta)
         objective = np.asarray(found.fun)
         order = np.lexsort((np.where(np.isfinite(objective), objective, np.inf), owner))
@@ -178,14 +186,19 @@ class Problem:
         return found
 
 
-def _merge(owner: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of the points (K, P) of each owner (K,), one of those that coincide to five digits."""
+def _meetings(owner: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points (K, P) of one owner (K,) that coincide to five digits count as one.
+
+    Returns the index of one point of each meeting, and the meeting of each point (K,).
+    """
     order = np.lexsort((theta[:, 0], owner))
     owner, theta = owner[order], theta[order]
     new = np.ones(len(owner), bool)
     near = np.all(np.abs(np.diff(theta, axis=0)) <= 1e-5 * (1 + np.abs(theta[1:])), axis=1)
     new[1:] = ~(near & (owner[1:] == owner[:-1]))
-    return owner[new], theta[new]
+    meeting = np.empty(len(order), int)
+    meeting[order] = np.cumsum(new) - 1
+    return order[new], meeting
 
 
 def _check(records: Any, law: Law) -> None:
