@@ -169,7 +169,8 @@ def next_commands(
     )
     if summary["status"] in ("finished", "stopped_early"):
         seed = config.seed + 1
-        changed = shlex.join([*again, f"seed={seed}", f"run.name={config.run.name}-seed{seed}"])
+        rest = [word for word in again if not word.startswith(("seed=", "run.name="))]
+        changed = shlex.join([*rest, f"seed={seed}", f"run.name={config.run.name}-seed{seed}"])
         commands.append((changed, "how much is chance? another seed"))
     elif summary["status"] != "diverged":
         commands.append((shlex.join([*again, f"run.dir={run_path}"]), "resume"))
@@ -186,9 +187,11 @@ def overrides(config: Config) -> list[str]:
     names = [n for n in groups()["experiment"] if n == config.run.experiment]
     candidates = []
     for start in [[], *([f"experiment={name}"] for name in names if name != "quickstart")]:
-        there = _leaves(identity(compose(start)))
+        usual = compose(start)
+        there = _leaves(identity(usual))
         differing = [f"{key}={_typed(v)}" for key, v in wanted.items() if there.get(key, v) != v]
-        candidates.append((start, differing))
+        job = [] if usual.job.name == "train" else ["job=train"]  # one run of a study or ladder
+        candidates.append((start + job, differing))
     start, differing = min(candidates, key=lambda found: len(found[1]))
     default = start[0].removeprefix("experiment=") if start else "quickstart"
     named = [] if config.run.name in (None, default) else [f"run.name={config.run.name}"]

@@ -33,6 +33,8 @@ def test_the_command_to_reproduce_composes_to_the_same_identity(command):
 def test_the_command_of_a_plain_experiment_is_the_experiment():
     assert overrides(compose([])) == []
     assert overrides(compose(["experiment=shakespeare_cpu"])) == ["experiment=shakespeare_cpu"]
+    single = ["experiment=shakespeare_heads", "job=train", "model.n_heads=2"]
+    assert overrides(compose(single)) == single  # without job=train it would be the study
 
 
 def report(tmp_path, records, summary, command=(), samples=("Once there was a cat.",)):
