@@ -111,6 +111,8 @@ def open_training(
     from jaxlm.runs import RunDirectory
 
     run = RunDirectory(config.run.dir)
+    if (run.path / "study.json").exists():
+        raise UserError(f"{run.path} holds a study, not a run.\nName the run with run.name=NAME.")
     if config.run.overwrite:
         _start_over(run)
     status = _continue(run, config)

@@ -58,6 +58,8 @@ def run_study(
     timed = {i for i, m in enumerate(members) if clocked_by not in (None, m.variant)}
     refuse_others([member for i, member in enumerate(members) if i not in timed])
     folder = RunDirectory(config.run.dir)
+    if (folder.path / "config.yaml").exists():
+        raise UserError(f"{folder.path} holds a run.\nName the study with run.name=NAME.")
     folder.check_writable()
     with folder.lock(), Signals() as signals:
         console = Console(folder.path / "log.txt")

@@ -265,6 +265,16 @@ def test_a_run_of_another_configuration_is_refused_unless_overwritten(trained, c
 # -- equal tokens and time -----------------------------------------------------------------------
 
 
+def test_a_run_and_a_study_do_not_share_a_folder(trained, capsys):
+    assert run(AXIS) == 0
+    assert cli.main(["job=train", "scale=smoke", "run.name=s"]) == 2
+    assert "holds a study" in capsys.readouterr().err
+    Path("runs/r").mkdir()
+    Path("runs/r/config.yaml").touch()
+    assert run(AXIS, name="r") == 2
+    assert "holds a run" in capsys.readouterr().err
+
+
 def test_at_equal_tokens_every_variant_gets_the_bases(trained, capsys):
     words = [of("base"), of("big", "train.batch_size=8"), of("longer", "train.duration=60")]
     assert run(*words, "study.equal=tokens") == 0
