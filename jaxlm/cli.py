@@ -1,5 +1,6 @@
 """The command line: help, composing, one job or a sweep, and errors in words."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def show(argv: list[str]) -> int:
 def help_text(topics: list[str]) -> int:
     """--help, --help keys, --help jobs, or --help PREFIX (as --help model)."""
     from jaxlm.compose import all_keys, config_folder, groups
-    from jaxlm.config import JOBS
+    from jaxlm.job_options import JOBS
 
     if topics:
         return _help_keys(topics[0])
@@ -100,12 +101,14 @@ def _help_keys(topic: str) -> int:
     if not found:
         raise UserError(f"--help {topic}: no key starts so.\nTry --help keys.")
     for name, item in found.items():
-        default = (
-            item.default
-            if item.default_factory.__class__.__name__ == "_MISSING_TYPE"
-            else (item.default_factory())
-        )
-        choices = f" [{' | '.join(item.metadata['choices'])}]" if item.metadata["choices"] else ""
-        shown = "null" if default is None else default
-        print(f"{name} = {shown}\n    {item.metadata['help']}{choices}")
+        made = item.default_factory
+        default = item.default if made is dataclasses.MISSING else made()
+        choices = [_shown(choice) for choice in item.metadata["choices"]]
+        allowed = f" [{' | '.join(choices)}]" if choices else ""
+        print(f"{name} = {_shown(default)}\n    {item.metadata['help']}{allowed}")
     return 0
+
+
+def _shown(value: object) -> object:
+    """A value as configurations write it."""
+    return "null" if value is None else value

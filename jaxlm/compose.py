@@ -7,8 +7,9 @@ import typing
 from pathlib import Path
 
 from jaxlm import checks
-from jaxlm.config import JOBS, ClaimConfig, Config, keys_of
+from jaxlm.config import ClaimConfig, Config, keys_of
 from jaxlm.errors import UserError, nearest
+from jaxlm.job_options import JOBS
 
 
 def config_folder() -> Path:

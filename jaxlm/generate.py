@@ -19,10 +19,11 @@ import numpy as np
 from jaxlm import checks
 from jaxlm.backend import LoadEngine
 from jaxlm.compose import cache_folder, from_file
-from jaxlm.config import Config, GenerateJob, ParallelConfig
+from jaxlm.config import Config, ParallelConfig
 from jaxlm.continuation import Continuation
 from jaxlm.data.tokenizer import Tokenizer, load_tokenizer
 from jaxlm.errors import UserError
+from jaxlm.job_options import GenerateJob
 from jaxlm.opened import load_parameters
 from jaxlm.runs import RunDirectory
 from jaxlm.weights import write_weights

@@ -5,10 +5,11 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jaxlm.config import Config, LadderJob, ModelConfig, resolve_model
+from jaxlm.config import Config, ModelConfig, resolve_model
 from jaxlm.duration import horizon, parse_count
 from jaxlm.errors import UserError
 from jaxlm.flops import parameter_counts
+from jaxlm.job_options import LadderJob
 from jaxlm.pace import cost
 from jaxlm.runs import RunDirectory
 from jaxlm.study import finished_runs, members_of, run_study

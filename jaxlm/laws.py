@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jaxlm.config import Config, FitJob, PredictJob
+from jaxlm.config import Config
 from jaxlm.errors import UserError
+from jaxlm.job_options import FitJob, PredictJob
 
 
 @contextmanager

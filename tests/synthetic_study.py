@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.compose import to_yaml
-from jaxlm.config import Config, TrainJob
+from jaxlm.config import Config
+from jaxlm.job_options import TrainJob
 
 STEPS, TOKENS_PER_STEP = 200, 512
 

@@ -201,6 +201,9 @@ def test_help_names_every_job_experiment_and_group(capsys):
         assert all(option in shown for option in options)
     assert cli.main(["--help", "model"]) == 0
     assert "model.n_layers = 4" in capsys.readouterr().out
+    for topic, known in (("keys", "model.d_model = "), ("jobs", "job.count = null")):
+        assert cli.main(["--help", topic]) == 0
+        assert known in capsys.readouterr().out
     assert cli.main(["--help", "nothing"]) == 2
 
 
