@@ -1,6 +1,7 @@
 """study.pack: runs that differ in numbers only train together, as one vmapped program."""
 
 import contextlib
+import inspect
 import json
 import sys
 import time
@@ -30,8 +31,10 @@ _HOST = (  # and what only the host sees
 ).split()
 
 
-def program_of(config: Config) -> str:
-    """What must be the same for runs to train together."""
+def program_of(config: Config) -> str | None:
+    """What must be the same for runs to train together; None where a run cannot."""
+    if hindrances(config):
+        return None
     halves = {"identity": identity(config), "operation": operation(config)}
     for name in [*NUMBERS, *_HOST]:
         *path, last = name.split(".")
@@ -42,10 +45,10 @@ def program_of(config: Config) -> str:
     return json.dumps(halves, sort_keys=True, default=str)
 
 
-def check_pack(config: Config) -> None:
-    """Raises UserError where the runs of a study cannot train together."""
+def hindrances(config: Config) -> list[str]:
+    """What keeps a run from training together with others."""
     hours = parse(config.train.duration, "train.duration")[1] == "hours"
-    hindrances = {
+    found = {
         "backend=torch": config.backend != "jax",
         "parallel.strategy=pmap": config.parallel.strategy == "pmap",
         "study.equal=time, where each run has a clock of its own": config.study.equal == "time",
@@ -53,8 +56,12 @@ def check_pack(config: Config) -> None:
         "debug.eager": config.debug.eager,
         "debug.profile": config.debug.profile,
     }
-    found = [name for name, holds in hindrances.items() if holds]
-    if found:
+    return [name for name, holds in found.items() if holds]
+
+
+def check_pack(config: Config) -> None:
+    """Raises UserError where the base of a study cannot train in packs."""
+    if found := hindrances(config):
         raise UserError(
             f"study.pack=true does not go with {'; '.join(found)}.\nLeave one of them out."
         )
@@ -91,6 +98,7 @@ def train_pack(runs: Sequence[list[str]], load_engine: LoadEngine) -> list[tuple
 
 def _train(trainings: list["Training"], signals: "Signals") -> list[tuple[int, str]]:
     from jaxlm.lanes import Lanes
+    from jaxlm.loop import failed
 
     stages = {lane: _stages(training, signals) for lane, training in enumerate(trainings)}
     for training in trainings:
@@ -106,7 +114,9 @@ def _train(trainings: list["Training"], signals: "Signals") -> list[tuple[int, s
             )
         outcomes = _drive(lanes, stages)
     except BaseException as error:
-        for stage in stages.values():
+        for lane, stage in stages.items():
+            if inspect.getgeneratorstate(stage) == inspect.GEN_CREATED:
+                failed(trainings[lane], error)
             with contextlib.suppress(BaseException):
                 stage.throw(error)
         raise

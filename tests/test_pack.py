@@ -118,13 +118,14 @@ def test_packed_runs_resume_from_where_each_was(words, monkeypatch):
         assert_same(name, f"{name}-alone", 1e-5)
 
 
-def test_an_error_of_the_program_is_noted_by_every_run(words, monkeypatch):
+@pytest.mark.parametrize("at", ["compile", "step"])
+def test_an_error_of_the_program_is_noted_by_every_run(at, words, monkeypatch):
     from jaxlm.lanes import Lanes
 
-    def short(self, steps):
+    def short(self, steps=None):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(Lanes, "step", short)
+    monkeypatch.setattr(Lanes, at, short)
     with pytest.raises(MemoryError):
         train([words("a", "seed=1"), words("b", "seed=2")], monkeypatch)
     for name in "ab":

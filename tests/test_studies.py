@@ -357,6 +357,12 @@ def test_a_pack_holds_what_differs_in_numbers_only(trained):
     assert {row["process_seconds"] for row in rows().values()} == {0.25}  # their shares
 
 
+def test_a_variant_that_cannot_be_packed_trains_alone(trained):
+    words = ["study.variants.a=[]", 'study.variants.slow=["train.duration=1hours"]']
+    assert run(*words, "study.seeds=[0,1]", "study.pack=true") == 0
+    assert trained.process.started == [["a-seed0", "a-seed1"], ["slow-seed0"], ["slow-seed1"]]
+
+
 def test_workers_share_a_pack(trained):
     assert run("study.axes.optimizer.lr=[1,2,3,4,5]", "study.workers=2", "study.pack=true") == 0
     assert [len(names) for names in trained.process.started] == [3, 2]
