@@ -3,6 +3,7 @@
 import csv
 import html
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -135,6 +136,24 @@ def test_without_specimens_the_runs_own_texts_are_shown(tmp_path, no_figures):
     rows = list(csv.DictReader((tmp_path / "out" / "generation_comparison.csv").open()))
     assert [row["text"] for row in rows] == ["x\n```\n# y", "z"]
     assert "Texts" in text_of(tmp_path / "out", "html")
+
+
+def test_a_report_made_again_keeps_the_texts_that_were_measured(tmp_path, no_figures):
+    study = heads_study(tmp_path / "s")
+
+    def measure(runs, out):
+        (out / "generation_comparison.csv").write_text("measured\n")
+        return SPECIMENS
+
+    write_report(study, study, specimens=measure)
+    write_report(study, study)
+    assert (study / "generation_comparison.csv").read_text() == "measured\n"
+    assert "| 4_heads | 0.812 | 14 |" in text_of(study)
+    summary = study / "4_heads" / "seed0" / "summary.json"  # trained anew since
+    os.utime(summary, (later := summary.stat().st_mtime + 3600, later))
+    write_report(study, study)
+    assert (study / "generation_comparison.csv").read_text() != "measured\n"
+    assert "| 4_heads | 0.812 | 14 |" not in text_of(study)
 
 
 def test_specimens_that_fail_do_not_take_the_report_with_them(tmp_path, capsys, no_figures):

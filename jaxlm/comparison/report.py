@@ -1,5 +1,6 @@
 """The files of a report, written; job=report."""
 
+import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -70,10 +71,23 @@ def _specimens(
             return specimens(runs, out)
         except UserError as error:
             print(f"warning: no specimens: {error}", file=sys.stderr)
+    elif known := _measured_before(out, runs):
+        return known
     rows = samples.sample_rows(comparison)
     if rows:
         files.write_rows(out / "generation_comparison.csv", list(rows[0]), rows)
     return None
+
+
+def _measured_before(out: Path, runs: Mapping[str, Path]) -> Mapping[str, Any] | None:
+    """The texts that an earlier report of these runs measured, unless one has changed since."""
+    try:
+        known = json.loads((out / "research_data.json").read_text("utf-8"))["specimens"]
+        since = (out / "generation_comparison.csv").stat().st_mtime
+        newest = max((path / "summary.json").stat().st_mtime for path in runs.values())
+        return known if newest < since and known["models"].keys() <= runs.keys() else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def warn(left_out: Sequence[LeftOut]) -> None:
