@@ -114,9 +114,9 @@ class Lanes:
         self._step = jitted.lower(self.numbers, self.state, batch).compile()
 
     def _batch(self, steps: Mapping[int, Step]) -> Batch:
-        """The runs' batches, on the devices; a run that has ended gets another's, at rate 0."""
+        """The runs' batches, on the devices; a run that has ended gets another's, for nothing."""
         parts = self.engine.config.train.grad_accumulation
-        filler = next(iter(steps.values()))._replace(lr=0.0)
+        filler = next(iter(steps.values()))
         each = [steps.get(lane, filler) for lane in self.present]
         tokens_KxBxM = np.stack([asked.tokens_BxM for asked in each])
         runs, _, length = tokens_KxBxM.shape
