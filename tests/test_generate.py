@@ -19,20 +19,18 @@ from jaxlm.compose import to_yaml
 from jaxlm.config import (
     Config,
     DataConfig,
-    GenerateJob,
-    LogitsJob,
     ModelConfig,
     ParallelConfig,
     RunConfig,
     TokenizerConfig,
     TrainConfig,
-    TrainJob,
     resolve_model,
 )
 from jaxlm.data.tokenizer import ByteTokenizer, CharTokenizer
 from jaxlm.errors import UserError
 from jaxlm.generate import Continuation, LoadedRun, generate_job, logits_job
 from jaxlm.initial import initial_parameters
+from jaxlm.job_options import GenerateJob, LogitsJob, TrainJob
 from jaxlm.jobs import engine_class
 
 MODEL = ModelConfig(n_layers=1, d_model=16, n_heads=2, context_length=16, init_std=0.5)
