@@ -40,6 +40,7 @@ class Process:
     ) -> None:
         words = list(runs[0])
         self._outcomes = errors.with_suffix(".json")
+        self._outcomes.unlink(missing_ok=True)  # of a study that was killed
         if len(runs) > 1:
             words = [_PACK, str(self._outcomes), *itertools.chain(*([_NEXT, *r] for r in runs))]
         self.runs, self.slot = len(runs), slot

@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -345,6 +346,17 @@ def test_a_run_without_memory_names_the_workers_as_a_way_out(trained):
 
 
 # -- in one program ------------------------------------------------------------------------------
+
+
+def test_the_outcomes_of_a_study_that_was_killed_are_not_anothers(tmp_path):
+    errors = tmp_path / "errors.txt"
+    errors.with_suffix(".json").write_text('[[0, ""], [0, ""]]')
+    started = process.Process([["seed=0"], ["seed=1"]], errors)
+    started.signal(signal.SIGKILL)
+    while started.status() is None:
+        time.sleep(0.01)
+    assert [status for status, _ in started.end()] == [-signal.SIGKILL] * 2
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_pack_holds_what_differs_in_numbers_only(trained):
