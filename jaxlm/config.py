@@ -109,6 +109,11 @@ class DataConfig:
         None, "stories: training tokens to write, as 20M; null: as many as the duration needs"
     )
     validation_documents: int = key(500, "stories: documents of the validation set")
+    choices: int | None = key(
+        None,
+        "stories: keep so many alternatives of every choice, the most frequent; null: all. Fewer "
+        "make an easier corpus",
+    )
 
 
 @dataclass

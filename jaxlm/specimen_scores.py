@@ -145,14 +145,14 @@ def text_scores(specimen: Specimen) -> dict[str, Any]:
     return scores | {"repetition_4": repetition(ws)}
 
 
-def grammar_scores(specimen: Specimen) -> dict[str, Any]:
-    """What the grammar of the built-in corpus says of a text; see LEGEND.
+def grammar_scores(specimen: Specimen, choices: int | None = None) -> dict[str, Any]:
+    """What the grammar of the built-in corpus, with its data.choices, says of a text; see LEGEND.
 
     `grammar_story` is 1 for a whole story and 0 for none; None where the text was cut off before
     any fault. `grammar_nats` is None where no choice of the grammar was read to its end. A last
     sentence that was cut off is not among `sentences`.
     """
-    found = stories.score(specimen.text)
+    found = stories.score(specimen.text, choices)
     complete = specimen.text
     if not specimen.whole:
         complete = " ".join(sentences(complete)[:-1])
@@ -172,7 +172,10 @@ def grammar_scores(specimen: Specimen) -> dict[str, Any]:
 
 
 def scored(
-    groups: Sequence[Sequence[Specimen]], training: TrainingText | None, grammar: bool
+    groups: Sequence[Sequence[Specimen]],
+    training: TrainingText | None,
+    grammar: bool,
+    choices: int | None = None,
 ) -> list[tuple[list[dict[str, Any]], dict[str, Any]]]:
     """(scores of each text, scores of all together) for each group of texts.
 
@@ -186,7 +189,7 @@ def scored(
             row |= overlap
     if grammar:
         for row, specimen in zip(rows, texts, strict=True):
-            row |= grammar_scores(specimen)
+            row |= grammar_scores(specimen, choices)
     result, at = [], 0
     for group in groups:
         own = rows[at : at + len(group)]

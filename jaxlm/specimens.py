@@ -283,8 +283,10 @@ def _score_together(
         groups = max(1, len(real) // settings.measured)
         reference = [real[i::groups] for i in range(groups)] if real else []
     parts = [part for found in written.values() for part in (found.texts, *found.sweep.values())]
-    grammar = all(found.config.data.name == "stories" for found in written.values())
-    results = iter(scored([*parts, *reference], training, grammar))
+    corpora = {(f.config.data.name, f.config.data.choices) for f in written.values()}
+    grammar = {name for name, _ in corpora} == {"stories"}
+    choices = corpora.pop()[1] if len(corpora) == 1 else None
+    results = iter(scored([*parts, *reference], training, grammar, choices))
     scores = {}
     for variant, found in written.items():
         rows, together = next(results)

@@ -41,6 +41,17 @@ def test_splits_are_the_generators_documents(tokenizer, cache):
     assert len(dataset.train) == 20_000
 
 
+def test_the_documents_have_the_asked_choices(cache):
+    whole, few = (prepare(configured(choices=c), cache=cache, train_tokens=3000) for c in (None, 4))
+    starts, lengths = document_spans(few.validation, few.tokenizer.end_of_text)
+    first = few.tokenizer.decode(few.validation[: lengths[0] - 1])
+    assert first == stories.document(0, stories.VALIDATION_START, 4)
+    assert few.entropy_floor < 0.7 * whole.entropy_floor and few.fingerprint != whole.fingerprint
+    assert few.tokenizer.decode(few.train).startswith(stories.document(0, 0, 4))
+    with pytest.raises(UserError, match="data.choices=1 must be 2 or more"):
+        prepare(configured(choices=1), cache=cache)
+
+
 def test_the_count_comes_from_the_configuration_before_the_argument(cache):
     config = configured(train_tokens="3k")
     assert len(prepare(config, cache=cache, train_tokens=50_000).train) == 3000

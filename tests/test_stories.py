@@ -53,11 +53,13 @@ RULES = {
 }
 
 
-def small(**changes) -> Grammar:
-    return Grammar(LEXICONS, SLOTS, {**RULES, **changes})
+def small(most: int | None = None, **changes) -> Grammar:
+    return Grammar(LEXICONS, SLOTS, {**RULES, **changes}, most=most)
 
 
-def naive_odds(name: str, entries: list, spec: Slot | Rule, values: dict) -> list[float]:
+def naive_odds(
+    name: str, entries: list, spec: Slot | Rule, values: dict, most: int | None = None
+) -> list[float]:
     """What `tables.py` says in words, one entry at a time."""
     classes, contexts, sizes = [], [], []
     for context in spec.given:
@@ -80,10 +82,16 @@ def naive_odds(name: str, entries: list, spec: Slot | Rule, values: dict) -> lis
         for context, predicate in spec.fits.items():
             weight *= predicate(entry, contexts[spec.given.index(context)])
         weights.append(weight)
+    if most is not None:
+        own = _ranks(name, (n,)) if isinstance(spec, Slot) else range(n)
+        kept = sorted((i for i in range(n) if weights[i]), key=lambda i: own[i])[:most]
+        weights = [weight * (i in kept) for i, weight in enumerate(weights)]
     return [weight / sum(weights) for weight in weights]
 
 
-def naive_texts(todo: str, done: str, p: float, values: dict) -> Iterator[tuple[str, float]]:
+def naive_texts(
+    todo: str, done: str, p: float, values: dict, most: int | None = None
+) -> Iterator[tuple[str, float]]:
     """All texts of the small grammar, its templates taken as macros."""
     token = re.search(r"\[[^\]]*\]|<\w+>|\{[^}]*\}", todo)
     if not token:
@@ -92,37 +100,44 @@ def naive_texts(todo: str, done: str, p: float, values: dict) -> Iterator[tuple[
     done, rest, inside = done + todo[: token.start()], todo[token.end() :], token[0][1:-1]
     name, _, form = inside.lstrip("+").partition(".")
     if token[0][0] == "[":
-        odds = naive_odds("", inside.split("|"), Rule({}), values)
+        odds = naive_odds("", inside.split("|"), Rule({}), values, most)
         for branch, q in zip(inside.split("|"), odds, strict=True):
-            yield from naive_texts(branch + rest, done, p * q, values)
+            yield from naive_texts(branch + rest, done, p * q, values, most)
     elif token[0][0] == "<":
         spec = RULES[name] if isinstance(RULES[name], Rule) else rule(*RULES[name])
         branches = spec.groups[""]
         for branch, q in zip(
-            branches, naive_odds(f"<{name}>", branches, spec, values), strict=True
+            branches, naive_odds(f"<{name}>", branches, spec, values, most), strict=True
         ):
-            yield from naive_texts(branch + rest, done, p * q, values)
+            yield from naive_texts(branch + rest, done, p * q, values, most)
     elif inside[0] != "+":
         word = LEXICONS[SLOTS[name].lexicon].columns[form][values[name]]
-        yield from naive_texts(rest, done + word, p, values)
+        yield from naive_texts(rest, done + word, p, values, most)
     else:
         lexicon = LEXICONS[SLOTS[name].lexicon]
         entries = [lexicon.entry(i) for i in range(len(lexicon))]
-        for i, q in enumerate(naive_odds(name, entries, SLOTS[name], values)):
+        for i, q in enumerate(naive_odds(name, entries, SLOTS[name], values, most)):
             if q:
                 word = lexicon.columns[form][i]
-                yield from naive_texts(rest, done + word, p * q, {**values, name: i})
+                yield from naive_texts(rest, done + word, p * q, {**values, name: i}, most)
+
+
+@pytest.fixture(scope="module", params=[None, 2])
+def most(request) -> int | None:
+    """The most alternatives of a choice."""
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def enumerated() -> dict[str, float]:
-    texts = list(naive_texts("<story>", "", 1.0, {}))
-    assert len(texts) == len(dict(texts)) > 200  # no text has two derivations
+def enumerated(most) -> dict[str, float]:
+    texts = list(naive_texts("<story>", "", 1.0, {}, most))
+    texts = [(text, p) for text, p in texts if p]
+    assert len(texts) == len(dict(texts)) > (200 if most is None else 30)  # one derivation each
     return dict(texts)
 
 
-def test_small_grammar_probabilities_equal_brute_force(enumerated):
-    g = small()
+def test_small_grammar_probabilities_equal_brute_force(enumerated, most):
+    g = small(most)
     assert conflicts(g.start) == []
     assert sum(enumerated.values()) == pytest.approx(1, abs=1e-12)
     for text, p in enumerated.items():
@@ -131,13 +146,13 @@ def test_small_grammar_probabilities_equal_brute_force(enumerated):
         assert read.log_prob == pytest.approx(math.log(p), abs=1e-12)
 
 
-def test_small_grammar_entropy_equals_brute_force(enumerated):
+def test_small_grammar_entropy_equals_brute_force(enumerated, most):
     expected = -sum(p * math.log(p) for p in enumerated.values())
-    assert entropy(small().start) == pytest.approx(expected, abs=1e-12)
+    assert entropy(small(most).start) == pytest.approx(expected, abs=1e-12)
 
 
-def test_small_grammar_writes_with_its_probabilities(enumerated):
-    g, uniform, n = small(), random.Random(0), 60_000
+def test_small_grammar_writes_with_its_probabilities(enumerated, most):
+    g, uniform, n = small(most), random.Random(0), 60_000
     counts = dict.fromkeys(enumerated, 0)
     for _ in range(n):
         text, log_prob = g.write(iter(uniform.random, None))
@@ -185,6 +200,25 @@ def test_alternatives_that_begin_alike_are_found(more):
 def test_words_are_told_apart_by_their_ends_and_printed_slots_by_their_value():
     more = [" {pet} slept.", " cats slept.", " {name} had the {pet}.", " {name} had it."]
     assert conflicts(small(more=more).start) == []
+
+
+def test_fewer_choices_make_an_easier_corpus_of_the_same_stories():
+    of_all, words = stories.entropy(), 10_000
+    for choices in (16, 4, 2):
+        pairs = list(stories.documents_with_log_prob(3, 0, 4000, choices))
+        surprise = -np.array([log_prob for _, log_prob in pairs])
+        error = surprise.std() / math.sqrt(len(pairs))
+        assert abs(surprise.mean() - stories.entropy(choices)) < 3 * error
+        assert stories.entropy(choices) < 0.85 * of_all
+        of_all, before, words = stories.entropy(choices), words, len(words_of(pairs))
+        assert words < 0.7 * before
+        for text, log_prob in pairs[:200]:
+            assert stories.score(text, choices).log_prob == pytest.approx(log_prob, abs=1e-9)
+            assert stories.score(text).parses  # every one is a story of the whole grammar
+
+
+def words_of(pairs: list[tuple[str, float]]) -> set[str]:
+    return {word for text, _ in pairs for word in text.split()}
 
 
 def test_every_choice_of_the_stories_can_be_read_back():

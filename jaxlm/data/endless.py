@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxlm.config import Config
+from jaxlm.config import Config, DataConfig
 from jaxlm.data import stories
 from jaxlm.data.batches import document_spans
 from jaxlm.data.cache import digest, remembered
@@ -37,18 +37,20 @@ def prepare_stories(
         train_tokens = parse_count(data.train_tokens, "data.train_tokens")
     if data.validation_documents < 1:
         raise UserError(f"data.validation_documents={data.validation_documents} must be 1 or more.")
-    identity = _identity(data.seed)
+    if data.choices is not None and data.choices < 2:
+        raise UserError(f"data.choices={data.choices} must be 2 or more; null keeps all.")
+    identity = _identity(data)
     tokenizer = make_tokenizer(
         config.tokenizer,
-        lambda: _training_pieces(data.seed),
+        lambda: _training_pieces(data),
         identity,
-        _alphabet(data.seed, identity, cache) if config.tokenizer.name == "char" else "",
+        _alphabet(data, identity, cache) if config.tokenizer.name == "char" else "",
         True,
         cache,
         progress,
         most_bytes=_TOKENIZER_BYTES,
     )
-    train = _training(data.seed, identity, tokenizer, train_tokens or 0, cache, progress)
+    train = _training(data, identity, tokenizer, train_tokens or 0, cache, progress)
     validation, log_prob = _validation(config, identity, tokenizer, cache)
     _, length_D = document_spans(np.asarray(validation), document_end(tokenizer))
     return Dataset(
@@ -64,26 +66,28 @@ def prepare_stories(
     )
 
 
-def _identity(seed: int) -> list:
+def _identity(data: DataConfig) -> list:
     """Changes with the seed and, as far as the first documents show it, with the grammar."""
     first = stories.documents(
-        seed, stories.TRAIN_START, stories.TRAIN_START + _IDENTIFYING_DOCUMENTS
+        data.seed, stories.TRAIN_START, stories.TRAIN_START + _IDENTIFYING_DOCUMENTS, data.choices
     )
-    return ["stories", seed, digest(list(first))]
+    return ["stories", data.seed, digest(list(first))]
 
 
-def _training_pieces(seed: int) -> Iterator[Piece]:
+def _training_pieces(data: DataConfig) -> Iterator[Piece]:
     """The training documents in order, without end."""
-    texts = stories.documents(seed, stories.TRAIN_START, stories.VALIDATION_START)
+    texts = stories.documents(
+        data.seed, stories.TRAIN_START, stories.VALIDATION_START, data.choices
+    )
     return (Piece(text, True) for text in texts)
 
 
-def _alphabet(seed: int, identity: list, cache: Path) -> str:
+def _alphabet(data: DataConfig, identity: list, cache: Path) -> str:
     """The characters of the first megabyte; all of the few letters occur there."""
 
     def compute() -> dict:
         characters, left = set(), _ALPHABET_BYTES
-        for text, _ in _training_pieces(seed):
+        for text, _ in _training_pieces(data):
             characters.update(text)
             left -= len(text)
             if left <= 0:
@@ -94,7 +98,12 @@ def _alphabet(seed: int, identity: list, cache: Path) -> str:
 
 
 def _training(
-    seed: int, identity: list, tokenizer: Tokenizer, count: int, cache: Path, progress: bool
+    data: DataConfig,
+    identity: list,
+    tokenizer: Tokenizer,
+    count: int,
+    cache: Path,
+    progress: bool,
 ) -> np.ndarray:
     """The first `count` tokens: from a file of as many or more, else written."""
     if not count:
@@ -106,7 +115,7 @@ def _training(
             if tokens is not None:
                 return tokens[:count]
     with progress_bar("writing stories", count, "tokens", progress) as advance:
-        encoded = encode_pieces(_training_pieces(seed), tokenizer, document_end(tokenizer))
+        encoded = encode_pieces(_training_pieces(data), tokenizer, document_end(tokenizer))
         name = f"stories-train-{count}"
         limited = _first_tokens(encoded, count, advance)
         return cached_tokens(name, limited, tokenizer.vocab_size, fingerprint, cache)
@@ -131,7 +140,7 @@ def _validation(
     @functools.cache
     def documents() -> list[tuple[str, float]]:
         stop = start + data.validation_documents
-        return list(stories.documents_with_log_prob(data.seed, start, stop))
+        return list(stories.documents_with_log_prob(data.seed, start, stop, data.choices))
 
     facts = ["stories validation", identity, data.validation_documents]
     known = remembered(

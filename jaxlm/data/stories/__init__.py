@@ -2,6 +2,10 @@
 
 Story `index` of `seed` is a pure function of the two, so that a corpus has any size and documents
 from VALIDATION_START on are never among those counted from TRAIN_START.
+
+`choices` makes an easier corpus of the same stories: every choice of the grammar is among so many
+of its most frequent alternatives (None: among all). It needs fewer words and facts, so that a small
+model comes near its entropy, which is as exact.
 """
 
 from collections.abc import Iterator
@@ -34,19 +38,21 @@ _BLOCKS = 24  # Philox counters set aside for a story; each gives 4 uniforms
 _CHUNK = 64  # stories drawn for at a time
 
 
-def document(seed: int, index: int) -> str:
+def document(seed: int, index: int, choices: int | None = None) -> str:
     """Story `index` of `seed`."""
-    return next(documents(seed, index, index + 1))
+    return next(documents(seed, index, index + 1, choices))
 
 
-def documents(seed: int, start: int, stop: int) -> Iterator[str]:
+def documents(seed: int, start: int, stop: int, choices: int | None = None) -> Iterator[str]:
     """Stories start, ..., stop - 1 of `seed`."""
-    return (text for text, _ in documents_with_log_prob(seed, start, stop))
+    return (text for text, _ in documents_with_log_prob(seed, start, stop, choices))
 
 
-def documents_with_log_prob(seed: int, start: int, stop: int) -> Iterator[tuple[str, float]]:
+def documents_with_log_prob(
+    seed: int, start: int, stop: int, choices: int | None = None
+) -> Iterator[tuple[str, float]]:
     """(story, its log-probability in nats) for stories start, ..., stop - 1 of `seed`."""
-    write, draws = grammar().write, 4 * _BLOCKS
+    write, draws = grammar(choices).write, 4 * _BLOCKS
     generator = np.random.Philox(key=seed).advance(start * _BLOCKS)
     for first in range(start, stop, _CHUNK):
         n = min(_CHUNK, stop - first)
@@ -56,18 +62,21 @@ def documents_with_log_prob(seed: int, start: int, stop: int) -> Iterator[tuple[
 
 
 @cache
-def entropy() -> float:
+def entropy(choices: int | None = None) -> float:
     """The exact entropy of a story in nats, from the grammar alone; takes some seconds."""
-    return _entropy(grammar().start)
+    return _entropy(grammar(choices).start)
 
 
-def score(text: str) -> Score:
+def score(text: str, choices: int | None = None) -> Score:
     """Whether `text`, any string, is a story, where it stops being one, and its log-probability."""
-    return reading.score(grammar().start, len(grammar().slots), text)
+    return reading.score(grammar(choices).start, len(grammar(choices).slots), text)
 
 
 def score_sentences(text: str) -> SentenceScore:
-    """How many sentences of `text`, any string, could stand in some story (see SentenceReader)."""
+    """How many sentences of `text`, any string, could stand in some story (see SentenceReader).
+
+    Odds are ignored, hence it is the same for all `choices`.
+    """
     return _sentence_reader().score(text)
 
 

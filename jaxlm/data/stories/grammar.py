@@ -23,7 +23,8 @@ class Grammar:
     """Compiles lexicons, slots and rules; `start` is the tuple of operations of a whole text.
 
     Raises ValueError where a template names something unknown, uses a slot before it is chosen,
-    could put two words together without a break, or where a rule contains itself.
+    could put two words together without a break, or where a rule contains itself. `most`: of every
+    choice, keep only so many alternatives (see `Table`).
     """
 
     def __init__(
@@ -32,8 +33,9 @@ class Grammar:
         slots: dict[str, Slot],
         rules: dict[str, list[str] | Rule],
         start: str = "story",
+        most: int | None = None,
     ):
-        self.lexicons, self.slots, self.rules = lexicons, slots, rules
+        self.lexicons, self.slots, self.rules, self.most = lexicons, slots, rules, most
         self.slot_names = list(slots)
         self._open: list[str] = []  # rules being compiled
         self._choices: dict[str, Choice] = {}
@@ -53,7 +55,7 @@ class Grammar:
             contexts = {given: self._context(name, given) for given in spec.given}
             if len({context.slot for context in contexts.values()}) < len(contexts):
                 raise ValueError(f"grammar: {name!r} depends twice on the same slot")
-            self._tables[name] = Table(name, entries, spec, contexts)
+            self._tables[name] = Table(name, entries, spec, contexts, self.most)
         return self._tables[name]
 
     def _context(self, name: str, given: str) -> Context:

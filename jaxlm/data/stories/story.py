@@ -146,6 +146,9 @@ RULES = {**BEGINNING, **SHARED, **LOST, **FIND, **COMPANY, **ALONE, **WISHES, **
 
 
 @cache
-def grammar() -> Grammar:
-    """The compiled grammar; its tables of odds are made as they are first used."""
-    return Grammar(LEXICONS, SLOTS, RULES)
+def grammar(choices: int | None = None) -> Grammar:
+    """The compiled grammar; its tables of odds are made as they are first used.
+
+    `choices`: the most alternatives of a choice; None: all.
+    """
+    return Grammar(LEXICONS, SLOTS, RULES, most=choices)

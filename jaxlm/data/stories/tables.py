@@ -102,10 +102,21 @@ class Context:
 
 
 class Table:
-    """The odds of a choice: one row of probabilities for each combination of its contexts."""
+    """The odds of a choice: one row of probabilities for each combination of its contexts.
 
-    def __init__(self, name: str, entries: list, spec: Slot | Rule, contexts: dict[str, Context]):
-        self.name, self.entries, self.spec = name, entries, spec
+    With `most`, a row keeps only so many of the entries that fit: those of the best own rank,
+    whatever the contexts say, so that few words occur at all.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        entries: list,
+        spec: Slot | Rule,
+        contexts: dict[str, Context],
+        most: int | None = None,
+    ):
+        self.name, self.entries, self.spec, self.most = name, entries, spec, most
         self.contexts = list(contexts.values())
         self.sizes = [len(context.values) for context in self.contexts]
         self._context_names = list(contexts)
@@ -131,6 +142,9 @@ class Table:
             weights *= _ranks(name, weights.shape) ** -spec.tilt
         for names, predicate in spec.fits.items():
             weights *= self._mask(names if isinstance(names, tuple) else (names,), predicate)
+        if self.most is not None:
+            own_rank = np.where(weights > 0, own, np.inf).argsort(-1).argsort(-1)
+            weights[own_rank >= self.most] = 0.0
         totals = weights.sum(-1, keepdims=True)
         if not (totals > 0).all():
             where = tuple(int(i) for i in np.argwhere(totals[..., 0] == 0)[0])
