@@ -1,12 +1,11 @@
 """A scaling law against the truth: is the corpus's exact entropy in the interval of E?
 
-    python benchmarks/known_truth.py [STUDY] [--seeds 0,1] [--resamplings 20]
+    python benchmarks/known_truth.py [markov_ladder | scaling_ladder] [--seeds 4] [--resamplings 20]
 
-Trains the ladder of `experiment=scaling_ladder` with several seeds, and runs of ten times the
-compute that the hold-out is fitted to, into STUDY (default: runs/known_truth); the same command
-goes on. Each resampling takes one seed's run for every size and budget and fits the law as job=fit
-does. Counted are the resamplings whose 95 % interval of E holds the exact entropy H, and measured
-are |E - H| and the error of the prediction at ten times the compute.
+Trains the ladder with several seeds into runs/known_truth_LADDER; the same command goes on. Each
+resampling takes one seed's run for every size and budget and fits the law as job=fit does. Counted
+are the resamplings whose 95 % interval of E holds the exact entropy H, and measured are |E - H| and
+the error of the prediction at ten times the compute that a second fit was given.
 
 The resamplings share their sizes, budgets and corpus: they show the noise of training and not how
 wrong the law itself is for these sizes, which no resampling can show; E - H does.
@@ -26,14 +25,19 @@ from scaling.fit import fit
 from scaling.holdout import hold_out
 from scaling.records import Records, read_records
 
-FIT_BELOW = 6.2e11  # FLOPs of the hold-out's fit; those of ten times as many are predicted
-LADDER = "job.flops=1.5e11,3e11,6e11,1.2e12,2.4e12,6e12"
+LADDERS = {  # what each takes besides its own settings: budgets of a tenth of the largest
+    "markov_ladder": (),
+    "scaling_ladder": ("job.flops=1.9e11,3.8e11,7.7e11,1.5e12,3.8e12,7.7e12",),
+}
+FIT_BELOW = 0.11  # of the largest compute; a tenth is in, however steps are rounded
+PREDICT_ABOVE = 0.95  # of the largest compute
 
 
-def train(study: Path, seeds: str, arguments: list[str]) -> None:
+def train(experiment: str, study: Path, seeds: int, arguments: list[str]) -> None:
     """All runs that are missing; finished ones are skipped."""
-    command = [sys.executable, str(ROOT / "run.py"), "experiment=scaling_ladder", LADDER]
-    command += [f"run.dir={study}", f"job.seeds=[{seeds}]", *arguments]
+    command = [sys.executable, str(ROOT / "run.py"), f"experiment={experiment}"]
+    command += [*LADDERS[experiment], "study.pack=true", f"run.dir={study}"]
+    command += [f"job.seeds={list(range(seeds))}", *arguments]
     subprocess.run(command, check=True)
 
 
@@ -62,8 +66,9 @@ def judge(records: Records, truth: float, resamples: int) -> dict[str, float | b
     profile = found.profiles.get("E")
     row["profile_holds"] = profile is not None and profile.low <= truth <= profile.high
     try:
-        kept = (records.C <= FIT_BELOW) | (records.C >= 9.5 * FIT_BELOW)
-        held = hold_out(records.where(kept), found, FIT_BELOW, resamples=64)
+        largest = records.C.max()
+        kept = (records.C <= FIT_BELOW * largest) | (records.C >= PREDICT_ABOVE * largest)
+        held = hold_out(records.where(kept), found, FIT_BELOW * largest, resamples=64)
         row["held_out_error"] = float(np.mean(np.abs(held.errors)))
     except ScalingError as error:
         row["held_out_error"] = None
@@ -73,13 +78,14 @@ def judge(records: Records, truth: float, resamples: int) -> dict[str, float | b
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("study", nargs="?", type=Path, default=Path("runs/known_truth"))
-    parser.add_argument("--seeds", default="0,1")
+    parser.add_argument("experiment", nargs="?", choices=LADDERS, default="markov_ladder")
+    parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--resamplings", type=int, default=20)
     parser.add_argument("--resamples", type=int, default=4000)
     asked, others = parser.parse_known_args()
-    train(asked.study, asked.seeds, others)
-    cells = by_cell(asked.study)
+    study = Path("runs") / f"known_truth_{asked.experiment}"
+    train(asked.experiment, study, asked.seeds, others)
+    cells = by_cell(study)
     if all(len(cell) < 2 for cell in cells):
         parser.error("every size and budget has one seed only: there is nothing to resample")
     truth = cells[0].floor
@@ -87,6 +93,7 @@ def main() -> None:
     print_table(rows)
     errors = [row["held_out_error"] for row in rows if row["held_out_error"] is not None]
     result = {
+        "experiment": asked.experiment,
         "exact_entropy": truth,
         "sizes_and_budgets": len(cells),
         "runs": sum(map(len, cells)),
@@ -97,7 +104,7 @@ def main() -> None:
         "seed_noise": seed_noise(cells),
     }
     print("\n".join(f"{name}: {value}" for name, value in result.items()))
-    write_result("known_truth", result | {"rows": rows})
+    write_result(f"known_truth_{asked.experiment}", result | {"rows": rows})
 
 
 def seed_noise(cells: list[Records]) -> float:

@@ -145,7 +145,7 @@ def _check_data(config: Config) -> None:
             "data=tokens needs the number of ids.\n"
             "Set data.vocab_size=N, or tokenizer=pretrained tokenizer.path=FILE."
         )
-    if data.name != "tokens" and tokenizer.name == "none":
+    if data.name not in ("tokens", "markov") and tokenizer.name == "none":
         raise UserError(
             f"data={data.name} is text, but tokenizer=none.\nSet tokenizer=char, byte, bpe, ..."
         )

@@ -75,13 +75,16 @@ class ModelConfig:
     )
 
 
+ENDLESS = ("stories", "markov")  # corpora that are written as far as a run needs them
+
+
 @dataclass
 class DataConfig:
     name: str = key(
         "stories",
-        "the corpus: built in, Tiny Shakespeare, text files, a data set of the Hugging Face hub, "
-        "or a flat file of token ids",
-        choices=("stories", "shakespeare", "text", "hub", "tokens"),
+        "the corpus: built in (stories, or ids of a Markov chain), Tiny Shakespeare, text files, a "
+        "data set of the Hugging Face hub, or a flat file of token ids",
+        choices=("stories", "markov", "shakespeare", "text", "hub", "tokens"),
     )
     path: str | None = key(
         None,
@@ -103,10 +106,14 @@ class DataConfig:
     dtype: str = key(
         "uint16", "tokens: type of the ids in the file", choices=("uint16", "int32", "uint32")
     )
-    vocab_size: int | None = key(None, "tokens: number of ids; needed where no tokenizer is given")
-    seed: int = key(0, "stories: seed of the text (the batches' order has data_seed)")
+    vocab_size: int | None = key(
+        None,
+        "tokens: number of ids; needed where no tokenizer is given. markov: states; null: 256",
+    )
+    seed: int = key(0, "stories, markov: seed of the text (the batches' order has data_seed)")
     train_tokens: str | None = key(
-        None, "stories: training tokens to write, as 20M; null: as many as the duration needs"
+        None,
+        "stories, markov: training tokens to write, as 20M; null: as many as the duration needs",
     )
     validation_documents: int = key(500, "stories: documents of the validation set")
     choices: int | None = key(

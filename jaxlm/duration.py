@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jaxlm.config import Config
+from jaxlm.config import ENDLESS, Config
 from jaxlm.errors import UserError
 
 _MULTIPLIER = {"": 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
@@ -132,12 +132,12 @@ def horizon(config: Config, train_tokens: int) -> Horizon:
 
 def tokens_needed(config: Config) -> int | None:
     """Training tokens that a run consumes without repetition, for the endless corpus."""
-    if config.data.name != "stories" or config.data.train_tokens is not None:
+    if config.data.name not in ENDLESS or config.data.train_tokens is not None:
         return None
     ahead = horizon(config, 0)
     if ahead.steps is None:
         raise UserError(
             f"train.duration={config.train.duration} does not say how much of the endless "
-            "data=stories to write.\nSet data.train_tokens=20M, say."
+            f"data={config.data.name} to write.\nSet data.train_tokens=20M, say."
         )
     return ahead.steps * ahead.tokens_per_step + 1

@@ -30,12 +30,12 @@ class LadderJob:
         "32x2, 48x2, 64x2, 96x2, 128x2", "widths x layers; model.head_dim is the same for all"
     )
     flops: str | None = key(
-        "3e11, 6e11, 1.2e12, 2.4e12, 4.8e12", "6 N D budgets: the curves of IsoFLOP; null: none"
+        "1.9e11, 3.8e11, 7.7e11, 1.5e12, 3.8e12", "6 N D budgets: the curves of IsoFLOP; null: none"
     )
     tokens: str | None = key(None, "token budgets, beside job.flops or instead of it")
     seeds: list[int] | None = key(None, "train every size and budget with each; null: the seed")
-    least_tokens: str = key("0.2M", "leave out shorter runs")
-    most_tokens: str | None = key("7.5M", "leave out longer runs; null: none")
+    least_tokens: str = key("0.5M", "leave out shorter runs")
+    most_tokens: str | None = key("8M", "leave out longer runs; null: none")
     lr_width_exponent: float = key(
         -1.0, "lr = optimizer.lr x (width / model.d_model)^this x (tokens / train.duration)^..."
     )

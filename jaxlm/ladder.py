@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jaxlm.config import Config, ModelConfig, resolve_model
+from jaxlm.config import ENDLESS, Config, ModelConfig, resolve_model
 from jaxlm.duration import horizon, parse_count
 from jaxlm.errors import UserError
 from jaxlm.flops import parameter_counts
@@ -137,7 +137,7 @@ def ladder_job(config: Config, load_engine: object) -> int:
     """
     ladder = rungs(config)
     seeds = config.job.seeds or [config.seed]
-    if config.data.name == "stories" and config.data.train_tokens is None:
+    if config.data.name in ENDLESS and config.data.train_tokens is None:
         # One token file for all: a shorter run draws its windows from all of it.
         config.data.train_tokens = str(max(rung.tokens for rung in ladder) + 1)
     variants = {rung.name: rung.words() for rung in ladder}

@@ -241,7 +241,7 @@ def _read_runs(folders: list[Path], keep: str, count: str | None, notes: list[st
         path = folder / "config.yaml"
         config = read_text(path) if path.exists() else ""
         summary["run"] = str(folder)
-        summary["natural_text"] = int(_setting(config, "data", "name") != "stories")
+        summary["natural_text"] = int(_setting(config, "data", "name") not in ("stories", "markov"))
         summary["loss"] = summary.pop("val_loss")
         found = [summary]
         if keep == "all":

@@ -34,6 +34,7 @@ NAMES = """
     tinystories_no_norm tinystories_post_norm tinystories_nope tinystories_silu
     tinystories_architecture openwebtext_17m openwebtext_leaderboard mup_transfer quickstart
     shakespeare_cpu shakespeare_gpt scaling_70m scaling_130m scaling_300m scaling_ladder
+    markov_ladder
 """.split()
 
 

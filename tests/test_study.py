@@ -238,17 +238,28 @@ def test_the_ladder_has_isoflop_budgets_and_keeps_the_head_width():
     assert all(rung.model.d_model == 16 * rung.model.n_heads for rung in ladder)
     counts = {rung.non_embedding for rung in ladder}
     assert len(counts) == 5 and min(counts) < 30e3 and max(counts) > 350e3
-    assert all(0.2e6 <= rung.tokens <= 7.5e6 for rung in ladder)
-    for budget in ("3e11", "6e11", "1.2e12", "2.4e12"):
+    assert all(0.5e6 <= rung.tokens <= 8e6 for rung in ladder)
+    for budget, sizes in (("3.8e11", 3), ("7.7e11", 4), ("1.5e12", 4), ("3.8e12", 3)):
         curve = [rung for rung in ladder if rung.name.endswith(f"-{budget}")]
-        assert len(curve) >= 4
+        assert len(curve) == sizes
         assert [rung.flops for rung in curve] == pytest.approx(
             [float(budget)] * len(curve), rel=5e-3
         )
     rate = [rung.lr * rung.model.d_model * rung.tokens**0.25 for rung in ladder]
-    assert rate == pytest.approx([1.2e-2 * 64 * 1_000_448**0.25] * len(rate), rel=1e-12)
+    assert rate == pytest.approx([8e-3 * 64 * 1_000_448**0.25] * len(rate), rel=1e-12)
     longer = rungs(compose(["experiment=scaling_ladder", "job.most_tokens=null"]))
     assert len(longer) > len(ladder)
+
+
+def test_the_ladder_of_the_chain_can_predict_ten_times_its_compute():
+    config = compose(["experiment=markov_ladder"])
+    ladder = rungs(config)
+    largest = max(rung.flops for rung in ladder)
+    below = [rung for rung in ladder if rung.flops <= config.job.holdout * largest]
+    above = [rung for rung in ladder if rung.flops > 0.95 * largest]
+    assert len(below) > 10 and len(above) == 3
+    assert max(rung.flops for rung in below) == pytest.approx(largest / 10, rel=2e-3)
+    assert all(0.2e6 <= rung.tokens <= 6e6 for rung in ladder)
 
 
 def test_the_ladder_takes_token_budgets_too():

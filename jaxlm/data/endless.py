@@ -50,7 +50,15 @@ def prepare_stories(
         progress,
         most_bytes=_TOKENIZER_BYTES,
     )
-    train = _training(data, identity, tokenizer, train_tokens or 0, cache, progress)
+    train = first_tokens(
+        "stories-train",
+        lambda: encode_pieces(_training_pieces(data), tokenizer, document_end(tokenizer)),
+        train_tokens or 0,
+        tokenizer.vocab_size,
+        digest("train", identity, tokenizer.fingerprint),
+        cache,
+        progress,
+    )
     validation, log_prob = _validation(config, identity, tokenizer, cache)
     _, length_D = document_spans(np.asarray(validation), document_end(tokenizer))
     return Dataset(
@@ -97,33 +105,32 @@ def _alphabet(data: DataConfig, identity: list, cache: Path) -> str:
     return remembered(cache, [], ["alphabet", identity], compute)["alphabet"]
 
 
-def _training(
-    data: DataConfig,
-    identity: list,
-    tokenizer: Tokenizer,
+def first_tokens(
+    name: str,
+    arrays: Callable[[], Iterator[np.ndarray]],
     count: int,
+    vocab_size: int,
+    fingerprint: str,
     cache: Path,
     progress: bool,
 ) -> np.ndarray:
-    """The first `count` tokens: from a file of as many or more, else written."""
+    """The first `count` tokens of endless arrays: from a file of as many or more, else written."""
     if not count:
         return np.empty(0, np.uint16)
-    fingerprint = digest("train", identity, tokenizer.fingerprint)
-    for path in (cache / "tokens").glob(f"stories-train-*-{fingerprint[:16]}.tokens"):
-        if int(path.name.split("-")[2]) >= count:
-            tokens = open_tokens(path, tokenizer.vocab_size, fingerprint, cache)
+    for path in (cache / "tokens").glob(f"{name}-*-{fingerprint[:16]}.tokens"):
+        if int(path.name.removeprefix(f"{name}-").split("-")[0]) >= count:
+            tokens = open_tokens(path, vocab_size, fingerprint, cache)
             if tokens is not None:
                 return tokens[:count]
-    with progress_bar("writing stories", count, "tokens", progress) as advance:
-        encoded = encode_pieces(_training_pieces(data), tokenizer, document_end(tokenizer))
-        name = f"stories-train-{count}"
-        limited = _first_tokens(encoded, count, advance)
-        return cached_tokens(name, limited, tokenizer.vocab_size, fingerprint, cache)
+    with progress_bar(f"writing {name}", count, "tokens", progress) as advance:
+        limited = limit(arrays(), count, advance)
+        return cached_tokens(f"{name}-{count}", limited, vocab_size, fingerprint, cache)
 
 
-def _first_tokens(
-    arrays: Iterator[np.ndarray], count: int, advance: Callable[[float], None]
+def limit(
+    arrays: Iterator[np.ndarray], count: int, advance: Callable[[float], object] = lambda n: None
 ) -> Iterator[np.ndarray]:
+    """The first `count` tokens of endless arrays."""
     while count > 0:
         part = next(arrays)[:count]
         yield part

@@ -12,6 +12,7 @@ from jaxlm.data.encoding import cached_tokens, document_end, encode_pieces, make
 from jaxlm.data.endless import prepare_stories
 from jaxlm.data.flat import prepare_flat
 from jaxlm.data.hub import hub_corpus
+from jaxlm.data.markov import prepare_markov
 from jaxlm.data.progress import progress_bar
 from jaxlm.errors import UserError
 
@@ -21,15 +22,17 @@ def prepare(
 ) -> Dataset:
     """The dataset that a configuration names, encoded once into `cache`. Raises UserError.
 
-    `train_tokens` is how much of an endless corpus (stories) training needs, where
+    `train_tokens` is how much of an endless corpus (stories, markov) training needs, where
     data.train_tokens does not say; without either, the training split is empty.
     """
     cache = Path(cache).expanduser()
     if config.data.name == "tokens":
         return prepare_flat(config, cache)
+    if config.data.name == "markov":
+        return prepare_markov(config, cache, train_tokens, progress)
     if config.tokenizer.name == "none":
         raise UserError(
-            f"tokenizer.name=none goes with data.name=tokens only, not with {config.data.name}.\n"
+            f"tokenizer.name=none goes with data.name=tokens or markov, not {config.data.name}.\n"
             "Choose tokenizer=char, byte, bpe or pretrained."
         )
     if config.data.name == "stories":
