@@ -108,7 +108,7 @@ class DataConfig:
     )
     vocab_size: int | None = key(
         None,
-        "tokens: number of ids; needed where no tokenizer is given. markov: states; null: 256",
+        "tokens: number of ids, needed where no tokenizer is given; markov: number of states",
     )
     seed: int = key(0, "stories, markov: seed of the text (the batches' order has data_seed)")
     train_tokens: str | None = key(

@@ -27,10 +27,11 @@ class StudyJob:
 class LadderJob:
     name: str = key("ladder", "train sizes x budgets, each run to its own end, and fit the law")
     sizes: str = key(
-        "32x2, 48x2, 64x2, 96x2, 128x2", "widths x layers; model.head_dim is the same for all"
+        "24x2, 32x2, 48x2, 64x2, 96x2, 128x2, 160x2",
+        "widths x layers; model.head_dim is the same for all",
     )
     flops: str | None = key(
-        "1.9e11, 3.8e11, 7.7e11, 1.5e12, 3.8e12", "6 N D budgets: the curves of IsoFLOP; null: none"
+        "3.8e11, 7.7e11, 1.5e12, 3.8e12", "6 N D budgets: the curves of IsoFLOP; null: none"
     )
     tokens: str | None = key(None, "token budgets, beside job.flops or instead of it")
     seeds: list[int] | None = key(None, "train every size and budget with each; null: the seed")

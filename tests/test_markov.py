@@ -69,6 +69,18 @@ def test_the_floor_is_the_bayes_loss_of_the_ids_that_are_scored(tmp_path):
     assert dataset.floor_attainable and dataset.tokenizer is None
 
 
+def test_a_run_on_the_chain_is_evaluated_and_told_to_have_no_text(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ["model.n_layers=1", "model.d_model=16", "model.n_heads=2", "model.context_length=16"]
+    words = ["data=markov", "tokenizer=none", *small, "train.duration=20", "run.name=r"]
+    assert cli.main([*words, "run.cache=cache"]) == 0
+    assert "above the floor" in capsys.readouterr().out
+    assert cli.main(["job=evaluate", "run.dir=runs/r", "run.cache=cache"]) == 0
+    assert "entropy_floor" in capsys.readouterr().out
+    assert cli.main(["job=generate", "run.dir=runs/r", "job.prompt=Once"]) == 2
+    assert "trained on ids without a tokenizer" in capsys.readouterr().err
+
+
 def test_size_and_seed_change_the_fingerprint(tmp_path):
     words = [(), ("data.seed=1",), ("data.vocab_size=99",), ("data.train_tokens=300",)]
     found = {prepare(configured(*w), cache=tmp_path, train_tokens=200).fingerprint for w in words}
@@ -81,6 +93,7 @@ def test_size_and_seed_change_the_fingerprint(tmp_path):
         (["tokenizer=char"], "add tokenizer=none"),
         (["data.vocab_size=1"], "must be 2 to 4096"),
         (["data.vocab_size=5000"], "must be 2 to 4096"),
+        (["data.vocab_size=null"], "must be 2 to 4096"),
         (["train.duration=1hours"], "data=markov to write"),
     ],
 )

@@ -23,7 +23,6 @@ from jaxlm.data.endless import first_tokens, limit
 from jaxlm.duration import parse_count
 from jaxlm.errors import UserError
 
-VOCAB_SIZE = 256  # where data.vocab_size does not say
 VALIDATION_TOKENS = 2**17
 
 _SPREAD, _SKEW = 2.5, 0.5  # standard deviation of the log-odds; their fall with log(id + 1)
@@ -39,11 +38,11 @@ def prepare_markov(
 
     The floor is the mean of -log p over the very ids that an evaluation predicts.
     """
-    data, V = config.data, config.data.vocab_size or VOCAB_SIZE
+    data, V = config.data, config.data.vocab_size
     if config.tokenizer.name != "none":
         raise UserError("data=markov has ids and no text: add tokenizer=none.")
-    if not 2 <= V <= 4096:
-        raise UserError(f"data.vocab_size={V} must be 2 to 4096 for data=markov.")
+    if V is None or not 2 <= V <= 4096:
+        raise UserError(f"data.vocab_size={V} must be 2 to 4096 for data.name=markov.")
     if data.train_tokens is not None:
         train_tokens = parse_count(data.train_tokens, "data.train_tokens")
     identity = ["markov", V, data.seed, digest(_some(V, data.seed).tolist())]
