@@ -5,7 +5,8 @@
 Trains the ladder with several seeds into runs/known_truth_LADDER; the same command goes on. Each
 resampling takes one seed's run for every size and budget and fits the law as job=fit does. Counted
 are the resamplings whose 95 % interval of E holds the exact entropy H, and measured are |E - H| and
-the error of the prediction at ten times the compute that a second fit was given.
+the error of the prediction at ten times the compute that a second fit was given, as a share of the
+loss and of what the loss is above H.
 
 The resamplings share their sizes, budgets and corpus: they show the noise of training and not how
 wrong the law itself is for these sizes, which no resampling can show; E - H does.
@@ -70,8 +71,10 @@ def judge(records: Records, truth: float, resamples: int) -> dict[str, float | b
         kept = (records.C <= FIT_BELOW * largest) | (records.C >= PREDICT_ABOVE * largest)
         held = hold_out(records.where(kept), found, FIT_BELOW * largest, resamples=64)
         row["held_out_error"] = float(np.mean(np.abs(held.errors)))
+        above = np.abs(held.predicted - held.held.loss) / (held.held.loss - truth)
+        row["of_the_excess"] = float(np.mean(above))
     except ScalingError as error:
-        row["held_out_error"] = None
+        row["held_out_error"] = row["of_the_excess"] = None
         print(f"no hold-out: {error}")
     return row
 
@@ -91,7 +94,6 @@ def main() -> None:
     truth = cells[0].floor
     rows = [judge(resampled(cells, s), truth, asked.resamples) for s in range(asked.resamplings)]
     print_table(rows)
-    errors = [row["held_out_error"] for row in rows if row["held_out_error"] is not None]
     result = {
         "experiment": asked.experiment,
         "exact_entropy": truth,
@@ -100,11 +102,18 @@ def main() -> None:
         "intervals_that_hold_it": f"{sum(row['holds'] for row in rows)} of {len(rows)}",
         "profiles_that_hold_it": f"{sum(row['profile_holds'] for row in rows)} of {len(rows)}",
         "median_absolute_E_minus_H": float(np.median([abs(row["E_minus_H"]) for row in rows])),
-        "median_error_at_ten_times_the_compute": float(np.median(errors)) if errors else None,
+        "median_error_at_ten_times_the_compute": median(rows, "held_out_error"),
+        "the_same_of_the_excess": median(rows, "of_the_excess"),
         "seed_noise": seed_noise(cells),
     }
     print("\n".join(f"{name}: {value}" for name, value in result.items()))
     write_result(f"known_truth_{asked.experiment}", result | {"rows": rows})
+
+
+def median(rows: list[dict], name: str) -> float | None:
+    """Of the rows that have it."""
+    found = [row[name] for row in rows if row[name] is not None]
+    return float(np.median(found)) if found else None
 
 
 def seed_noise(cells: list[Records]) -> float:
