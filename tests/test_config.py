@@ -45,7 +45,11 @@ def test_every_key_is_documented():
 
 
 def test_every_job_has_a_function():
-    assert set(FUNCTIONS) == set(compose.groups()["job"])
+    from omegaconf import OmegaConf
+
+    files = (compose.config_folder() / "job").glob("*.yaml")
+    assert set(FUNCTIONS) == {OmegaConf.load(file).name for file in files}
+    assert set(FUNCTIONS) <= set(compose.groups()["job"])  # each has its own file, too
 
 
 # -- precedence ----------------------------------------------------------------------------------
