@@ -212,6 +212,9 @@ class RunConfig:
     options: dict[str, str] = key({}, "the groups' options it came from; fills itself in")
     dir: str = key("runs/${run.name}", "the run's folder")
     overwrite: bool = key(False, "delete a finished or different run in run.dir and start over")
+    accept_records: bool = key(
+        False, "resume although metrics.jsonl has lost records that the checkpoint was saved beside"
+    )
     stop_at: int | None = key(None, "leave early at this step; the schedule does not change")
     cache: str = key(".cache", "folder of token files, downloads and compiled programs")
     samples: int = key(3, "texts generated into samples.txt at the end of a run; 0: none")
@@ -334,6 +337,18 @@ def identity(config: Config) -> dict[str, Any]:
 def operation(config: Config) -> dict[str, Any]:
     """How it is computed, as a nested dict: it may change at any time."""
     return _half(config, operation=True)
+
+
+def differences(new: dict, old: dict, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (new, old) wherever two nested dicts differ."""
+    found = {}
+    for name in {**new, **old}:
+        a, b = new.get(name), old.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found |= differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            found[prefix + name] = (a, b)
+    return found
 
 
 def resolve_model(model: ModelConfig, vocab_size: int | None = None) -> ModelConfig:

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from jaxlm import guard
 from jaxlm.backend import Engine, EvalBatch, LoadEngine
 from jaxlm.config import Config
 from jaxlm.data import Dataset
 from jaxlm.data.batches import evaluation_batches
+from jaxlm.errors import UserError
 from jaxlm.opened import load_parameters, open_run
 from jaxlm.runs import plain
 
@@ -95,10 +97,17 @@ def metrics(sums_R: dict[str, np.ndarray], has_bytes: bool) -> dict[str, float |
 def evaluate_job(config: Config, load_engine: LoadEngine) -> int:
     """job=evaluate: metrics of a trained run, printed and written to evaluation.json."""
     run, dataset, engine = open_run(config, load_engine)
-    step, parameters, _, skipped = load_parameters(engine, run.path, config.job.checkpoint)
+    step, parameters, metadata, skipped = load_parameters(engine, run.path, config.job.checkpoint)
     for line in skipped:
         print(f"skipped {line}")
+    guard.check_data(metadata, dataset, run.path)
     result = Evaluator(engine, dataset)(parameters, config.job.split, config.job.max_batches)
+    if not math.isfinite(result["loss"]):
+        raise UserError(
+            f"{run.path}, step {step}: the loss on the {config.job.split} split is "
+            f"{result['loss']}, so there is nothing to measure.\n"
+            "Its logits overflow: train again with a lower optimizer.lr or a higher precision."
+        )
     result = {"step": step, "split": config.job.split} | result
     if dataset.entropy_floor is not None and config.job.split == "validation":
         result["entropy_floor"] = dataset.entropy_floor

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxlm import checks
+from jaxlm import checks, guard
 from jaxlm.backend import LoadEngine
-from jaxlm.compose import cache_folder, from_file
+from jaxlm.compose import cache_folder
 from jaxlm.config import Config, ParallelConfig
 from jaxlm.continuation import Continuation
-from jaxlm.data.tokenizer import Tokenizer, load_tokenizer
+from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.errors import UserError
 from jaxlm.job_options import GenerateJob
 from jaxlm.opened import load_parameters
@@ -61,7 +61,7 @@ class LoadedRun:
     ) -> None:
         self.path = Path(run_dir)
         RunDirectory(self.path).check_format()
-        stored = from_file(self.path / "config.yaml")
+        stored = guard.stored_config(self.path)
         how = operation or dataclasses.replace(Config(), run=stored.run)
         one_device = ParallelConfig(
             data=1, attention=how.parallel.attention, tf32=how.parallel.tf32
@@ -71,7 +71,7 @@ class LoadedRun:
         )
         self.tokenizer: Tokenizer | None = None
         if stored.tokenizer.name != "none":
-            self.tokenizer = load_tokenizer(self.path / "tokenizer.json")
+            self.tokenizer = guard.stored_tokenizer(self.path)
         vocabulary = self.tokenizer.vocab_size if self.tokenizer else stored.data.vocab_size
         self.engine = load_engine()(self.config, vocabulary, cache_folder(self.config))
         self.step, self.parameters, metadata, self.skipped = load_parameters(

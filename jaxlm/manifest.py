@@ -14,7 +14,7 @@ from pathlib import Path
 from jaxlm.errors import UserError
 from jaxlm.runs import atomic_write, fsync_folder
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 NAME = "manifest.json"
 
 
@@ -58,11 +58,13 @@ def verify(path: Path, *, hashes: bool = True) -> dict:
     """
     try:
         manifest = unsealed((path / NAME).read_bytes())
-        if manifest["format_version"] > FORMAT_VERSION:
+        if manifest["format_version"] != FORMAT_VERSION:
+            newer = manifest["format_version"] > FORMAT_VERSION
             raise UserError(
-                f"{path} was written by a newer version of this program: its format is "
-                f"{manifest['format_version']}, this one reads up to {FORMAT_VERSION}.\n"
-                "Update the program."
+                f"{path} was written by {'a newer' if newer else 'an older'} version of this "
+                f"program: its format is {manifest['format_version']}, this one reads "
+                f"{FORMAT_VERSION}.\n"
+                + ("Update the program." if newer else "Use that version, or train again.")
             )
         if manifest["step"] != int(path.name):
             raise NotWhole(f"its manifest belongs to step {manifest['step']}")
@@ -78,6 +80,47 @@ def verify(path: Path, *, hashes: bool = True) -> dict:
         name = os.path.relpath(error.filename, path) if error.filename else path
         raise NotWhole(f"{name} cannot be read: {error.strerror}") from None
     return manifest
+
+
+def verified_file(path: Path, name: str) -> Path:
+    """One file of a step's folder, once its content has the hash its manifest says.
+
+    Raises NotWhole where it has not, or where the step has no such file.
+    """
+    try:
+        expected = unsealed((path / NAME).read_bytes())["files"].get(name)
+        if expected is None:
+            raise NotWhole(f"it has no {name}")
+        if hashlib.sha256((path / name).read_bytes()).hexdigest() != expected["sha256"]:
+            raise NotWhole(f"{name} is damaged: its SHA-256 is not the manifest's")
+    except OSError as error:
+        raise NotWhole(f"{name} cannot be read: {error.strerror}") from None
+    return path / name
+
+
+def note_newest(folder: Path, step: int) -> None:
+    """Notes, beside the folder of checkpoints, that `step` is whole: see `newest_noted`."""
+    atomic_write(folder.with_suffix(".json"), json.dumps({"newest": step}) + "\n")
+
+
+def newest_noted(folder: Path) -> int | None:
+    """The step of the checkpoint that was completed last, also where it is gone; None before any.
+
+    It tells a folder that lost its checkpoints from one that never had any. Raises UserError where
+    the note cannot be read.
+    """
+    path = folder.with_suffix(".json")
+    try:
+        step = json.loads(path.read_bytes())["newest"]
+        if type(step) is not int:
+            raise ValueError(f"newest is {step!r}")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{path} cannot be read: {error}.\nRemove it where the checkpoints are in order."
+        ) from None
+    return step
 
 
 def whole_steps(folder: Path) -> dict[int, dict]:

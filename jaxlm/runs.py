@@ -1,6 +1,7 @@
 """The run directory: configuration, environment, records, summary. Imports no jax."""
 
 import errno
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -172,17 +173,35 @@ class RunDirectory:
             kept = [line for line, record in self._lines() if record["step"] <= step]
             self._write("metrics.jsonl", b"".join(kept))
 
-    def _lines(self) -> list[tuple[bytes, dict]]:
-        """Each whole line of metrics.jsonl with the record it holds."""
+    def records_seal(self) -> dict[str, Any]:
+        """Length and SHA-256 of the records so far; a checkpoint carries it."""
+        content = self._records_bytes()
+        return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+    def has_records(self, seal: dict[str, Any]) -> bool:
+        """Whether the records begin with those that were sealed, to the byte."""
+        content = self._records_bytes()[: seal["bytes"]]
+        return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} == seal
+
+    def truncate_to(self, length: int) -> None:
+        """Drops what metrics.jsonl holds beyond its first `length` bytes."""
+        content = self._records_bytes()
+        if len(content) > length:
+            self._write("metrics.jsonl", content[:length])
+
+    def _records_bytes(self) -> bytes:
         path = self.path / "metrics.jsonl"
         try:
-            content = path.read_bytes()
+            return path.read_bytes()
         except FileNotFoundError:
-            return []
+            return b""
         except OSError as error:
             raise _cannot("read", path, error) from error
-        lines = []
-        for number, line in enumerate(content.split(b"\n")[:-1], 1):
+
+    def _lines(self) -> list[tuple[bytes, dict]]:
+        """Each whole line of metrics.jsonl with the record it holds."""
+        path, lines = self.path / "metrics.jsonl", []
+        for number, line in enumerate(self._records_bytes().split(b"\n")[:-1], 1):
             try:
                 lines.append((line + b"\n", json.loads(line)))
             except ValueError as error:

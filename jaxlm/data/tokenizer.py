@@ -67,15 +67,16 @@ class Tokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256, in hex, of the serialised tokenizer."""
-        return hashlib.sha256(self._serialised()).hexdigest()
+        return hashlib.sha256(self.serialised()).hexdigest()
 
-    def _serialised(self) -> bytes:
+    def serialised(self) -> bytes:
+        """The content of the file that `save` writes."""
         return json.dumps({"format": _FORMAT, **self.to_json()}, ensure_ascii=False).encode()
 
     def save(self, path: Path) -> None:
         """Write `path`, atomically."""
         with replacing(Path(path)) as file:
-            file.write(self._serialised())
+            file.write(self.serialised())
 
 
 class CharTokenizer(Tokenizer):
