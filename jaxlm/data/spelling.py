@@ -179,21 +179,23 @@ class _Reader:
     def __init__(self, decoder: dict[str, Any] | None):
         steps = _flat(decoder)
         self.joined_by_blank = decoder is None
-        kinds = [step["type"] for step in steps]
-        fused = [n for n, kind in enumerate(kinds) if kind in ("Fuse", "ByteLevel")]
+        fused = [n for n, step in enumerate(steps) if step["type"] in ("Fuse", "ByteLevel")]
         place = fused[0] if fused else len(steps)
-        self.byte_level = "ByteLevel" in kinds[place : place + 1]
-        after = [step for step in steps[place + 1 :] if step["type"] != "Fuse"]
-        self.by_token = all(kind in self._BY_TOKEN for kind in kinds[:place]) and all(
+        before, after = steps[:place], [s for s in steps[place + 1 :] if s["type"] != "Fuse"]
+        self.byte_level = bool(fused) and steps[place]["type"] == "ByteLevel"
+        while after and not self.byte_level and _of_one_character(after[0]):
+            before.append(after.pop(0))
+        self.by_token = all(step["type"] in self._BY_TOKEN for step in before) and all(
             step["type"] == "Strip" for step in after
         )
         self.strips = [Strip(s["content"], s["start"], s["stop"]) for s in after if self.by_token]
-        self.steps = [(step, _library_decoder(step)) for step in steps[:place]]
+        self.steps = [(step, _library_decoder(step)) for step in before]
         self.has_first = self.joined_by_blank or any(
-            kind == "WordPiece" or (kind == "Metaspace" and step["prepend_scheme"] != "never")
-            for kind, step in zip(kinds[:place], steps[:place], strict=True)
+            step["type"] == "WordPiece"
+            or (step["type"] == "Metaspace" and step["prepend_scheme"] != "never")
+            for step in before
         )
-        self.has_last = "BPEDecoder" in kinds[:place]
+        self.has_last = any(step["type"] == "BPEDecoder" for step in before)
 
     def spell(self, token: str, added: bool, first: bool, last: bool) -> bytes:
         """What a token stands for at the beginning, at the end or inside of a text."""
@@ -224,6 +226,11 @@ def _flat(decoder: dict[str, Any] | None) -> list[dict[str, Any]]:
     if decoder["type"] == "Sequence":
         return [step for part in decoder["decoders"] for step in _flat(part)]
     return [decoder]
+
+
+def _of_one_character(step: dict[str, Any]) -> bool:
+    """Whether it does to a whole text what it does to each token."""
+    return step["type"] == "Replace" and len(step["pattern"].get("String", "")) == 1
 
 
 def _library_decoder(step: dict[str, Any]) -> Any:

@@ -168,6 +168,8 @@ class LibraryTokenizer(Tokenizer):
         strips = self.spelling.strips_blank
         self._blank_before = strips and plain.prepends_blank(written)
         self._blank_doubled = strips and not self._blank_before
+        words = (token["content"] for token in written["added_tokens"] if not token["special"])
+        self._words = tuple(word for word in words if not word.startswith(" "))
         self.cuts_at_words = "ByteLevel" in plain.decoder_types(written)
 
     def encode_batch(
@@ -192,7 +194,7 @@ class LibraryTokenizer(Tokenizer):
         return np.diff(bytes_to[ends], prepend=0)
 
     def _begun(self, text: str, begins: bool) -> str:
-        if not begins or not text:
+        if not begins or not text or text.startswith(self._words):
             return text
         blank = self._blank_before or (self._blank_doubled and text.startswith(" "))
         return " " + text if blank else text
