@@ -138,6 +138,10 @@ class TokenizerConfig:
         None, "pretrained, without a path: a model of the Hugging Face hub whose tokenizer to take"
     )
     training_bytes: str = key("20M", "bpe: train on at most this much of the training text")
+    lossy: bool = key(
+        False,
+        "pretrained: accept that decoding does not give the text back; the run says what is lost",
+    )
 
 
 @dataclass

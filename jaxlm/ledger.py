@@ -55,6 +55,7 @@ class Ledger:
         self.config, self.run, self.engine, self.horizon = config, run, engine, horizon
         self.entropy_floor, self.console, self.tracker = entropy_floor, console, tracker
         self.packed = 1  # runs in this run's program
+        self.data_notes: tuple[str, ...] = ()  # of `Dataset.notes`
         self.groups = parameter_groups(engine.model_config)
         self.tokens_per_step = config.train.batch_size * engine.model_config.context_length
         self.start(0, Clocks())
@@ -157,5 +158,6 @@ class Ledger:
                 "peak_memory_bytes": self.engine.peak_memory_bytes(),
                 "entropy_floor": self.entropy_floor,
                 "packed": self.packed,
+                "data_notes": list(self.data_notes),
             }
         )

@@ -92,6 +92,9 @@ class Training:
         tracker = open_tracker(config, run.path, self.position.step)
         floor = dataset.entropy_floor
         self.ledger = Ledger(config, run, engine, self.horizon, floor, console, tracker)
+        self.ledger.data_notes = dataset.notes
+        for note in dataset.notes:
+            console.say(note)
         self.checkpoints = engine.writer(run.path / "checkpoints", config.train.keep_checkpoints)
 
     def _restore(self) -> Any:
