@@ -16,8 +16,8 @@ import numpy as np
 from scaling import numerals
 from scaling.errors import ScalingError
 from scaling.files import Table, check_values, key
-from scaling.heads import COUNTS, read_head
-from scaling.units import SCALES
+from scaling.heads import COUNTS, divided, read_head, unknown_unit
+from scaling.units import SCALES, factor, short
 
 ROLES = {
     "N": "N", "non_embedding": "N", "total": "N", "D": "D", "C": "C", "loss": "loss", "run": "run",
@@ -78,6 +78,8 @@ def columns_said(text: str) -> dict[str, str]:
         for match in re.finditer(r"(?:^|,)\s*(\w+)\s*=", text)
         if match[1] in ROLES or match.start() == 0
     ]
+    if not starts or starts[0].start() > 0:
+        raise ScalingError(f"columns={text!r}: write it as columns='N=size*1e6, loss=c4_val'.")
     found: dict[str, str] = {}
     for match, after in zip(starts, [*starts[1:], None], strict=True):
         if match[1] not in ROLES:
@@ -89,8 +91,6 @@ def columns_said(text: str) -> dict[str, str]:
         if ROLES[match[1]] in map(ROLES.get, found):
             raise ScalingError(f"columns={text!r}: {ROLES[match[1]]} is given twice.")
         found[match[1]] = text[match.end() : after.start() if after else None].strip()
-    if not found or starts[0].start() > 0:
-        raise ScalingError(f"columns={text!r}: write it as columns='N=size*1e6, loss=c4_val'.")
     return found
 
 
@@ -98,9 +98,7 @@ def _column_said(table: Table, role: str, text: str) -> Column:
     """The column of an expression: NAME, NAME*NUMBER, NAME/NUMBER, ln(NAME) or NUMBER."""
     name = _named(table, text)
     if name is not None:
-        head = read_head(name)
-        same = head and (head[0] == role or (role == "N" and head[0] in COUNTS))
-        return Column(name, head[1] if head and same else 1.0, stated=role == "run")
+        return Column(name, _scale_of(name, role), stated=role == "run")
     if (match := re.fullmatch(r"(?:ln|log)\s*\((.+)\)", text)) and _named(table, match[1].strip()):
         return Column(_named(table, match[1].strip()), logarithm=True, stated=True)
     for form in (
@@ -108,7 +106,7 @@ def _column_said(table: Table, role: str, text: str) -> Column:
         r"(?P<number>[^*/]+?)\s*\*\s*(?P<name>.+)",
     ):
         match = re.fullmatch(form, text)
-        number = match and _positive(match["number"])
+        number = match and _positive(match["number"], negative=role == "loss")
         name = match and _named(table, match["name"].strip())
         if number and name:
             by = 1 / number if match.groupdict().get("sign") == "/" else number
@@ -123,6 +121,16 @@ def _column_said(table: Table, role: str, text: str) -> Column:
     )
 
 
+def _scale_of(name: str, role: str) -> float:
+    """The unit in a head, whatever else is in it: size_M."""
+    head = read_head(name)
+    if head and (head[0] == role or (role == "N" and head[0] in COUNTS)):
+        return head[1]
+    apart = re.search(r"[ _,(\[]", name) and role in ("N", "D", "C")
+    units = [factor(unit) for _, unit in divided(name)] if apart else []
+    return next((unit for unit in units if unit and unit > 1), 1.0)
+
+
 def _named(table: Table, name: str) -> str | None:
     if name in table.columns:
         return name
@@ -130,12 +138,12 @@ def _named(table: Table, name: str) -> str | None:
     return alike[0] if len(alike) == 1 and name else None
 
 
-def _positive(text: str) -> float | None:
+def _positive(text: str, negative: bool = False) -> float | None:
     try:
         value = float(text)
     except ValueError:
         return None
-    return value if 0 < value < math.inf else None
+    return value if 0 < (abs(value) if negative else value) < math.inf else None
 
 
 def roles_of(table: Table, said: str | None, notes: list[str]) -> tuple[dict[str, Column], str]:
@@ -148,7 +156,7 @@ def roles_of(table: Table, said: str | None, notes: list[str]) -> tuple[dict[str
     Raises:
       ScalingError: a role that is missing, or that several columns could have.
     """
-    told = columns_said(said) if said else {}
+    told = {} if said is None else columns_said(said)
     given = {
         ROLES[name]: _column_said(table, ROLES[name], text) for name, text in told.items() if text
     }
@@ -157,7 +165,7 @@ def roles_of(table: Table, said: str | None, notes: list[str]) -> tuple[dict[str
     found: dict[str, list[Column]] = {}
     taken = {column.name for column in given.values()}
     for name, head in heads.items():
-        if head and name not in taken:
+        if head and (name not in taken or head[0] in ("run", "step")):
             found.setdefault(head[0], []).append(
                 Column(name, head[1], training=head[0] == "training")
             )
@@ -229,7 +237,7 @@ def _several(table: Table, role: str, columns: list[Column]) -> ScalingError:
         )
     return ScalingError(
         f"{table.place}: {said} {word} give {role}; keep one of them, or choose it:\n"
-        f"columns='{role}={columns[0].name}'."
+        f"columns='{role}={max(columns, key=lambda column: 'val' in column.name.lower()).name}'."
     )
 
 
@@ -264,14 +272,19 @@ def _missing(table: Table, roles: dict[str, Column]) -> ScalingError:
 def _readings(table: Table, roles: dict[str, Column]) -> list[str]:
     """Notes on units, styles of numerals, and what was taken for the loss."""
     notes = []
+    for name in table.columns:
+        role, unit = unknown_unit(name) or ("", "")
+        if role and role not in roles:
+            notes.append(f"{table.place}: column {name!r} is left out: {unit!r} is no unit of it.")
     for role, column in roles.items():
         if column.constant is not None or role not in _WRITTEN:
             continue
         said = f"{table.place}: {role}, column {column.name!r}"
         if column.scale != 1.0 and not column.stated:
-            by = SCALES.get(column.scale, f"times {column.scale:.3g}")
-            bits = " (bits to nats)" if role == "loss" else ""
-            notes.append(f"{said}, is read as {by}{bits}.")
+            by = f"in {SCALES.get(column.scale, f'units of {short(column.scale)}')}"
+            notes.append(
+                f"{said}, is read {'in bits, and converted to nats' if role == 'loss' else by}."
+            )
         if column.logarithm and not column.stated:
             notes.append(f"{said}, is taken for perplexities; the loss is their logarithm.")
         if column.training:

@@ -21,7 +21,7 @@ def select(
     table = _finished(table, notes)
     runs = _runs(table, found, notes)
     if runs is None:
-        if "step" in found:
+        if "step" in found and "run" not in found:
             notes.append(f"{table.place}: no column names the run; each row counts as a run's end.")
         return table, [f"{table.noun} {row}" for row in table.rows], None
     table, runs = _evaluated(table, found["loss"], runs, notes)
@@ -62,11 +62,11 @@ def _runs(table: Table, found: dict[str, Column], notes: list[str]) -> list[str]
     """The run of each row; None where each row is one of its own."""
     if "run" in found:
         name = found["run"].name
-        if not found["run"].stated and _names_sizes(table, found):
+        reason = "" if found["run"].stated else _not_of_runs(table, found)
+        if reason:
             notes.append(
-                f"{table.place}: column {name!r} names sizes rather than runs, since its values "
-                "have several token counts each: each row counts as a run. If they are evaluations "
-                f"of one run: columns='run={name}'."
+                f"{table.place}: column {name!r} {reason}: each row counts as a run. If rows of "
+                f"one name are evaluations of one run: columns='run={name}'."
             )
             return None
         cells = zip(table.columns[name], table.rows, strict=True)
@@ -81,37 +81,37 @@ def _runs(table: Table, found: dict[str, Column], notes: list[str]) -> list[str]
     return None
 
 
-def _names_sizes(table: Table, found: dict[str, Column]) -> bool:
-    """Whether what could be the names of runs are labels of model sizes (20M, small).
+def _not_of_runs(table: Table, found: dict[str, Column]) -> str:
+    """Why what could be the names of runs are none: labels of sizes (20M, small) or of groups.
 
-    They have several token counts each and one size. Nothing else tells `name` from a label where
-    there are no steps; a column called `run` has to look like a size, as a `name` beside `steps`.
+    A label of size has several token counts. Nothing else tells it from a `name` where there are no
+    steps; a column called `run` has to look like a size, as a `name` beside `steps`.
     """
     if table.noun == "run" or "middle" in found:
-        return False
+        return ""
     names = np.array([str(cell) for cell in table.columns[found["run"].name]])
     labels, group = np.unique(names, return_inverse=True)
     if len(labels) == len(names):
-        return False
+        return ""
+    sizes = _sizes(table, found)
+    means = np.array([np.median(sizes[group == i]) for i in range(len(labels))])
+    if not np.allclose(sizes, means[group], rtol=0.05):
+        return "is shared by models of several sizes"
     tokens = found.get("D") or found["C"]
     pairs = np.unique(
         np.stack([group, np.unique(tokens.raw(table), return_inverse=True)[1]]), axis=1
     )
-    if pairs.shape[1] < len(labels) + 1:
-        return False
-    sizes = _sizes(table, found)
-    means = np.array([np.median(sizes[group == i]) for i in range(len(labels))])
-    if not np.allclose(sizes, means[group], rtol=1e-2):
-        return False
-    if "step" in found and not _is_total(found["step"]):
-        return False
-    if "step" not in found and key(found["run"].name) == "name":
-        return True
+    several = pairs.shape[1] > len(labels)
+    if not several or ("step" in found and not _is_total(found["step"])):
+        return ""
     said = [_SIZE.search(label) for label in labels]
-    return all(
+    like_sizes = all(
         match and 0.4 < float(match[1]) * factor(match[2]) / mean < 2.5
         for match, mean in zip(said, means, strict=True)
     )
+    if like_sizes or ("step" not in found and key(found["run"].name) == "name"):
+        return "names sizes rather than runs, since its values have several token counts each"
+    return ""
 
 
 def _is_total(step: Column) -> bool:

@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import re
+import shlex
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,7 @@ class Table:
     one_run: bool = False
     styles: dict[str, str] = dataclasses.field(default_factory=dict)  # of numerals, by column
     notes: tuple[str, ...] = ()  # how the file was read, where it could have been otherwise
+    named: bool = True  # by the caller, rather than found in a folder
 
     def take(self, indices: Any) -> "Table":
         columns = {name: [cells[i] for i in indices] for name, cells in self.columns.items()}
@@ -107,7 +109,9 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         kind = next((kind for magic, kind in _MAGICS.items() if content.startswith(magic)), None)
         said = f"it is {kind}" if kind else error.reason
-        hint = "" if kind else "\nSave it as UTF-8, or: iconv -f cp1252 -t utf-8 FILE > NEW"
+        new = path.with_name(f"{path.stem}_utf8{path.suffix}")
+        command = shlex.join(["iconv", "-f", "cp1252", "-t", "utf-8", str(path)])
+        hint = "" if kind else f"\nSave it as UTF-8, or: {command} > {shlex.quote(str(new))}"
         raise ScalingError(f"{path} is not UTF-8 text: {said}.{hint}") from error
 
 
@@ -212,7 +216,9 @@ def _csv(path: Path, notes: list[str]) -> dict[str, list]:
             cells = f"{len(line)} cells, but the header has {len(header)}"
             hint = ""
             if separator == "," and len(line) > len(header):
-                hint = "\nPut quotes around cells with commas, or separate cells by semicolons."
+                hint = (
+                    "\nAre there decimal commas? Put such cells in quotes, or semicolons between."
+                )
             raise ScalingError(f"{path}, row {row}: {cells}.{hint}")
     if separator != ",":
         notes.append(f"{path}: cells are separated by {_SEPARATORS[separator]}.")

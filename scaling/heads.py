@@ -42,21 +42,29 @@ def read_head(name: str) -> tuple[str, float] | None:
         return own, 1.0
     if compute_factor(name) is not None:
         return "C", compute_factor(name)
-    for base, unit in _divided(name):
+    for base, unit in divided(name):
         role = _by_name(base)
         if role in ("loss", "training"):
             # By token or by byte: the law is the same.
             scale = factor(
                 re.sub(r"(?i)\s*(/|\bper\b|_per_)\s*(token|tok|byte|char(acter)?)s?$", "", unit)
             )
-            if scale in (1.0, math.log(2)):
-                return role, scale
+            of_text = scale is None and re.search(r"[(\[][\w ./-]+[)\]]$", name)  # loss (C4)
+            if scale in (1.0, math.log(2)) or of_text:
+                return role, scale or 1.0
         elif role in _SCALED:
             scale = factor(unit)
             bits = scale is not None and scale < 1
             if scale is not None and not bits and (role == "C" or compute_factor(unit) is None):
                 return role, scale
     return (role, 1.0) if (role := _by_path(name)) else None
+
+
+def unknown_unit(name: str) -> tuple[str, str] | None:
+    """The role and the unit of a head such as compute (GPU hours), whose unit is none of ours."""
+    match = re.fullmatch(r"(.+?)\s*[(\[](.+)[)\]]", name)
+    role = match and _by_name(match[1])
+    return (role, match[2]) if role in _SCALED and read_head(name) is None else None
 
 
 def _by_name(name: str) -> str | None:
@@ -76,7 +84,7 @@ def _by_path(name: str) -> str | None:
     return None
 
 
-def _divided(name: str) -> list[tuple[str, str]]:
+def divided(name: str) -> list[tuple[str, str]]:
     """The ways to take a head apart into a base and a unit."""
     found = []
     for form in (
@@ -84,7 +92,7 @@ def _divided(name: str) -> list[tuple[str, str]]:
         r"(?P<b>.*?)\s*(?:,|[ _]in[ _])\s*(?P<u>.+)",
         r"(?P<b>.*?)\s*(?:/|\*|×|\bx)\s*(?P<u>1.+)",
         r"(?P<b>.*[a-z])(?P<u>[KMBGT])",
-        r"(?P<u>[KMBGT])(?P<b>[a-z].*)",
+        r"(?P<u>[KMBGT])(?P<b>[a-zA-Z].*)",
     ):
         if match := re.fullmatch(form, name):
             found.append((match["b"], match["u"]))

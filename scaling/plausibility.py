@@ -5,7 +5,6 @@ Shapes: n points.
 
 import dataclasses
 import itertools
-import re
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,12 @@ import numpy as np
 from scaling.columns import Column
 from scaling.errors import ScalingError
 from scaling.files import Table
-from scaling.units import COMPUTE, SCALES
+from scaling.units import COMPUTE, SCALES, short
 
 _FAR = 10.0  # C and 6 N D further apart than this are in different units
 _SMALLEST, _LARGEST = {"N": 1e3, "D": 1e3}, {"N": 1e14, "D": 1e17}
 _FEWEST, _MOST = 0.02, 1e6  # tokens a parameter of the median run
 _LARGEST_LOSS = 25.0  # nats: of a vocabulary of 7e10, each equally likely
-_WRONG_HEADS = {1e-3: "1/1000", 1e-6: "1/1e6", 1e-9: "1/1e9"}  # a unit where there is none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +64,7 @@ class Points:
         """How the caller says that a column is to be multiplied by this."""
         column = self.columns[role]
         # The unit of a head has been applied already; what the caller states replaces it.
-        return f"{role}={column.name}*{re.sub('e[+]?0*', 'e', f'{column.scale * scale:.4g}')}"
+        return f"{role}={column.name}*{short(column.scale * scale)}"
 
 
 def judge(points: Points, natural_text: bool) -> tuple[list[str], list[str]]:
@@ -99,8 +97,8 @@ def _judge_loss(points: Points) -> None:
     high = loss > _LARGEST_LOSS
     if not np.any(high) or column.stated:
         return
-    said = f"{points.place}, column {column.name!r}: losses of {loss[high].min():.4g} to "
-    said += f"{loss.max():.4g} nats are no cross-entropies of tokens"
+    said = f"{points.place}, column {column.name!r}: {_range(loss[high])} nats is no cross-entropy"
+    said += " of tokens"
     if np.median(loss) > _LARGEST_LOSS:
         raise ScalingError(
             f"{said}.\nIf they are perplexities: columns='loss=ln({column.name})', or call the "
@@ -125,9 +123,10 @@ def _judge_compute(points: Points) -> list[str]:
         if 1 / _FAR < typical < _FAR:
             least, most = (_times(float(r)) for r in (ratio[far].min(), ratio[far].max()))
             range_ = least if least == most else f"{least} to {most}"
+            near = "about equal to" if 0.9 < typical < 1.1 else _times(typical)
             raise ScalingError(
-                f"{points.place}: {apart} is {range_} 6 N D in {points.where(far)}, but "
-                f"{_times(typical)} it in a typical row.\nCorrect these rows. {without}"
+                f"{points.place}: {apart} is {range_} 6 N D in {points.where(far)}, but {near} it "
+                f"in a typical row.\nCorrect these rows. {without}"
             )
         raise ScalingError(
             f"{points.place}: {apart} is {_times(typical)} 6 N D.\n"
@@ -157,7 +156,7 @@ def _times(ratio: float) -> str:
 def _round(value: float) -> str:
     if 1e3 <= value < 1e7:
         return f"{value:,.0f}"
-    return re.sub("e[+]?0*", "e", f"{value:.3g}")
+    return short(value)
 
 
 def _reason(N: np.ndarray, ratio: np.ndarray, typical: float) -> str:
@@ -170,7 +169,7 @@ def _reason(N: np.ndarray, ratio: np.ndarray, typical: float) -> str:
         if ratio.max() / ratio.min() < 1.05 and abs(typical / share - 1) < 0.05:
             return f" ({what}?)"
     if typical < 1 and ratio.max() < 1.05 and np.ptp(N) > 0 and np.ptp(ratio) > 0.05:
-        if np.corrcoef(np.log(N), np.log(ratio))[0, 1] > 0.9:
+        if np.all(np.diff(ratio[np.argsort(N)]) > -0.01):
             return " (does N count embeddings, and C not?)"
     return ""
 
@@ -233,18 +232,25 @@ def _judge_sizes(points: Points) -> None:
                 (ratio > typical * 1e3) & (ratio > _MOST / 10)
             )
             if np.any(wrong):
-                said.append(
-                    f"there are {_range(ratio[wrong])} tokens a parameter, but {typical:.3g} in a "
-                    "typical row"
-                )
+                said.append(f"D / N is {_range(ratio[wrong])} ({typical:.3g} in a typical row)")
     if not said:
         return
-    if np.mean(wrong) < 0.5:
+    if np.mean(wrong) < 0.5 and _apart(points, wrong):
         raise ScalingError(
             f"{points.place}: {' and '.join(said)} in {points.where(wrong)}.\n"
             "Are these rows in another unit? Correct them, or leave them out with where='...'."
         )
     raise ScalingError(f"{points.place}: {' and '.join(said)}.\n{_advice(points)}")
+
+
+def _apart(points: Points, wrong: np.ndarray) -> bool:
+    """Whether the wrong rows lie orders of magnitude from the others, and not at their end."""
+    right = ~wrong
+    for values in (points.values["N"], points.values["D"], points.values["D"] / points.values["N"]):
+        gaps = np.abs(np.log10(values[wrong])[:, None] - np.log10(values[right])[None])
+        if gaps.min() > 1.5:
+            return True
+    return False
 
 
 def _range(values: np.ndarray) -> str:
@@ -262,8 +268,8 @@ def _advice(points: Points) -> str:
     parts = []
     for role, scale in found.items():
         unit = next((n for n, s in COMPUTE.items() if s == scale), "") if role == "C" else ""
-        word = SCALES.get(scale, _WRONG_HEADS.get(scale, ""))
-        parts.append(f"{role} in {unit or word}")
+        word = unit or SCALES.get(scale)
+        parts.append(f"{role} in {word}" if word else f"{role} without the unit in its head")
     options = ", ".join(points.option(role, scale) for role, scale in found.items())
     return f"{' and '.join(parts)} would fit: columns='{options}'.\n{keep}"
 
@@ -274,8 +280,10 @@ def _units(points: Points) -> dict[str, float]:
     Among as many the ones whose losses are closest to what Chinchilla's law says.
     """
     roles = points.doubted("N", "D", "C")
-    sizes = [1.0, *SCALES, *_WRONG_HEADS]
-    every = {"N": sizes, "D": sizes, "C": [1.0, *COMPUTE.values()]}
+    every = {
+        role: [1.0, *(COMPUTE.values() if role == "C" else SCALES), *_undoing(points.columns[role])]
+        for role in roles
+    }
     best, least = {}, (np.inf, np.inf)
     for scales in itertools.product(*(every[role] for role in roles)):
         chosen = dict(zip(roles, scales, strict=True))
@@ -283,6 +291,11 @@ def _units(points: Points) -> dict[str, float]:
         if rated is not None and rated < least:
             best, least = chosen, rated
     return {role: scale for role, scale in best.items() if scale != 1.0}
+
+
+def _undoing(column: Column) -> list[float]:
+    """What undoes the unit in a head, should the numbers below it not be in that."""
+    return [1 / column.scale] if column.scale > 1 else []
 
 
 def _rate(points: Points, scales: dict[str, float]) -> tuple[float, float] | None:

@@ -175,9 +175,22 @@ def read_records(
         tables = [chosen for table in tables if (chosen := choose(table, where)).rows]
         if not tables:
             raise ScalingError(f"{shown}: no row has {where}.")
+    tables = [table for table in tables if table.named or _is_of_records(table, columns, notes)]
+    if not tables:
+        raise ScalingError("\n".join([f"there are no records in {shown}.", *notes[-2:]]))
     several = len(tables) > 1
     parts = [_records(table, keep, columns, several) for table in tables]
     return _join(parts, shown, notes, keep)
+
+
+def _is_of_records(table: Table, columns: str | None, notes: list[str]) -> bool:
+    """Whether a file that lies in a folder has N, D and loss; a note where it has not."""
+    try:
+        roles_of(table, columns, [])
+    except ScalingError as error:
+        notes.append(f"left out: {str(error).splitlines()[0]}")
+        return False
+    return True
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -233,7 +246,7 @@ def _numbers(table: Table, found: dict[str, Column], notes: list[str]) -> dict[s
         name = found["loss"].name
         raise ScalingError(
             f"{table.place}, column {name!r}: all losses are negative, as log-likelihoods are.\n"
-            "Give the loss, nats a token: the negative log-likelihood."
+            f"If they are, and a token's: columns='loss={name}*-1'."
         )
     given = {}
     for name in ("N", "D", "C", "loss", "unique", "weight"):
@@ -337,7 +350,7 @@ def _thinned(records: Records, parts: list[_Part], notes: list[str], keep: str) 
         more = f" and {len(which) - 3} more" * (len(which) > 3)
         warnings.insert(
             0,
-            f"{len(which)} of {len(records)} points repeat others exactly and count once "
+            f"{len(which)} of {len(records)} points repeat others and count once "
             f"({', '.join(which[:3])}{more})",
         )
         records = records.where(~repeated)

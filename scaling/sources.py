@@ -1,5 +1,6 @@
 """From a path, folder or glob to tables: files of records and run directories."""
 
+import dataclasses
 import glob
 import os
 import re
@@ -35,7 +36,7 @@ def read_sources(
         if path.is_dir():
             continue
         try:
-            tables.append(read_table(path, count))
+            tables.append(dataclasses.replace(read_table(path, count), named=named))
         except ScalingError as error:
             if named:
                 raise
@@ -114,8 +115,8 @@ def _single_rows_joined(tables: list[Table]) -> list[Table]:
             columns = {name: [part.columns[name][0] for part in parts] for name in names}
             rows = [Path(part.place).name for part in parts]
             place = next(i for i, table in enumerate(joined) if table is parts[0])
-            joined[place] = Table(
-                str(folder), columns, rows, parts[0].count, noun="file", styles=parts[0].styles
+            joined[place] = dataclasses.replace(
+                parts[0], place=str(folder), columns=columns, rows=rows, noun="file"
             )
     return joined
 

@@ -10,8 +10,9 @@ _PREFIXES = {
 }  # fmt: skip
 _PREFIX = "|".join(sorted(_PREFIXES, key=len, reverse=True))
 _WORDS = {
-    "k": 1e3, "thousand": 1e3, "thousands": 1e3, "m": 1e6, "mn": 1e6, "mio": 1e6, "million": 1e6,
-    "millions": 1e6, "b": 1e9, "bn": 1e9, "mrd": 1e9, "billion": 1e9, "billions": 1e9,
+    "k": 1e3, "thousand": 1e3, "thousands": 1e3, "m": 1e6, "mn": 1e6, "mil": 1e6, "mio": 1e6,
+    "million": 1e6, "millions": 1e6, "b": 1e9, "bn": 1e9, "bil": 1e9, "mrd": 1e9, "billion": 1e9,
+    "billions": 1e9,
     "trillion": 1e12, "trillions": 1e12, "bit": math.log(2), "bits": math.log(2),
 }  # fmt: skip
 # In lower case these letters are indices and dimensions rather than units.
@@ -21,7 +22,7 @@ _NEUTRAL = {
     "tok", "toks", "flop", "flops", "flos", "nat", "nats", "weights",
 }  # fmt: skip
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
-_POWER = r"(?:10\s*(?:\^|\*\*)\s*\+?|1e\+?)(\d+)"
+_POWER = r"(?:10\s*(?:\^|\*\*)\s*\+?|(?<![a-zA-Z0-9])1?[eE]\+?)(\d+)"
 
 COMPUTE = {
     "kFLOPs": 1e3, "MFLOPs": 1e6, "GFLOPs": 1e9, "TFLOPs": 1e12, "PFLOPs": 1e15,
@@ -73,3 +74,8 @@ def factor(text: str) -> float | None:
             return None
         found.append(value)
     return math.prod(found) if len(found) < 2 else None
+
+
+def short(value: float) -> str:
+    """A number as a person writes it: 8.64e19 rather than 8.64e+19."""
+    return re.sub(r"e\+?(-?)0*(?=\d)", r"e\1", f"{value:.4g}")

@@ -320,7 +320,7 @@ def test_a_written_file_reads_back_to_the_same_bits(tmp_path_factory, data, size
     for name, values in {"unique": positive, "weight": positive, "middle": st.booleans()}.items():
         others[name] = data.draw(st.sampled_from([None, column(values)]))
     N = np.array(column(st.floats(1e3, 1e13)))
-    D = N * column(st.floats(0.2, 150))
+    D = N * column(st.floats(1, 150))
     loss = np.array(column(st.floats(0.01, 1))) + np.arange(size)
     C = 6 * N * D * column(st.floats(0.2, 5))
     written = Records(N, D, loss, C, run=runs, count=count, **others)
