@@ -59,9 +59,10 @@ def sweep(table: Table, N: np.ndarray, D: np.ndarray, loss: np.ndarray) -> str |
         return None
     by = f" and differ in {', '.join(map(repr, varied[:4]))}" if varied else ""
     places = int(np.sum(apart))
+    far = f"{worst:.0%}" if worst < 1 else f"a factor of {1 + worst:.2g}"
     return (
         f"{table.place}: {int(count[apart].sum())} points share {places} "
-        f"pair{'s' * (places > 1)} of N and D{by}, with losses up to {worst:.0%} apart, and count "
+        f"pair{'s' * (places > 1)} of N and D{by}, with losses up to {far} apart, and count "
         "as equals. If they are a search for the best settings, keep='best' takes the lowest loss "
         "at each N and D"
     )
