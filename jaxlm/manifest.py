@@ -8,14 +8,18 @@ checkpoint.
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
+from jaxlm.checked import Damaged, Unfit, count, fitting, parse_json, read_bytes, record
 from jaxlm.errors import UserError
+from jaxlm.formats import MANIFEST
 from jaxlm.runs import atomic_write, fsync_folder
 
 FORMAT_VERSION = 1
 NAME = "manifest.json"
+_STEP = re.compile("0|[1-9][0-9]{0,17}")
 
 
 class NoCheckpoint(UserError):
@@ -57,13 +61,15 @@ def verify(path: Path, *, hashes: bool = True) -> dict:
     Raises NotWhole, or UserError where a newer version of this program wrote the step.
     """
     try:
-        manifest = unsealed((path / NAME).read_bytes())
+        manifest = _read(path)
         if manifest["format_version"] > FORMAT_VERSION:
             raise UserError(
                 f"{path} was written by a newer version of this program: its format is "
                 f"{manifest['format_version']}, this one reads up to {FORMAT_VERSION}.\n"
                 "Update the program."
             )
+        if wrong := MANIFEST(manifest, ""):
+            raise NotWhole(f"{NAME} is damaged: {wrong}")
         if manifest["step"] != int(path.name):
             raise NotWhole(f"its manifest belongs to step {manifest['step']}")
         for name, expected in manifest["files"].items():
@@ -78,6 +84,17 @@ def verify(path: Path, *, hashes: bool = True) -> dict:
         name = os.path.relpath(error.filename, path) if error.filename else path
         raise NotWhole(f"{name} cannot be read: {error.strerror}") from None
     return manifest
+
+
+def _read(path: Path) -> dict:
+    """A step's manifest, its seal whole. Raises NotWhole."""
+    try:
+        content = read_bytes(path / NAME)
+    except Damaged as error:
+        raise NotWhole(str(error).splitlines()[0].rstrip(".")) from None
+    if content is None:  # never written, or removed by the writer meanwhile
+        raise Unfinished("it has no manifest, so its save was never finished")
+    return unsealed(content)
 
 
 def whole_steps(folder: Path) -> dict[int, dict]:
@@ -103,7 +120,8 @@ def step_folders(folder: Path) -> list[int]:
     """Every step that has a folder, whole or not, newest last."""
     if not folder.is_dir():
         return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal() and p.is_dir())
+    names = (p.name for p in folder.iterdir() if _STEP.fullmatch(p.name) and p.is_dir())
+    return sorted(map(int, names))
 
 
 def remove(path: Path) -> None:
@@ -122,10 +140,9 @@ def sealed(body: dict) -> bytes:
 def unsealed(content: bytes) -> dict:
     """The body that `sealed` made `content` of. Raises NotWhole when a single bit differs."""
     try:
-        body = json.loads(content)
-        whole = sealed(body) == content
-    except (ValueError, AttributeError):
-        whole = False
-    if not whole:
-        raise NotWhole(f"{NAME} is damaged")
+        body = fitting(parse_json(content), record({"format_version": count}))
+    except Unfit as error:
+        raise NotWhole(f"{NAME} is damaged: {error}") from None
+    if sealed(body) != content:
+        raise NotWhole(f"{NAME} is damaged: its SHA-256 is not its content's")
     return body
