@@ -207,11 +207,16 @@ class TorchConfig:
 
 @dataclass
 class RunConfig:
-    name: str | None = key(None, "the run's name; null: the experiment's")
+    name: str | None = key(
+        None, "the run's name, that of a folder (no slash, no dot first); null: the experiment's"
+    )
     experiment: str | None = key(None, "the experiment it came from; fills itself in")
     options: dict[str, str] = key({}, "the groups' options it came from; fills itself in")
     dir: str = key("runs/${run.name}", "the run's folder")
-    overwrite: bool = key(False, "delete a finished or different run in run.dir and start over")
+    overwrite: bool = key(
+        False,
+        "remove what a finished or different run wrote into run.dir, nothing else; start over",
+    )
     stop_at: int | None = key(None, "leave early at this step; the schedule does not change")
     cache: str = key(".cache", "folder of token files, downloads and compiled programs")
     samples: int = key(3, "texts generated into samples.txt at the end of a run; 0: none")

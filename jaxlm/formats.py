@@ -120,6 +120,27 @@ STUDY = record(
     {"status": maybe(text), "reason": maybe(text), "definition": maybe(_DEFINITION)},
 )
 
+TIMED_RECORD = record({"step": count, "wall_seconds": number})
+
+OUTCOMES = each(lambda value, place: each(anything)(value, place) or _outcome(value, place))
+
+
+def _outcome(value: list, place: str) -> str | None:
+    """(exit status, error) of one run of a pack."""
+    kinds = [type(item) for item in value]
+    return None if kinds == [int, str] else f"{place} is no exit status and error"
+
+
+_MODEL = record({}, {
+    "scores": maybe(mapping(anything)),
+    "samples": maybe(each(record({}, {"text": maybe(text)}))),
+})  # fmt: skip
+SPECIMENS = record(
+    {"models": mapping(_MODEL)},
+    dict.fromkeys(("settings", "scores_legend"), maybe(mapping(anything)))
+    | {"prompt": maybe(text), "decoding": maybe(each(mapping(anything)))},
+)
+
 LIMIT = record(
     {"asked": record({"key": text, "least": count, "most": count}), "fit": each(count)},
 )

@@ -2,6 +2,7 @@
 
 import os
 import unicodedata
+from pathlib import Path
 
 from jaxlm.config import Config
 from jaxlm.errors import UserError
@@ -58,36 +59,40 @@ def check_path(path: str, key: str) -> None:
         raise UserError(f"{key}={shortened(path)} is no path: it is too long.")
 
 
-def check_run_folder(config: Config) -> None:
+def check_run_folder(config: Config, cache: Path, configurations: Path) -> None:
     """Raises UserError where run.dir is no folder of a run's own.
 
-    Jobs that only read a run may do so from within it.
+    `cache` is run.cache, `configurations` the Hydra tree. Jobs that only read a run may do so from
+    within it.
     """
-    from jaxlm.compose import cache_folder, config_folder
-
     path = config.run.dir
     if not path.strip():
         raise UserError("run.dir is empty.\nGive run.name=NAME, or run.dir=FOLDER.")
     check_path(path, "run.dir")
     if config.job.name not in _WRITING:
         return
-    folder = os.path.realpath(path)
-    places = {
-        "the folder of all runs": os.path.realpath("runs"),
-        "the cache (run.cache)": os.path.realpath(cache_folder(config)),
-        "the working folder": os.getcwd(),
-        "your home": os.path.realpath(os.path.expanduser("~")),
-        "the configurations": os.path.realpath(config_folder()),
-    }
-    around = [whose for whose, place in list(places.items())[2:] if _holds(folder, place)]
-    same = [whose for whose, place in places.items() if folder == place]
-    if same or around:
-        said = f"is {same[0]}" if same else f"holds {around[0]}"
+    try:
+        own, above = _others(cache, configurations)
+        folder = os.path.realpath(path)
+    except OSError as error:
+        raise UserError(f"the working folder cannot be used: {error.strerror}.") from None
+    said = [f"is {whose}" for whose, place in (own | above).items() if folder == place]
+    for whose, place in above.items():
+        if os.path.commonpath([folder, place]) == folder:
+            said.append(f"holds {whose}")
+    if said:
         raise UserError(
-            f"run.dir={shortened(path)} {said}, and no folder of the run's own.\n"
+            f"run.dir={shortened(path)} {said[0]}, and is no folder of the run's own.\n"
             "Give run.name=NAME, or run.dir=FOLDER."
         )
 
 
-def _holds(folder: str, place: str) -> bool:
-    return folder != place and os.path.commonpath([folder, place]) == folder
+def _others(cache: Path, configurations: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Folders that are not a run's, by what they are; the second ones may not lie in a run's."""
+    own = {"the folder of all runs": "runs", "the cache (run.cache)": cache}
+    above = {
+        "the working folder": os.getcwd(),
+        "your home": os.path.expanduser("~"),
+        "the configurations": configurations,
+    }
+    return tuple({w: os.path.realpath(place) for w, place in d.items()} for d in (own, above))
