@@ -211,11 +211,16 @@ class TorchConfig:
 
 @dataclass
 class RunConfig:
-    name: str | None = key(None, "the run's name; null: the experiment's")
+    name: str | None = key(
+        None, "the run's name, that of a folder (no slash, no dot first); null: the experiment's"
+    )
     experiment: str | None = key(None, "the experiment it came from; fills itself in")
     options: dict[str, str] = key({}, "the groups' options it came from; fills itself in")
     dir: str = key("runs/${run.name}", "the run's folder")
-    overwrite: bool = key(False, "delete a finished or different run in run.dir and start over")
+    overwrite: bool = key(
+        False,
+        "remove what a finished or different run wrote into run.dir, nothing else; start over",
+    )
     accept_records: bool = key(
         False, "resume although metrics.jsonl has lost records that the checkpoint was saved beside"
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm import manifest
+from jaxlm.checked import read_bytes
 from jaxlm.compose import from_file
 from jaxlm.config import Config, differences, identity
 from jaxlm.data import Dataset
@@ -56,10 +57,13 @@ def check_identity(config: Config, trained: Config, path: Path, step: Path) -> N
 def stored_tokenizer(run_path: Path) -> Tokenizer:
     """The tokenizer a run was trained with; as `stored_config`, of tokenizer.json."""
     path, copy = run_path / TOKENIZER, carried(run_path, TOKENIZER)
-    if copy is not None and not path.exists():
+    if copy is None:
+        return load_tokenizer(path)
+    content = read_bytes(path)
+    if content is None:
         _say(f"{path} is missing; the copy in {copy.parent} is taken")
         return load_tokenizer(copy)
-    if copy is not None and path.read_bytes() != copy.read_bytes():
+    if content != copy.read_bytes():
         raise UserError(
             f"{path} is not the tokenizer that the checkpoint {copy.parent} was trained with.\n"
             "Put the old file back, or remove it: the checkpoint's copy is then taken."

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import importlib
 import shlex
-import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -110,13 +109,17 @@ def open_training(
 
     Raises UserError.
     """
+    from jaxlm.overwrite import finish_removal, refuse_runs_inside, start_over
     from jaxlm.runs import RunDirectory
 
     run = RunDirectory(config.run.dir)
     if (run.path / "study.json").exists():
         raise UserError(f"{run.path} holds a study, not a run.\nName the run with run.name=NAME.")
     if config.run.overwrite:
-        _start_over(run)
+        start_over(run)
+    else:
+        finish_removal(run)
+    refuse_runs_inside(run.path)
     status = _continue(run, config, load_engine)
     if status is not None:
         return status
@@ -154,18 +157,6 @@ def _headline(training: Any) -> str:
         f"{length} of {training.config.train.batch_size} x {model.context_length} tokens{tokens}; "
         f"{training.config.precision}, {engine.where}"
     )
-
-
-def _start_over(run: Any) -> None:
-    if run.path.exists() and any(run.path.iterdir()):
-        if not (run.path / "config.yaml").exists():
-            raise UserError(
-                f"{run.path} is no run (it has no config.yaml): run.overwrite=true keeps off.\n"
-                "Name another folder with run.dir=FOLDER."
-            )
-        with run.lock():
-            pass
-        shutil.rmtree(run.path)
 
 
 def _continue(run: Any, config: Config, load_engine: LoadEngine) -> int | None:
