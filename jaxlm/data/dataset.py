@@ -17,7 +17,8 @@ class Dataset:
     each document afresh.
     `entropy_floor` is in nats per scored token of the validation split, end_of_text included: no
     model can do better on average. It is None where unknown. `floor_attainable` is False where
-    some validation document exceeds the context.
+    some validation document exceeds the context. `notes` are lines for the person: what was read,
+    and what was left out.
     """
 
     train: np.ndarray
@@ -29,6 +30,7 @@ class Dataset:
     scores_documents: bool = False
     entropy_floor: float | None = None
     floor_attainable: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def bytes_V(self) -> np.ndarray | None:

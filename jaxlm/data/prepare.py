@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxlm.config import Config
+from jaxlm.config import Config, DataConfig
 from jaxlm.data import corpora
 from jaxlm.data.cache import digest
 from jaxlm.data.corpora import Survey, TextFiles, between
@@ -12,9 +12,11 @@ from jaxlm.data.encoding import cached_tokens, document_end, encode_pieces, make
 from jaxlm.data.endless import prepare_stories
 from jaxlm.data.flat import prepare_flat
 from jaxlm.data.hub import hub_corpus
+from jaxlm.data.kinds import has_fields
 from jaxlm.data.markov import prepare_markov
 from jaxlm.data.progress import progress_bar
 from jaxlm.errors import UserError
+from jaxlm.names import expanded, shown
 
 
 def prepare(
@@ -25,7 +27,7 @@ def prepare(
     `train_tokens` is how much of an endless corpus (stories, markov) training needs, where
     data.train_tokens does not say; without either, the training split is empty.
     """
-    cache = Path(cache).expanduser()
+    cache = expanded(cache)
     if config.data.name == "tokens":
         return prepare_flat(config, cache)
     if config.data.name == "markov":
@@ -80,7 +82,21 @@ def _prepare_text(config: Config, cache: Path, progress: bool) -> Dataset:
             splits.append(cached_tokens(label, encoded, tokenizer.vocab_size, fingerprint, cache))
         fingerprints.append(fingerprint)
     fingerprint = digest("dataset", fingerprints)
-    return Dataset(*splits, tokenizer, tokenizer.vocab_size, fingerprint, documents)
+    notes = [train.survey.line(train.corpus)]
+    if validation.corpus is not train.corpus:
+        notes.append(f"validation: {validation.survey.line(validation.corpus)}")
+    return Dataset(
+        *splits, tokenizer, tokenizer.vocab_size, fingerprint, documents, notes=tuple(notes)
+    )
+
+
+def _check_field(data: DataConfig, files: list[Path]) -> None:
+    """Raises UserError where data.text_field names a field, and no file has fields."""
+    if data.text_field != DataConfig.text_field and not any(map(has_fields, files)):
+        raise UserError(
+            f"data.text_field={shown(data.text_field)} has no effect: {shown(files[0])} is plain "
+            "text.\nIt goes with .jsonl, .json, .csv, .tsv and .parquet: leave it out here."
+        )
 
 
 def _parts(config: Config, cache: Path, progress: bool) -> tuple[_Part, _Part]:
@@ -91,11 +107,13 @@ def _parts(config: Config, cache: Path, progress: bool) -> tuple[_Part, _Part]:
     elif data.name == "shakespeare":
         corpus = TextFiles([corpora.shakespeare(data.path, cache)], data.text_field)
     elif data.path is None:
-        raise UserError("data=text needs data.path: a .txt, .jsonl or .gz file, or a folder.")
+        raise UserError(f"data=text needs data.path: a file ({corpora.FORMS}), or a folder.")
     else:
         corpus = corpora.text_files(data.path, data.text_field, documents=data.documents)
     if data.validation_path is not None:
         own = corpora.text_files(data.validation_path, data.text_field, "data.validation_path")
+    if data.name == "text":
+        _check_field(data, corpus.files + (own.files if own else []))
     if own is not None:
         found = corpora.survey(corpus, None, cache, progress)
         other = corpora.survey(own, None, cache, progress)
