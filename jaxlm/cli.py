@@ -45,7 +45,9 @@ def main(argv: list[str] | None = None) -> int:
         from jaxlm import jobs
         from jaxlm.compose import compose, split_override
 
-        return jobs.run(compose(argv), given=[split_override(word)[0] for word in argv])
+        return jobs.run(
+            compose(argv, strict=True), given=[split_override(word)[0] for word in argv]
+        )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -62,7 +64,7 @@ def show(argv: list[str]) -> int:
     from jaxlm.compose import compose, to_yaml
 
     at = argv.index("--cfg")
-    print(to_yaml(compose(argv[:at] + argv[at + 2 :])), end="")
+    print(to_yaml(compose(argv[:at] + argv[at + 2 :], strict=True)), end="")
     return 0
 
 

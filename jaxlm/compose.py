@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jaxlm import checks
 from jaxlm.config import ClaimConfig, Config, keys_of
+from jaxlm.effective import settle
 from jaxlm.errors import UserError, nearest
 from jaxlm.job_options import JOBS
 
@@ -88,18 +89,20 @@ def check_override(override: str) -> tuple[str, str]:
     return key, value
 
 
-def compose(overrides: list[str], *, checked: bool = True) -> Config:
+def compose(overrides: list[str], *, checked: bool = True, strict: bool = False) -> Config:
     """The configuration that `python run.py OVERRIDES` means. Raises UserError.
 
-    Unless `checked`, its values need not fit together yet.
+    Unless `checked`, its values need not fit together yet. Where `strict`, every key of the data
+    and the tokenizer must have an effect: a person typed it.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
-    literal, chosen, values = {}, [], []
+    literal, chosen, values, given = {}, [], [], []
     for override in overrides:
         key, value = check_override(override)
+        given.append(key)
         if key in free_text_keys():
             literal[key] = None if value == "null" else value
         elif key in groups() or key.startswith(("hydra.", "hydra/")):
@@ -119,7 +122,7 @@ def compose(overrides: list[str], *, checked: bool = True) -> Config:
                 "\nA variant's overrides are quoted: study.variants.wide='[\"model.d_model=512\"]'"
             )
         raise UserError(f"{lines[0]}\nin: {' '.join(overrides)}{hint}") from None
-    return typed(composed, literal, choices, checked=checked)
+    return typed(composed, literal, choices, checked=checked, given=given, strict=strict)
 
 
 @functools.lru_cache(maxsize=64)
@@ -148,11 +151,14 @@ def typed(
     choices: typing.Mapping[str, str | None],
     name: str | None = None,
     checked: bool = True,
+    given: typing.Collection[str] | None = None,
+    strict: bool = False,
 ) -> Config:
     """A composed tree, with the literal values put in, as a checked Config. Raises UserError.
 
     `choices` are Hydra's, group -> option, and empty for a tree that was composed before. run.name
-    is `name`, or the experiment's, where nothing else sets it.
+    is `name`, or the experiment's, where nothing else sets it. `given` and `strict`: see
+    `effective.settle`.
     """
     from omegaconf import OmegaConf, open_dict
     from omegaconf.errors import OmegaConfBaseException
@@ -178,6 +184,7 @@ def typed(
         config = OmegaConf.to_object(tree)
     except OmegaConfBaseException as error:
         raise translated(error, job_name) from None
+    settle(config, given, strict=strict)
     if checked:
         checks.check(config)
     return config

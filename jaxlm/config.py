@@ -88,9 +88,9 @@ class DataConfig:
     )
     path: str | None = key(
         None,
-        "text, or hub's own copy: a file of text (.txt, .md, ..., or with fields: .jsonl, .json, "
-        ".csv, .tsv, .parquet; also .gz, .bz2, .xz, .zst), or a folder with all folders in it; tokens: "
-        "the file of ids, raw, .npy or with llm.c's header. Given alone it means data=text",
+        "text, or hub's own copy: a file of text (.txt, .md, ...) or of records (.jsonl, .json, "
+        ".csv, .tsv, .parquet), also as .gz, .bz2, .xz or .zst, or a folder with all in it; "
+        "tokens: the file of ids, raw, .npy or with llm.c's header. Without data=... it means text",
     )
     hub: str | None = key(None, "hub: the data set's public name, as roneneldan/TinyStories")
     hub_subset: str | None = key(None, "hub: one of the data set's configurations")
@@ -106,8 +106,8 @@ class DataConfig:
     )
     text_field: str = key(
         "text",
-        "the field of a record (.jsonl, .json, .csv, .tsv, .parquet) that holds the text; dots lead "
-        "into nested ones, as instruction.prompt",
+        "the field of a record (.jsonl, .json, .csv, .tsv, .parquet) that holds the text; dots "
+        "lead into nested ones, as instruction.prompt",
     )
     dtype: str = key(
         "uint16",

@@ -94,7 +94,8 @@ def _open_flat(
         if said_by is not None:
             raise UserError(f"{problem}\nSet data.vocab_size ({said_by} says {tokens.dtype}).")
         raise UserError(
-            f"{problem}\nSet data.vocab_size, or data.dtype (now {tokens.dtype}) to the file's type."
+            f"{problem}\nSet data.vocab_size, or data.dtype (now {tokens.dtype}) to the file's "
+            "type."
         )
     note = f"read 1 file, {len(tokens):,} tokens of {tokens.dtype}"
     return tokens, facts["sha256"], f"{note} (by {said_by})" if said_by else note

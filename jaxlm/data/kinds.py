@@ -21,7 +21,7 @@ FORMS = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-TOKENS = (".bin", ".npy", ".idx", ".tokens")
+_TOKENS = (".bin", ".npy", ".idx", ".tokens")
 _PLAIN = frozenset(
     ".txt .text .md .markdown .mkd .rst .adoc .asciidoc .org .tex .ltx .bib .textile .wiki .srt "
     ".py .pyi .c .h .cc .cpp .cxx .hpp .hh .cu .cuh .rs .go .java .kt .scala .js .jsx .ts .tsx "
@@ -48,7 +48,7 @@ _REFUSED = {
     **dict.fromkeys((".arrow", ".feather", ".orc", ".avro"), ("a binary table", _EXPORT)),
     **dict.fromkeys((".db", ".sqlite", ".sqlite3"), ("a database", _EXPORT)),
     **dict.fromkeys((".h5", ".hdf5", ".mat", ".npz", ".tfrecord", ".mds"), ("arrays", _EXPORT)),
-    **dict.fromkeys(TOKENS, ("a file of numbers", _IDS)),
+    **dict.fromkeys(_TOKENS, ("a file of numbers", _IDS)),
     **dict.fromkeys(
         (".pt", ".pth", ".ckpt", ".safetensors", ".gguf", ".onnx", ".msgpack"),
         ("a model's weights", "Give a text."),
@@ -133,6 +133,11 @@ def kind_of(file: Path) -> Kind:
 def has_fields(file: Path) -> bool:
     """Whether data.text_field says which part of the file is its text."""
     return kind_of(file).form in FORMS.values()
+
+
+def holds_tokens(file: Path) -> bool:
+    """Whether a file's name is one of a file of token ids."""
+    return kind_of(file).advice == _IDS
 
 
 def known_bytes(head: bytes) -> str | None:
