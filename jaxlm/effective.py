@@ -4,7 +4,7 @@ A key without effect is at its default in every configuration, so that no report
 person typed it, it is refused. What a typed key implies is chosen with it: a path is a text's.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,10 @@ _CORPORA = {  # data.KEY: the corpora it goes with; any other key goes with all
     "choices": ("stories",),
 }
 _TOKENIZERS = {
-    "vocab_size": ("bpe",),
-    "training_bytes": ("bpe",),
-    "path": ("pretrained",),
-    "hub": ("pretrained",),
+    "vocab_size": "bpe",
+    "training_bytes": "bpe",
+    "path": "pretrained",
+    "hub": "pretrained",
 }
 _OPENING = ("evaluate", "generate", "logits")  # jobs whose data are those of a trained run
 
@@ -43,14 +43,14 @@ def without_effect(config: Config) -> dict[str, str]:
     """Key -> what it goes with, for every key of data and tokenizer that changes nothing."""
     data, tokenizer = config.data, config.tokenizer
     idle = {
-        f"data.{key}": f"data={' or '.join(corpora)}, and this is data={data.name}"
+        f"data.{key}": f"{' or '.join(map(_corpus, corpora))}, and this is {_corpus(data.name)}"
         for key, corpora in _CORPORA.items()
         if data.name not in corpora
     }
     idle |= {
-        f"tokenizer.{key}": f"tokenizer={' or '.join(names)}, and this is {tokenizer.name}"
-        for key, names in _TOKENIZERS.items()
-        if tokenizer.name not in names
+        f"tokenizer.{key}": f"tokenizer={name}, and this is tokenizer={tokenizer.name}"
+        for key, name in _TOKENIZERS.items()
+        if tokenizer.name != name
     }
     own_set = data.name == "hub" and data.path is None and data.hub_file is not None
     own_set = own_set and data.hub_validation_file is not None
@@ -62,6 +62,10 @@ def without_effect(config: Config) -> dict[str, str]:
     if tokenizer.name == "pretrained" and tokenizer.path is not None:
         idle["tokenizer.hub"] = "a tokenizer without tokenizer.path"
     return idle
+
+
+def _corpus(name: str) -> str:
+    return f"data.name={name}" if name == "hub" else f"data={name}"
 
 
 def _of_hub(config: Config) -> dict[str, str]:
@@ -94,11 +98,28 @@ def settle(config: Config, typed: Collection[str] | None, *, strict: bool = Fals
         if value == default or (opening and name in typed):
             continue
         if strict and name in typed:
-            raise UserError(
-                f"{name}={shown(str(value))} has no effect: it goes with {goes_with}.\n"
-                "Leave it out, or choose what it goes with."
-            )
+            raise _refused(name, value, goes_with)
         setattr(getattr(config, group), key, default)
+
+
+def refuse_idle(config: Config, words: Sequence[str]) -> None:
+    """Raises UserError where one of a variant's own words sets a key without effect."""
+    for name, goes_with in without_effect(config).items():
+        for word in words:
+            key, _, value = word.partition("=")
+            if key.strip().lstrip("+") == name and value != _shown(_default(name)):
+                raise _refused(name, value, goes_with)
+
+
+def _refused(name: str, value: object, goes_with: str) -> UserError:
+    return UserError(
+        f"{name}={shown(str(value))} has no effect: it goes with {goes_with}.\n"
+        "Leave it out, or choose what it goes with."
+    )
+
+
+def _shown(value: object) -> str:
+    return "null" if value is None else str(value)
 
 
 def _default(name: str) -> Any:

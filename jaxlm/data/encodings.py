@@ -40,7 +40,7 @@ def decoded(chunks: Iterable[bytes], file: Path, packing: str | None = None) -> 
             break
     encoding, offset = encoding_of(head)
     decoder = codecs.getincrementaldecoder(encoding)()
-    chunk = head[offset:]
+    chunk, plain = head[offset:], True
     while True:
         waiting = decoder.getstate()[0]
         try:
@@ -51,6 +51,7 @@ def decoded(chunks: Iterable[bytes], file: Path, packing: str | None = None) -> 
         if text.count("\0") >= max(_STRAY_ZEROS, len(text) // 1000):
             raise _binary(file, packing, encoding, chunk)
         if text:
+            plain = plain and text.isascii()
             yield text
         offset += len(chunk)
         chunk = next(chunks, None)
@@ -58,10 +59,14 @@ def decoded(chunks: Iterable[bytes], file: Path, packing: str | None = None) -> 
             break
     waiting = decoder.getstate()[0]
     if waiting:
-        raise UserError(
-            f"{shown(file)} is not {encoding.upper()} text: byte 0x{waiting[0]:02x} at offset "
-            f"{offset - len(waiting):,}.\nThe file ends within a character: was it cut off?"
-        )
+        what = _at(file, encoding, waiting[0], offset - len(waiting))
+        if plain and len(waiting) == 1 and encoding == "utf-8":  # its one letter beyond ASCII
+            raise UserError(f"{what}\n{advice(text.encode() + waiting, file, packing)}")
+        raise UserError(f"{what}\nThe file ends within a character: was it cut off?")
+
+
+def _at(file: Path, encoding: str, value: int, place: int) -> str:
+    return f"{shown(file)} is not {encoding.upper()} text: byte 0x{value:02x} at offset {place:,}."
 
 
 def _not_text(

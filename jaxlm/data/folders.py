@@ -12,7 +12,7 @@ _MOST_NAMED = 6
 
 
 def files_in(folder: Path) -> tuple[list[Path], list[str]]:
-    """(files to read, 'name (why not)' of those left out), by name, folder by folder.
+    """(files to read, 'name (why not)' of those left out, hidden ones last), folder by folder.
 
     Hidden files, backups, links that lead nowhere or to what was met already, and files of a kind
     that is not known to be text are left out. A name without a suffix is taken for text, as of a
@@ -29,7 +29,7 @@ def files_in(folder: Path) -> tuple[list[Path], list[str]]:
     except OSError as error:
         place = shown(error.filename or folder)
         raise UserError(f"Cannot read the folder {place}: {error.strerror}.") from None
-    return files, left_out
+    return files, sorted(left_out, key=lambda said: said.endswith("(hidden)"))
 
 
 def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
