@@ -4,6 +4,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
+from jaxlm.console import print_anything
 from jaxlm.errors import UserError
 
 USAGE = """\
@@ -33,6 +34,7 @@ def start() -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; the exit status: 0 well, 1 diverged or failed, 2 a person's error."""
     argv = sys.argv[1:] if argv is None else argv
+    print_anything()
     try:
         if any(word in ("-h", "--help", "help") for word in argv):
             return help_text([word for word in argv if word not in ("-h", "--help", "help")])

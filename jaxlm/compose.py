@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import re
 import typing
 from pathlib import Path
 
@@ -179,8 +180,7 @@ def typed(
         tree.run.experiment = tree.run.experiment or experiment
         tree.run.name = tree.run.name or name or experiment or "run"
         for key, value in literal.items():
-            escaped = value.replace("${", "\\${") if value is not None else None
-            OmegaConf.update(tree, key, escaped, merge=False)
+            OmegaConf.update(tree, key, _uninterpolated(value), merge=False)
         config = OmegaConf.to_object(tree)
     except OmegaConfBaseException as error:
         raise translated(error, job_name) from None
@@ -225,8 +225,16 @@ def to_yaml(config: Config) -> str:
     """The resolved configuration as YAML; `from_file` reads it back to an equal Config."""
     from omegaconf import OmegaConf
 
-    tree = OmegaConf.structured(config)
-    return OmegaConf.to_yaml(tree)
+    return OmegaConf.to_yaml(OmegaConf.create(_uninterpolated(dataclasses.asdict(config))))
+
+
+def _uninterpolated(value: typing.Any) -> typing.Any:
+    """A value in whose texts `${` is no interpolation but what a person typed."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", value)
+    if isinstance(value, dict):
+        return {key: _uninterpolated(item) for key, item in value.items()}
+    return [_uninterpolated(item) for item in value] if isinstance(value, list) else value
 
 
 def cache_folder(config: Config) -> Path:

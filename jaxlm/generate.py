@@ -24,6 +24,7 @@ from jaxlm.continuation import Continuation
 from jaxlm.data.tokenizer import Tokenizer, load_tokenizer
 from jaxlm.errors import UserError
 from jaxlm.job_options import GenerateJob
+from jaxlm.names import expanded
 from jaxlm.opened import load_parameters
 from jaxlm.runs import RunDirectory
 from jaxlm.weights import write_weights
@@ -310,7 +311,7 @@ def _prompt(job: GenerateJob) -> str:
         if job.prompt_file == "-":
             content = sys.stdin.buffer.read()
         else:
-            content = Path(job.prompt_file).expanduser().read_bytes()
+            content = expanded(job.prompt_file).read_bytes()
         text = content.decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"job.prompt_file={job.prompt_file}: {error.strerror}.") from None
@@ -329,7 +330,7 @@ def logits_job(config: Config, load_engine: LoadEngine) -> int:
     by_rows = run.logits_by_rows(tokens_BxL)
     by_rows = itertools.chain([next(by_rows)], by_rows)  # bad ids are found before a file is made
     shape = (*tokens_BxL.shape, run.engine.model_config.vocab_size)
-    out = Path(config.job.out).expanduser()
+    out = expanded(config.job.out)
     _write_npy(out, shape, by_rows)
     print(f"logits {' x '.join(map(str, shape))}, float32, written to {out}", file=sys.stderr)
     return 0
@@ -359,7 +360,7 @@ def _read_tokens(name: str | None) -> np.ndarray:
     if name is None:
         raise UserError("job=logits needs token ids.\nSet job.tokens=FILE.npy (batch x length).")
     try:
-        tokens = np.load(Path(name).expanduser(), mmap_mode="r", allow_pickle=False)
+        tokens = np.load(expanded(name), mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"No such file: job.tokens={name} (from {Path.cwd()}).") from None
     except (OSError, ValueError, EOFError) as error:

@@ -24,7 +24,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 
 def atomic_write(path: Path, content: str | bytes) -> None:
     """Replaces `path` by `content`, whole or not at all, also when the machine loses power."""
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -96,7 +96,7 @@ class RunDirectory:
 
     def write_text(self, name: str, text: str) -> None:
         """Replaces the file `name`, whole or not at all."""
-        self._write(name, text.encode())
+        self._write(name, text.encode("utf-8", "backslashreplace"))
 
     def write_config(self, text: str) -> None:
         """Replaces config.yaml by the resolved configuration."""

@@ -241,7 +241,7 @@ def _sane(chunks: Iterator[bytes], file: Path) -> Iterator[bytes]:
             head += chunk[:_HEAD_BYTES]
             if encoding_of(head)[1] == 0 and (what := known_bytes(head)):
                 raise UserError(
-                    f"{shown(file)} is {what} by its first bytes, not text.\n"
+                    f"By its first bytes {shown(file)} is {what}, not text.\n"
                     "Give it the suffix of its kind if it can be read, or give another file."
                 )
         yield chunk

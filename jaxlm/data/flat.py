@@ -93,10 +93,10 @@ def _open_flat(
         )
         if said_by is not None:
             raise UserError(f"{problem}\nSet data.vocab_size ({said_by} says {tokens.dtype}).")
-        raise UserError(
-            f"{problem}\nSet data.vocab_size, or data.dtype (now {tokens.dtype}) to the file's "
-            "type."
-        )
+        advice = f"Set data.vocab_size, or data.dtype (now {tokens.dtype}) to the file's type."
+        if tokens.dtype.itemsize == 4 and tokens[:_NEAR].view("<u2").max() < vocab_size:
+            advice = "Read as uint16, its ids are within it: set data.dtype=uint16."
+        raise UserError(f"{problem}\n{advice}")
     note = f"read 1 file, {len(tokens):,} tokens of {tokens.dtype}"
     return tokens, facts["sha256"], f"{note} (by {said_by})" if said_by else note
 

@@ -127,14 +127,17 @@ def _megatron(file: Path, index: Path) -> Layout:
 
 
 def _map_npy(file: Path, dtype: str) -> np.ndarray:
+    with open(file, "rb") as stream:
+        if stream.read(2) not in (b"\x93N", b"PK"):
+            raise UserError(
+                f"{shown(file)} is no .npy file: it lacks numpy's header.\n"
+                "If its ids are raw, give it another suffix, as .bin."
+            )
     try:
         tokens = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         problem = str(error).splitlines()[0]
-        raise UserError(
-            f"{shown(file)} is not a whole .npy file: {problem}.\n"
-            "Raw ids without numpy's header need another suffix, as .bin."
-        ) from error
+        raise UserError(f"{shown(file)} is not a whole .npy file: {problem}") from error
     if not isinstance(tokens, np.ndarray):
         raise UserError(f"{shown(file)} is an archive of arrays (.npz).\nSave one array as .npy.")
     if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
@@ -153,7 +156,7 @@ def _check_raw(file: Path, head: bytes) -> None:
         what = None
     if what:
         raise UserError(
-            f"{shown(file)} is {what} by its first bytes, not a flat file of token ids.\n"
+            f"By its first bytes {shown(file)} is {what}, not a flat file of token ids.\n"
             "Give its ids as raw uint16, int32 or uint32, or as .npy."
         )
     letters = head[: len(head) // 4 * 4]  # no character of UTF-8 is longer

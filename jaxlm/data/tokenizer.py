@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxlm.data.cache import replacing
 from jaxlm.errors import UserError
+from jaxlm.names import expanded
 
 END_OF_TEXT = "<|endoftext|>"
 _FORMAT = "jaxlm tokenizer 1"
@@ -250,7 +251,7 @@ def load_pretrained(path: str | Path) -> LibraryTokenizer:
     The folder's files may be called vocab.json and merges.txt or gpt2_vocab.json and
     gpt2_merges.txt. Raises UserError.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
         for prefix in ("", "gpt2_"):
