@@ -1,6 +1,7 @@
 """The command line: help, composing, one job or a sweep, and errors in words."""
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -27,6 +28,8 @@ def start() -> int:
     if not {"-h", "--help", "help"} & set(sys.argv):
         from jaxlm.allocator import restart_with_huge_pages
 
+        if sys.getfilesystemencoding() != "utf-8":  # an ASCII locale: names of files are UTF-8
+            os.environ["PYTHONUTF8"] = "1"
         restart_with_huge_pages("torch" if "backend=torch" in sys.argv else "jax")
     return main()
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 import re
 import typing
 from pathlib import Path
@@ -12,6 +11,7 @@ from jaxlm.config import ClaimConfig, Config, keys_of
 from jaxlm.effective import settle
 from jaxlm.errors import UserError, nearest
 from jaxlm.job_options import JOBS
+from jaxlm.names import check_utf8, expanded
 
 
 def config_folder() -> Path:
@@ -238,5 +238,6 @@ def _uninterpolated(value: typing.Any) -> typing.Any:
 
 
 def cache_folder(config: Config) -> Path:
-    """run.cache as an absolute path."""
-    return Path(os.path.expanduser(config.run.cache)).absolute()
+    """run.cache as an absolute path. Raises UserError where its name is no UTF-8."""
+    check_utf8(expanded(config.run.cache), "run.cache")
+    return expanded(config.run.cache).absolute()

@@ -283,7 +283,7 @@ def generate_job(config: Config, load_engine: LoadEngine) -> int:
     run = _open(config, load_engine)
     options = {name: getattr(job, name) for name in ("max_tokens", "stop", "seed", *_SAMPLING)}
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(encoding="utf-8")
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         if job.samples == 1 and job.stream:
             for piece in run.stream(prompt, **options):

@@ -39,6 +39,18 @@ def expanded(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def check_utf8(path: str | Path, key: str) -> None:
+    """Raises UserError where a folder's whole path is no UTF-8: some libraries take no other."""
+    place = os.path.abspath(path)
+    try:
+        place.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{key}={shown(path)} lies in a folder whose name is no UTF-8: {shown(place)}.\n"
+            f"Set {key} to another folder, or rename it; in an ASCII locale set PYTHONUTF8=1."
+        ) from None
+
+
 def look_up(path: str, key: str, wanted: str = "") -> Path:
     """The file or folder that `key` names. Raises UserError where there is none to be read.
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from jaxlm.errors import UserError
 from jaxlm.lock import WriterLock
+from jaxlm.names import check_utf8
 
 FORMAT_VERSION = 1
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "torch")
@@ -72,6 +73,7 @@ class RunDirectory:
 
     def check_writable(self) -> None:
         """Makes the folder. UserError where it, or a file in it, cannot be made."""
+        check_utf8(self.path, "run.dir")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from jaxlm.errors import UserError
+from jaxlm.names import shown
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ABANDONED_SECONDS = 24 * 3600
@@ -45,12 +46,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def _explain(error: OSError, path: Path) -> Exception:
     if error.errno in _FULL:
         return UserError(
-            f"The disk is full: cannot write {path}.\n"
+            f"The disk is full: cannot write {shown(path)}.\n"
             "Free some space, or set run.cache to a folder on another disk."
         )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+    if error.errno is not None:
         return UserError(
-            f"Cannot write {path}: {error.strerror}.\nSet run.cache to a folder that you may write."
+            f"Cannot write {shown(path)}: {error.strerror}.\n"
+            "Set run.cache to a folder that you may write."
         )
     return error
 
@@ -100,11 +102,14 @@ def remembered(cache: Path, files: list[Path], facts: Any, compute: Callable[[],
     states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     path = cache / "facts" / f"{digest(facts, states)}.json"
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        result = compute()
+        kept = json.loads(path.read_text("utf-8"))
+        if kept["sha256"] == digest(kept["result"]):
+            return kept["result"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # never computed, or damaged
+    result = compute()
     # A file written this very moment could change again within the clock's resolution.
     if all(time.time_ns() - modified > 1_000_000_000 for _, _, modified in states):
         with replacing(path) as file:
-            file.write(json.dumps(result).encode())
+            file.write(json.dumps({"result": result, "sha256": digest(result)}).encode())
     return result
