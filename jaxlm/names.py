@@ -56,6 +56,8 @@ def look_up(path: str, key: str, wanted: str = "") -> Path:
 
     `wanted` is the last line of the message: what to give instead.
     """
+    if not path:
+        raise UserError(f"{key} is empty.\n{wanted}" if wanted else f"{key} is empty.")
     place = expanded(path)
     problem = None
     try:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from synthetic import synthetic_run
 
 from jaxlm import cli, names
 from jaxlm.compose import cache_folder, compose, from_file, to_yaml
@@ -102,7 +103,7 @@ def test_a_folder_of_undecodable_names_says_what_it_leaves_out(tmp_path):
     config = Config()
     config.data.name, config.tokenizer.name, config.data.path = "text", "byte", str(tmp_path)
     notes = prepare(config, cache=tmp_path / ".cache").notes
-    assert "f\\xe9.png (an image), .cache (hidden)" in notes[0]
+    assert "left out 1 file: f\\xe9.png (an image)" in notes[0]
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin1", "utf-8"])
@@ -128,8 +129,8 @@ def test_errors_can_be_printed_and_notes_logged(tmp_path, capsys):
 
 def test_a_report_names_an_undecodable_file(tmp_path):
     config = compose([f"data.path={LATIN1}", "tokenizer=byte", "train.duration=2"])
-    summary = {"status": "diverged", "step": 1, "reason": LATIN1}
-    write_run_report(tmp_path / "report.md", config, summary, [], [LATIN1], [])
+    records, summary = synthetic_run()
+    write_run_report(tmp_path / "report.md", config, summary, records, [LATIN1], [])
     RunDirectory(tmp_path).write_text("samples.txt", LATIN1)
     assert "caf" in (tmp_path / "report.md").read_text("utf-8")
     assert "caf" in (tmp_path / "samples.txt").read_text("utf-8")

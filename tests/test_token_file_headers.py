@@ -32,7 +32,7 @@ def ids_of(dataset):
     return np.concatenate([dataset.train, dataset.validation])
 
 
-def llm_c(magic, version, dtype, count=len(IDS)):
+def llm_c(magic, version, dtype, count=3000):
     header = np.zeros(256, "<i4")
     header[:3] = magic, version, count
     return header.tobytes() + IDS.astype(dtype).tobytes()
