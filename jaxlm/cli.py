@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jaxlm.console import print_anything
 from jaxlm.errors import UserError
+from jaxlm.names import check_working_folder
 
 USAGE = """\
 usage: python run.py [experiment=NAME] [job=JOB] [group=option] [key=value ...]
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     print_anything()
     try:
+        check_working_folder()
         if any(word in ("-h", "--help", "help") for word in argv):
             return help_text([word for word in argv if word not in ("-h", "--help", "help")])
         if any(word in ("-m", "--multirun") for word in argv):

@@ -51,6 +51,16 @@ def check_utf8(path: str | Path, key: str) -> None:
         ) from None
 
 
+def check_working_folder() -> None:
+    """Raises UserError where the folder that the program was started in was deleted."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(
+            f"The working folder cannot be read: {error.strerror}.\nChange to one that exists (cd)."
+        ) from None
+
+
 def look_up(path: str, key: str, wanted: str = "") -> Path:
     """The file or folder that `key` names. Raises UserError where there is none to be read.
 

@@ -166,3 +166,20 @@ def test_remembered_facts_are_believed_only_whole(tmp_path):
     for number, content in enumerate(("[]", "3", "{}", '{"result": {"a": 9}, "sha256": ""}'), 2):
         kept.write_text(content)
         assert ask() == ask() == {"a": number}
+
+
+def test_a_comparison_reads_runs_of_undecodable_corpora(tmp_path):
+    from jaxlm.comparison.reading import _keys
+
+    config = compose([f"data.path={LATIN1}", "tokenizer=byte"])
+    RunDirectory(tmp_path).write_config(to_yaml(config))
+    keys, _ = _keys(tmp_path)
+    assert keys["data.path"] == LATIN1
+
+
+def test_a_working_folder_that_was_deleted_is_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert cli.main(["data.path=x.txt"]) == 2
+    assert "working folder" in capsys.readouterr().err

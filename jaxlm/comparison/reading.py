@@ -140,7 +140,9 @@ def _keys(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
     try:
         text = (path / "config.yaml").read_text(encoding="utf-8")
-        tree = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        # libyaml refuses what stands for a byte that is no text, as in the name of a file.
+        loader = None if "\\uDC" in text else getattr(yaml, "CSafeLoader", None)
+        tree = yaml.load(text, Loader=loader or yaml.SafeLoader)
     except FileNotFoundError:
         raise UserError("it has no config.yaml") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
