@@ -187,7 +187,7 @@ def test_parquet_is_read_by_column_or_asks_for_its_library(tmp_path, monkeypatch
     arrow.parquet.ParquetFile = _Table
     assert read(path) == TEXTS
     assert read(path, "of.title") == ["t0", "t1", "t2"]
-    with pytest.raises(UserError, match="no column 'text'.*n, story, of"):
+    with pytest.raises(UserError, match="no column 'text'.\n.*n, story, of"):
         read(path, "text")
 
 
@@ -207,9 +207,20 @@ class _Table:
 
 def test_zstd_asks_for_its_library(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zstandard", None)
-    monkeypatch.setitem(sys.modules, "compression", None)
     with pytest.raises(UserError, match="x.txt.zst takes zstandard.*\n.*pip install zstandard"):
         read(written(tmp_path / "x.txt.zst", b"\x28\xb5\x2f\xfd"))
+
+
+def test_zstd_is_read_frame_by_frame_and_whole(tmp_path, monkeypatch):
+    zstandard = pytest.importorskip("zstandard")
+    packed = zstandard.compress(b"one ") + zstandard.compress(b"two " * 9)
+    path = written(tmp_path / "x.txt.zst", packed)
+    for size in (1 << 20, 7):
+        monkeypatch.setattr(corpora, "_READ_BYTES", size)
+        assert read(path) == ["one " + "two " * 9]
+        for damaged in (packed[:-5], b"no zstd", packed[:20]):
+            with pytest.raises(UserError, match="damaged or truncated zstd"):
+                read(written(tmp_path / "y.txt.zst", damaged))
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,10 @@ characters without such a place is cut anyway.
 Memory holds a few pieces, whatever the size of the corpus.
 """
 
-import bz2
-import gzip
 import hashlib
-import lzma
 import os
 import urllib.error
 import urllib.request
-import zlib
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -29,11 +25,12 @@ from jaxlm.data.cache import remembered, replacing
 from jaxlm.data.encodings import decoded, encoding_of
 from jaxlm.data.folders import counted, files_in, listed
 from jaxlm.data.kinds import Kind, hidden_json, kind_of, known_bytes
+from jaxlm.data.packed import byte_chunks
 from jaxlm.data.progress import progress_bar
 from jaxlm.data.tables import parquet_texts, texts
 from jaxlm.data.tokenizer import END_OF_TEXT
 from jaxlm.errors import UserError
-from jaxlm.names import look_up, quoted, shown
+from jaxlm.names import look_up, shown
 
 SHAKESPEARE_URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -188,49 +185,9 @@ def _cut_place(text: str, start: int, stop: int) -> int:
     return stop - len(END_OF_TEXT)  # an end mark may be half read
 
 
-def _open_zstd(file: Path):
-    """By Python 3.14's library, or the one installed. Raises UserError where there is none."""
-    try:
-        from compression import zstd
-    except ModuleNotFoundError:
-        try:
-            import zstandard as zstd
-        except ModuleNotFoundError:
-            raise UserError(
-                f"{shown(file)} takes zstandard to read, which is not installed.\n"
-                f"Install it (pip install zstandard), or unpack the file: zstd -d {quoted(file)}"
-            ) from None
-    return zstd.open(file, "rb")
-
-
-_OPEN = {
-    None: lambda file: open(file, "rb"),
-    "gzip": lambda file: gzip.open(file, "rb"),
-    "bzip2": lambda file: bz2.open(file, "rb"),
-    "xz": lambda file: lzma.open(file, "rb"),
-    "zstd": _open_zstd,
-}
-
-
-def _byte_chunks(file: Path, packing: str | None = None) -> Iterator[bytes]:
-    try:
-        with _OPEN[packing](file) as stream:
-            yield from iter(lambda: stream.read(_READ_BYTES), b"")
-    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise UserError(f"Cannot read {shown(file)}: {error.strerror}") from error
-        raise UserError(
-            f"{shown(file)} is a damaged or truncated {packing} file: {error}"
-        ) from error
-    except Exception as error:
-        if "zst" not in type(error).__module__:
-            raise
-        raise UserError(f"{shown(file)} is a damaged or truncated zstd file: {error}") from error
-
-
 def _text_chunks(file: Path, kind: Kind) -> Iterator[str]:
     """The text of a file, without a byte order mark. Raises UserError where it holds none."""
-    return decoded(_sane(_byte_chunks(file, kind.packing), file), file, kind.packing)
+    return decoded(_sane(byte_chunks(file, kind.packing, _READ_BYTES), file), file, kind.packing)
 
 
 def _sane(chunks: Iterator[bytes], file: Path) -> Iterator[bytes]:
@@ -366,7 +323,7 @@ def shakespeare(path: str | None, cache: Path) -> Path:
 
 
 def _sha256(file: Path) -> str:
-    return hashlib.sha256(b"".join(_byte_chunks(file))).hexdigest()
+    return hashlib.sha256(b"".join(byte_chunks(file, None, _READ_BYTES))).hexdigest()
 
 
 def _download_shakespeare(destination: Path) -> None:

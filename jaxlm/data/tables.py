@@ -296,7 +296,7 @@ def _csv_texts(
                 continue
             if names is None:
                 names = [name.strip() for name in row]
-                place = _place(names, field, file)
+                place = _place(names, field, file, " (its first line is taken for names)")
             elif len(row) != len(names):
                 raise _other_columns(file, rows.line_num, len(row), len(names), delimiter)
             else:
@@ -327,15 +327,15 @@ def _quotes(lines: list[str]) -> bool:
     return True
 
 
-def _place(names: list[str], field: str, file: Path) -> int:
+def _place(names: list[str], field: str, file: Path, remark: str) -> int:
     if names.count(field) == 1:
         return names.index(field)
     problem = "more than one column" if field in names else "no column"
     listed = ", ".join(shown(name[:40]) for name in names[:_MOST_NAMED])
     more = ", ..." if names[_MOST_NAMED:] else ""
     raise UserError(
-        f"{shown(file)} has {problem} {field!r}. Its first line is taken for the columns' names: "
-        f"{listed}{more}.\nSet data.text_field to the column that holds the text."
+        f"{shown(file)} has {problem} {field!r}{remark}.\nSet data.text_field to the column that "
+        f"holds the text, of these: {listed}{more}."
     )
 
 
@@ -366,7 +366,7 @@ def parquet_texts(file: Path, field: str) -> Iterator[str | None]:
         names = table.schema_arrow.names
         column = field if field in names else root
         if column not in names:
-            _place(names, field, file)
+            _place(names, field, file, "")
         for batch in table.iter_batches(columns=[column]):
             for value in batch.column(0).to_pylist():
                 number += 1
