@@ -11,7 +11,7 @@ from jaxlm.config import ClaimConfig, Config, keys_of
 from jaxlm.effective import settle
 from jaxlm.errors import UserError, nearest
 from jaxlm.job_options import JOBS
-from jaxlm.names import check_utf8, expanded
+from jaxlm.names import check_place, check_utf8, expanded
 
 
 def config_folder() -> Path:
@@ -185,6 +185,9 @@ def typed(
     except OmegaConfBaseException as error:
         raise translated(error, job_name) from None
     settle(config, given, strict=strict)
+    if given is not None:
+        check_place(config.run.dir, "run.dir")
+        check_place(config.run.cache, "run.cache")
     if checked:
         checks.check(config)
     return config

@@ -51,6 +51,19 @@ def check_utf8(path: str | Path, key: str) -> None:
         ) from None
 
 
+def check_place(path: str | Path, key: str) -> None:
+    """Raises UserError where a folder, there or not, can have no such name or not be looked at."""
+    if not str(path):
+        raise UserError(f"{key} is empty.\nGive a folder.")
+    try:
+        expanded(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # to be made, or refused where it is
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or error
+        raise UserError(f"{key}={shown(path)}: {problem}.\nGive another folder.") from None
+
+
 def check_working_folder() -> None:
     """Raises UserError where the folder that the program was started in was deleted."""
     try:

@@ -288,12 +288,17 @@ def test_what_is_no_text_is_refused_by_its_content(tmp_path):
 def test_json_by_the_name_of_a_text_is_refused(tmp_path):
     for name, content in FORMS.items():
         if "json" in name.lower() and content.lstrip().startswith(("[\n  {", "[{", '{"')):
-            suffix = ".json" if content.lstrip().startswith("[") else ".jsonl"
+            lines = name.startswith(("lines", "crlf"))
+            suffix = ".jsonl" if lines or not content.startswith("[") else ".json"
             for other in ("x.txt", "x", "x.txt.gz"):
                 packed = gzip.compress(content.encode()) if other.endswith("gz") else content
                 if "\r" not in content.replace("\r\n", ""):
                     with pytest.raises(UserError, match=f"holds JSON.*\nRename it to {suffix}"):
                         read(written(tmp_path / other, packed))
+    pretty = json.dumps({"data": RECORDS}, indent=2)
+    for text in (pretty, json.dumps({"story": "long " * 300_000}).replace("}", "\n}")):
+        with pytest.raises(UserError, match="holds JSON"):
+            read(written(tmp_path / "x.txt", text))
     for text in ("[a note] and text", '{"a quote"} in braces', "[{ braces }]"):
         assert read(written(tmp_path / "x.txt", text)) == [text]
 

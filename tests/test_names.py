@@ -183,3 +183,12 @@ def test_a_working_folder_that_was_deleted_is_named(tmp_path, monkeypatch, capsy
     (tmp_path / "gone").rmdir()
     assert cli.main(["data.path=x.txt"]) == 2
     assert "working folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["run.dir", "run.cache"])
+def test_a_folder_of_an_impossible_name_is_one_error(tmp_path, key, capsys):
+    (tmp_path / "loop").symlink_to("loop")
+    for name, problem in (("x" * 300, "too long"), (tmp_path / "loop" / "y", "links"), ("", "")):
+        assert cli.main([f"{key}={name}"]) == 2
+        said = capsys.readouterr().err
+        assert key in said and problem in said and len(said.splitlines()) <= 3

@@ -118,6 +118,7 @@ def _plain_text(file: Path, kind: Kind) -> Iterator[str]:
     begun = False
     for chunk in _text_chunks(file, kind):
         if not begun and (suffix := hidden_json(chunk)):
+            suffix += file.suffix if kind.packing else ""
             raise UserError(
                 f"{shown(file)} holds JSON, not plain text.\n"
                 f"Rename it to {suffix}, so that the texts in its fields are read."

@@ -158,12 +158,11 @@ def known_bytes(head: bytes) -> str | None:
 
 def hidden_json(text: str) -> str | None:
     """'.json' or '.jsonl' where a text begins as such a file does, else None."""
-    if re.match(r'\s*\[\s*\{\s*"', text):
+    if re.match(r'\s*\[\s*\{\s*"[^"]*"\s*:', text):
         return ".json"
-    first = text.lstrip().partition("\n")[0]
-    if not first.startswith('{"'):
+    if not re.match(r'\s*\{\s*"[^"\n]*"\s*:\s*["\[{\dtfn-]', text):
         return None
     try:
-        return ".jsonl" if json.loads(first) else None
+        return ".jsonl" if json.loads(text.lstrip().partition("\n")[0]) else None
     except (ValueError, RecursionError):
-        return None
+        return ".json"
