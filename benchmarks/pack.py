@@ -108,7 +108,7 @@ def study(pack: bool) -> float:
     """Seconds of a whole study of 8 runs: processes, compilation, evaluation, reports."""
     folder = Path(tempfile.mkdtemp())
     words = [
-        "job=study", "scale=smoke", "tokenizer=byte", "data.documents=200",
+        "job=study", "scale=smoke", "tokenizer=byte",
         "train.duration=200", "study.specimens=0", "run.samples=0", f"run.dir={folder / 'study'}",
         f"run.cache={folder / 'cache'}", f"study.axes.optimizer.lr={RATES}", f"study.pack={pack}",
     ]  # fmt: skip

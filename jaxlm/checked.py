@@ -136,8 +136,9 @@ def parse_yaml(content: bytes) -> dict[str, Any]:
     """A mapping of plain YAML: no tags, no anchors, nothing deep. Raises Unfit."""
     import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     text, depth = _text(content), 0
+    # libyaml refuses what stands for a byte that is no text, as in the name of a file.
+    loader = yaml.SafeLoader if "\\uDC" in text else getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         for event in yaml.parse(text, Loader=loader):
             depth += isinstance(event, yaml.CollectionStartEvent)

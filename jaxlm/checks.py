@@ -5,12 +5,12 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from jaxlm import duration
 from jaxlm.config import Config, ModelConfig, keys_of, resolve_model
 from jaxlm.errors import UserError, nearest
+from jaxlm.names import expanded
 from jaxlm.run_names import check_path, shortened
 
 
@@ -86,12 +86,19 @@ def is_weights_file(which: str | int | os.PathLike) -> bool:
 
 def _check_checkpoint(config: Config) -> None:
     wanted = getattr(config.job, "checkpoint", "last")
-    if is_weights_file(wanted) and not Path(wanted).expanduser().is_file():
+    if is_weights_file(wanted) and not _is_file(wanted):
         raise UserError(
             f"job.checkpoint={shortened(str(wanted))} is not last, best, a step or a file of "
             "weights.\n"
             "See the folder checkpoints/ of the run for its steps."
         )
+
+
+def _is_file(path: str | os.PathLike) -> bool:
+    try:
+        return expanded(path).is_file()
+    except OSError:  # a name too long, say
+        return False
 
 
 def _get(config: Config, name: str) -> Any:
@@ -213,6 +220,15 @@ def _check_data(config: Config) -> None:
         raise UserError(
             "data=tokens needs the number of ids.\n"
             "Set data.vocab_size=N, or tokenizer=pretrained tokenizer.path=FILE."
+        )
+    if data.name == "markov" and tokenizer.name != "none":
+        raise UserError(
+            f"data=markov has ids and no text, but tokenizer={tokenizer.name}: add tokenizer=none."
+        )
+    if data.name == "tokens" and tokenizer.name in ("char", "bpe"):
+        raise UserError(
+            f"data=tokens has ids, but tokenizer={tokenizer.name} is made from a text.\n"
+            "Use tokenizer=none, or tokenizer=pretrained tokenizer.path=FILE."
         )
     if data.name not in ("tokens", "markov") and tokenizer.name == "none":
         raise UserError(

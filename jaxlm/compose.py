@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 import re
 import typing
 from pathlib import Path
@@ -10,8 +9,10 @@ from pathlib import Path
 from jaxlm import checks
 from jaxlm.checked import read_yaml_text
 from jaxlm.config import ClaimConfig, Config, keys_of
+from jaxlm.effective import settle
 from jaxlm.errors import UserError, nearest
 from jaxlm.job_options import JOBS
+from jaxlm.names import check_place, check_utf8, expanded
 from jaxlm.run_names import check_name, check_run_folder, shortened
 
 
@@ -92,16 +93,18 @@ def check_override(override: str) -> tuple[str, str]:
     return key, value
 
 
-def compose(overrides: list[str], *, checked: bool = True) -> Config:
+def compose(overrides: list[str], *, checked: bool = True, strict: bool = False) -> Config:
     """The configuration that `python run.py OVERRIDES` means. Raises UserError.
 
-    Unless `checked`, its values need not fit together yet.
+    Unless `checked`, its values need not fit together yet. Where `strict`, every key of the data
+    and the tokenizer must have an effect: a person typed it.
     """
     from omegaconf import OmegaConf
 
-    literal, chosen, values = {}, [], {}
+    literal, chosen, values, given = {}, [], {}, []
     for override in overrides:
         key, value = check_override(override)
+        given.append(key)
         if key in free_text_keys():
             literal[key] = None if value == "null" else value
         elif key in groups() or key.startswith(("hydra.", "hydra/")):
@@ -118,7 +121,7 @@ def compose(overrides: list[str], *, checked: bool = True) -> Config:
     except Exception as error:  # Hydra and OmegaConf raise of every kind
         where = f"{key}={shortened(str(values[key]))}" if key else shortened(" ".join(chosen))
         raise UserError(f"{where} does not fit: {shortened(_first_line(error), 200)}.") from None
-    return typed(composed, literal, choices, checked=checked)
+    return typed(composed, literal, choices, checked=checked, given=given, strict=strict)
 
 
 # What Hydra may read as several values: commas, and the functions of its grammar.
@@ -194,11 +197,14 @@ def typed(
     choices: typing.Mapping[str, str | None],
     name: str | None = None,
     checked: bool = True,
+    given: typing.Collection[str] | None = None,
+    strict: bool = False,
 ) -> Config:
     """A composed tree, with the literal values put in, as a checked Config. Raises UserError.
 
     `choices` are Hydra's, group -> option, and empty for a tree that was composed before. run.name
-    is `name`, or the experiment's, where nothing else sets it.
+    is `name`, or the experiment's, where nothing else sets it. `given` and `strict`: see
+    `effective.settle`.
     """
     from omegaconf import OmegaConf, open_dict
     from omegaconf.errors import OmegaConfBaseException
@@ -224,17 +230,20 @@ def typed(
             tree.run.options = {g: o for g, o in sorted(choices.items()) if g in kept and o}
         tree.run.experiment = tree.run.experiment or experiment
         for key, value in literal.items():
-            escaped = value.replace("${", "\\${") if value is not None else None
-            OmegaConf.update(tree, key, escaped, merge=False)
+            OmegaConf.update(tree, key, _uninterpolated(value), merge=False)
         if tree.run.name is None:
             tree.run.name = name or experiment or "run"
         config = OmegaConf.to_object(tree)
     except (OmegaConfBaseException, ValueError, TypeError, AttributeError) as error:
         raise translated(error, job_name) from None
-    config.run.dir = os.path.expanduser(config.run.dir)
+    config.run.dir = str(expanded(config.run.dir))
     if choices:
         check_name(config.run.name, "run.name")
         check_run_folder(config, cache_folder(config), config_folder())
+    settle(config, given, strict=strict)
+    if given is not None:
+        check_place(config.run.dir, "run.dir")
+        check_place(config.run.cache, "run.cache")
     if checked:
         checks.check(config)
     return config
@@ -285,10 +294,19 @@ def to_yaml(config: Config) -> str:
     """The resolved configuration as YAML; `from_file` reads it back to an equal Config."""
     from omegaconf import OmegaConf
 
-    tree = OmegaConf.structured(config)
-    return OmegaConf.to_yaml(tree)
+    return OmegaConf.to_yaml(OmegaConf.create(_uninterpolated(dataclasses.asdict(config))))
+
+
+def _uninterpolated(value: typing.Any) -> typing.Any:
+    """A value in whose texts `${` is no interpolation but what a person typed."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", value)
+    if isinstance(value, dict):
+        return {key: _uninterpolated(item) for key, item in value.items()}
+    return [_uninterpolated(item) for item in value] if isinstance(value, list) else value
 
 
 def cache_folder(config: Config) -> Path:
-    """run.cache as an absolute path."""
-    return Path(os.path.expanduser(config.run.cache)).absolute()
+    """run.cache as an absolute path. Raises UserError where its name is no UTF-8."""
+    check_utf8(expanded(config.run.cache), "run.cache")
+    return expanded(config.run.cache).absolute()

@@ -88,23 +88,31 @@ class DataConfig:
     )
     path: str | None = key(
         None,
-        "text, or hub's own copy: a .txt, .jsonl, .gz file or a folder; tokens: the file of ids",
+        "text, or hub's own copy: a file of text (.txt, .md, ...) or of records (.jsonl, .json, "
+        ".csv, .tsv, .parquet), also as .gz, .bz2, .xz or .zst, or a folder with all in it; "
+        "tokens: the file of ids, raw, .npy or with llm.c's header. Without data=... it means text",
     )
     hub: str | None = key(None, "hub: the data set's public name, as roneneldan/TinyStories")
     hub_subset: str | None = key(None, "hub: one of the data set's configurations")
     hub_file: str | None = key(None, "hub: one text file of the data set, with end marks")
     hub_validation_file: str | None = key(None, "hub: the text file of the validation set")
     documents: int | None = key(None, "text and hub: the first documents only; null: all")
-    validation_path: str | None = key(None, "a validation set of one's own, same form as path")
+    validation_path: str | None = key(None, "a validation set of one's own, in any form of path")
     validation_fraction: float = key(
         0.1, "share of the text held out at its end, cut at a document boundary where there is one"
     )
     stride: int | None = key(
         None, "tokens between the starts of training windows; null: the context length"
     )
-    text_field: str = key("text", "the field of a .jsonl line that holds the text")
+    text_field: str = key(
+        "text",
+        "the field of a record (.jsonl, .json, .csv, .tsv, .parquet) that holds the text; dots "
+        "lead into nested ones, as instruction.prompt",
+    )
     dtype: str = key(
-        "uint16", "tokens: type of the ids in the file", choices=("uint16", "int32", "uint32")
+        "uint16",
+        "tokens: type of the ids in a raw file; one with a header says it itself",
+        choices=("uint16", "int32", "uint32"),
     )
     vocab_size: int | None = key(
         None,

@@ -24,6 +24,7 @@ from jaxlm.continuation import Continuation
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.errors import UserError
 from jaxlm.job_options import GenerateJob
+from jaxlm.names import expanded
 from jaxlm.opened import load_parameters
 from jaxlm.runs import RunDirectory
 from jaxlm.weights import write_weights
@@ -283,7 +284,7 @@ def generate_job(config: Config, load_engine: LoadEngine) -> int:
     run = _open(config, load_engine)
     options = {name: getattr(job, name) for name in ("max_tokens", "stop", "seed", *_SAMPLING)}
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(encoding="utf-8")
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         if job.samples == 1 and job.stream:
             for piece in run.stream(prompt, **options):
@@ -311,7 +312,7 @@ def _prompt(job: GenerateJob) -> str:
         if job.prompt_file == "-":
             content = sys.stdin.buffer.read()
         else:
-            content = Path(job.prompt_file).expanduser().read_bytes()
+            content = expanded(job.prompt_file).read_bytes()
         text = content.decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"job.prompt_file={job.prompt_file}: {error.strerror}.") from None
@@ -330,7 +331,7 @@ def logits_job(config: Config, load_engine: LoadEngine) -> int:
     by_rows = run.logits_by_rows(tokens_BxL)
     by_rows = itertools.chain([next(by_rows)], by_rows)  # bad ids are found before a file is made
     shape = (*tokens_BxL.shape, run.engine.model_config.vocab_size)
-    out = Path(config.job.out).expanduser()
+    out = expanded(config.job.out)
     _write_npy(out, shape, by_rows)
     print(f"logits {' x '.join(map(str, shape))}, float32, written to {out}", file=sys.stderr)
     return 0
@@ -360,7 +361,7 @@ def _read_tokens(name: str | None) -> np.ndarray:
     if name is None:
         raise UserError("job=logits needs token ids.\nSet job.tokens=FILE.npy (batch x length).")
     try:
-        tokens = np.load(Path(name).expanduser(), mmap_mode="r", allow_pickle=False)
+        tokens = np.load(expanded(name), mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"No such file: job.tokens={name} (from {Path.cwd()}).") from None
     except (OSError, ValueError, EOFError) as error:

@@ -134,6 +134,8 @@ def open_training(
     from jaxlm.opened import prepare
 
     dataset = prepare(config)
+    for note in dataset.notes:
+        console.say(note)
     engine = load_engine()(config, dataset.vocab_size, cache_folder(config))
     training = Training(config, run, lock, dataset, engine, console)
     if dataset.tokenizer:

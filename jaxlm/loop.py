@@ -93,8 +93,6 @@ class Training:
         floor = dataset.entropy_floor
         self.ledger = Ledger(config, run, engine, self.horizon, floor, console, tracker)
         self.ledger.data_notes = dataset.notes
-        for note in dataset.notes:
-            console.say(note)
         self.checkpoints = engine.writer(run.path / "checkpoints", config.train.keep_checkpoints)
 
     def _restore(self) -> Any:

@@ -56,7 +56,7 @@ def write_run_report(
         _fenced("\n".join(f"{command}  # {why}" for command, why in going_on), "sh"),
         "All numbers are in `metrics.jsonl` and `summary.json`, all keys in `config.yaml`.",
     ]
-    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def summary_lines(

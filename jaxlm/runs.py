@@ -20,6 +20,7 @@ from jaxlm.checked import Damaged, Unfit, fitting, parse_json, read_bytes, read_
 from jaxlm.errors import UserError
 from jaxlm.formats import ENVIRONMENT, RECORD, STUDY, SUMMARY
 from jaxlm.lock import WriterLock
+from jaxlm.names import check_utf8
 
 FORMAT_VERSION = 1
 _START_OVER = "Put back a good copy of the file, or start the run over with run.overwrite=true."
@@ -28,7 +29,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 
 def atomic_write(path: Path, content: str | bytes) -> None:
     """Replaces `path` by `content`, whole or not at all, also when the machine loses power."""
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -76,6 +77,7 @@ class RunDirectory:
 
     def check_writable(self) -> None:
         """Makes the folder. UserError where it, or a file in it, cannot be made."""
+        check_utf8(self.path, "run.dir")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
@@ -101,7 +103,7 @@ class RunDirectory:
 
     def write_text(self, name: str, text: str) -> None:
         """Replaces the file `name`, whole or not at all."""
-        self._write(name, text.encode())
+        self._write(name, text.encode("utf-8", "backslashreplace"))
 
     def write_config(self, text: str) -> None:
         """Replaces config.yaml by the resolved configuration."""

@@ -35,7 +35,9 @@ def sweep(overrides: list[str]) -> int:
         print(f"\n[{settings.job.num}] {' '.join(parts)}", flush=True)
         try:
             given = [split_override(part)[0] for part in parts]
-            statuses.append(jobs.run(typed(composed, {}, settings.runtime.choices, name), given))
+            choices = settings.runtime.choices
+            config = typed(composed, {}, choices, name, given=given, strict=True)
+            statuses.append(jobs.run(config, given))
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             statuses.append(2)

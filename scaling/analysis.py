@@ -84,7 +84,7 @@ class Analysis:
                 "",
             ]
         report = folder / "report.md"
-        report.write_text("\n".join(lines), encoding="utf-8")
+        report.write_text("\n".join(lines), encoding="utf-8", errors="backslashreplace")
         return report
 
 

@@ -1,6 +1,7 @@
 """The shell's way to a fit: python -m scaling.fit FILE."""
 
 import argparse
+import contextlib
 import sys
 
 from scaling.analysis import analyse
@@ -33,6 +34,9 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--budget", type=float, action="append", default=[], help="FLOPs to divide")
     parser.add_argument("--out", help="folder for fit.json, figures and report.md")
     asked = parser.parse_args(words)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):  # an ASCII locale has no ±
+            stream.reconfigure(errors="backslashreplace")
     source = asked.records[0] if len(asked.records) == 1 else asked.records
     try:
         records = read_records(

@@ -15,6 +15,7 @@ from jaxlm.comparison.variants import load
 from jaxlm.config import Config
 from jaxlm.errors import UserError
 from jaxlm.formats import SPECIMENS
+from jaxlm.names import expanded
 
 Specimens = Callable[[Mapping[str, Path], Path], Mapping[str, Any]]
 """(variant -> run directory, folder to write into) -> specimens, as `samples` describes them."""
@@ -112,7 +113,7 @@ def report_job(config: Config, load_engine: object) -> int:
         raise UserError(
             "job.runs is missing: a study's folder, or a glob of runs, as job.runs='runs/**'."
         )
-    folder = Path(pattern).expanduser()
+    folder = expanded(pattern)
     is_study = (folder / "study.json").is_file()
     out = Path(job.out or (folder if is_study else "report"))
     kind = job.kind if job.kind != "auto" else "log" if "**" in pattern else "comparison"

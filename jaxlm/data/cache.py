@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from jaxlm.checked import Damaged, anything, mapping, read_json, record, text
 from jaxlm.errors import UserError
+from jaxlm.names import shown
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ABANDONED_SECONDS = 24 * 3600
@@ -46,12 +47,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def _explain(error: OSError, path: Path) -> Exception:
     if error.errno in _FULL:
         return UserError(
-            f"The disk is full: cannot write {path}.\n"
+            f"The disk is full: cannot write {shown(path)}.\n"
             "Free some space, or set run.cache to a folder on another disk."
         )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+    if error.errno is not None:
         return UserError(
-            f"Cannot write {path}: {error.strerror}.\nSet run.cache to a folder that you may write."
+            f"Cannot write {shown(path)}: {error.strerror}.\n"
+            "Set run.cache to a folder that you may write."
         )
     return error
 

@@ -21,7 +21,8 @@ class Dataset:
     `train_bytes` and `validation_bytes`, indexed like the splits, tell how many UTF-8 bytes of the
     text belong to each token, counted when the text was encoded; end_of_text has none. They are
     None where there is no tokenizer. data=tokens has no text: there the bytes are those that the
-    ids decode to. `notes` are lines that a run says of its data.
+    ids decode to. `notes` are lines for the person: what was read,
+    what was left out, and what encoding has lost.
     """
 
     train: np.ndarray

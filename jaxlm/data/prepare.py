@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxlm.config import Config
+from jaxlm.config import Config, DataConfig
 from jaxlm.data import corpora
 from jaxlm.data.cache import digest
 from jaxlm.data.corpora import Survey, TextFiles, between
@@ -19,10 +19,12 @@ from jaxlm.data.encoding import (
 from jaxlm.data.endless import prepare_stories
 from jaxlm.data.flat import prepare_flat
 from jaxlm.data.hub import hub_corpus
+from jaxlm.data.kinds import has_fields
 from jaxlm.data.lossless import Comparison
 from jaxlm.data.markov import prepare_markov
 from jaxlm.data.progress import progress_bar
 from jaxlm.errors import UserError
+from jaxlm.names import expanded, shown
 
 
 def prepare(
@@ -33,7 +35,7 @@ def prepare(
     `train_tokens` is how much of an endless corpus (stories, markov) training needs, where
     data.train_tokens does not say; without either, the training split is empty.
     """
-    cache = Path(cache).expanduser()
+    cache = expanded(cache)
     if config.data.name == "tokens":
         return prepare_flat(config, cache)
     if config.data.name == "markov":
@@ -94,6 +96,9 @@ def _prepare_text(config: Config, cache: Path, progress: bool) -> Dataset:
         splits.append(tokens)
         fingerprints.append(fingerprint)
     fingerprint = digest("dataset", fingerprints)
+    read = [train.survey.line(train.corpus)]
+    if validation.corpus is not train.corpus:
+        read.append(f"validation: {validation.survey.line(validation.corpus)}")
     return Dataset(
         *(tokens.ids_N for tokens in splits),
         tokenizer,
@@ -102,8 +107,17 @@ def _prepare_text(config: Config, cache: Path, progress: bool) -> Dataset:
         documents,
         train_bytes=splits[0].bytes_N,
         validation_bytes=splits[1].bytes_N,
-        notes=tuple(notes),
+        notes=(*read, *notes),
     )
+
+
+def _check_field(data: DataConfig, files: list[Path]) -> None:
+    """Raises UserError where data.text_field names a field, and no file has fields."""
+    if data.text_field != DataConfig.text_field and not any(map(has_fields, files)):
+        raise UserError(
+            f"data.text_field={shown(data.text_field)} has no effect: {shown(files[0])} is plain "
+            "text.\nIt goes with .jsonl, .json, .csv, .tsv and .parquet: leave it out here."
+        )
 
 
 def _parts(config: Config, cache: Path, progress: bool) -> tuple[_Part, _Part]:
@@ -114,11 +128,13 @@ def _parts(config: Config, cache: Path, progress: bool) -> tuple[_Part, _Part]:
     elif data.name == "shakespeare":
         corpus = TextFiles([corpora.shakespeare(data.path, cache)], data.text_field)
     elif data.path is None:
-        raise UserError("data=text needs data.path: a .txt, .jsonl or .gz file, or a folder.")
+        raise UserError(f"data=text needs data.path: a file ({corpora.FORMS}), or a folder.")
     else:
         corpus = corpora.text_files(data.path, data.text_field, documents=data.documents)
     if data.validation_path is not None:
         own = corpora.text_files(data.validation_path, data.text_field, "data.validation_path")
+    if data.name == "text":
+        _check_field(data, corpus.files + (own.files if own else []))
     if own is not None:
         found = corpora.survey(corpus, None, cache, progress)
         other = corpora.survey(own, None, cache, progress)

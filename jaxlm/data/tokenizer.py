@@ -19,6 +19,7 @@ from jaxlm.data.cache import replacing
 from jaxlm.data.lossless import Comparison
 from jaxlm.data.spelling import Spelling, StreamDecoder, spelling_of
 from jaxlm.errors import UserError
+from jaxlm.names import expanded
 
 END_OF_TEXT = "<|endoftext|>"
 _FORMAT = "jaxlm tokenizer 1"
@@ -267,7 +268,7 @@ def load_pretrained(path: str | Path) -> LibraryTokenizer:
     The folder's files may be called vocab.json and merges.txt or gpt2_vocab.json and
     gpt2_merges.txt. Raises UserError.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
         for prefix in ("", "gpt2_"):
