@@ -14,7 +14,13 @@ from typing import Any
 from jaxlm.config import Config, ModelConfig, resolve_model
 from jaxlm.duration import horizon
 from jaxlm.errors import UserError, nearest
-from jaxlm.flops import exact_flops_per_token, flops_per_token, parameter_counts, peak_flops
+from jaxlm.flops import (
+    exact_flops_per_token,
+    flops_per_token,
+    flops_words,
+    parameter_counts,
+    peak_flops,
+)
 
 MFU = 0.4  # of peak: what good trainers of dense models reach (EXPERIMENTS, "Records to beat")
 TOKENS_PER_PARAMETER = 20.0  # Hoffmann et al. 2022, table 3
@@ -90,7 +96,7 @@ def estimate_lines(config: Config, model: ModelConfig) -> list[str]:
     exact = exact_flops_per_token(model) * tokens
     lines = [
         f"training on {length}",
-        f"  6 N D {flops_per_token(model) * tokens:.3g} FLOPs, {exact:.3g} with head and attention",
+        f"  FLOPs {flops_words(flops_per_token(model) * tokens, exact)}",
         f"  hours on one device at {MFU:.0%} of its {config.precision} peak",
     ]
     for device in DEVICES:
@@ -152,7 +158,7 @@ class Plan:
              f"tokens, in {parts} part{'s' * (parts > 1)}; {_short(self.tokens / step)} steps"),
             ("learning rate", f"about {self.lr:.2g}; better found on a narrow model and carried "
              "over by muP: hidden matrices' rate proportional to 1 / width (Yang et al. 2022)"),
-            ("compute", f"{self.flops:.3g} FLOPs (6 N D)"),
+            ("compute", f"FLOPs {flops_words(self.flops)}"),
         ]  # fmt: skip
         if self.hours is not None:
             where = (
