@@ -232,7 +232,7 @@ def _other_seed(config: Config, train: Sequence[str]) -> list[str]:
 
 
 def _reseeded(name: str, old: int, new: int) -> str:
-    for ending in (f"-seed{old}", f",seed={old}", f"_seed={old}"):
+    for ending in (f"-seed{old}", f"_seed={old}"):
         name = name.removesuffix(ending)
     return f"{name}-seed{new}"
 
