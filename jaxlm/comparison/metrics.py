@@ -173,6 +173,7 @@ def shown(metric: Metric, value: float | None, half: float | None = None) -> str
     elif abs(value) >= 1000 and metric.decimals <= 2:
         decimals = 0
     text = f"{value:,.{decimals}f}".replace("-", "−")
+    text = text if text.strip("−0.,") else text.removeprefix("−")  # no minus before a zero
     if not half:
         return text
     width = f"{half:,.{decimals}f}"
@@ -180,14 +181,17 @@ def shown(metric: Metric, value: float | None, half: float | None = None) -> str
 
 
 def difference_shown(metric: Metric, value: float, half: float | None) -> str:
-    """A difference with its sign, and ± its half-width: '+0.031 ± 0.012'."""
+    """A difference with its sign, and ± its half-width: '+0.031 ± 0.012'; zero has no sign."""
     text = shown(metric, value, half)
-    return text if text.startswith("−") else f"+{text}"
+    zero = not text.partition(" ")[0].strip("0.,")
+    return text if text.startswith("−") or zero else f"+{text}"
 
 
-def amount(metric: Metric, value: float, half: float | None = None) -> str:
-    """A value with its unit; '0.03 ± 0.01 nats/token'."""
-    unit = "points" if metric.unit == "%" and half is not None else metric.unit
+def amount(
+    metric: Metric, value: float, half: float | None = None, *, difference: bool = False
+) -> str:
+    """A value with its unit; '0.03 ± 0.01 nats/token'. Percentages differ by points."""
+    unit = "points" if difference and metric.unit == "%" else metric.unit
     return f"{shown(metric, value, half)} {unit}".rstrip()
 
 

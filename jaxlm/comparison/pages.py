@@ -144,7 +144,9 @@ def answer_words(comparison: Comparison) -> str:
     said = []
     for words, members in (("better", better), ("worse", worse)):
         if members:
-            sizes = [amount(metric, abs(sure[v].value), sure[v].half) for v in members]
+            sizes = [
+                amount(metric, abs(sure[v].value), sure[v].half, difference=True) for v in members
+            ]
             listed = [f"{v} (by {size})" for v, size in zip(members, sizes, strict=True)]
             said.append(f"{words}: {_few(listed)}")
     if same:
@@ -311,11 +313,15 @@ def _differences(comparison: Comparison) -> list[Block]:
             sure = test and test.p_holm is not None and test.p_holm < ALPHA
             row.append(f"{text} *" if sure and not metric.exact else text)
         rows.append(row)
-    note = (
-        "Mean difference with its 95 % interval, paired by seed. A star: p < 0.05 in the paired t "
-        "test, corrected (Holm) for the number of variants within that metric, not for the number "
-        "of metrics."
-    )
+    note = "Differences of percentages are in points. "
+    if max(d.n for name in comparison.differences.values() for d in name.values()) > 1:
+        note += (
+            "Mean difference with its 95 % interval, paired by seed. A star: p < 0.05 in the "
+            "paired t test, corrected (Holm) for the number of variants within that metric, not "
+            "for the number of metrics."
+        )
+    else:
+        note += "Of one seed each: nothing here was tested."
     title = f"Differences to {comparison.baseline} in every metric"
     return [Details(title, [Table(["metric", *others], rows), Paragraph(note)])]
 
