@@ -59,7 +59,7 @@ _COST = (
 _BUDGET_WORDS = {
     "step": ("steps", METRICS["steps"], "at {} steps"),
     "tokens": ("tokens", METRICS["tokens"], "at {} tokens"),
-    "flops": ("FLOPs", METRICS["flops"], "at {} FLOPs"),
+    "flops": ("FLOPs (6 N D)", METRICS["flops"], "at {} FLOPs (6 N D)"),
     "seconds": ("training time (s)", METRICS["seconds"], "after {} s of training"),
 }
 _MOST_KEYS_SHOWN = 12
