@@ -207,7 +207,7 @@ class TorchConfig:
 
 @dataclass
 class RunConfig:
-    name: str | None = key(None, "the run's name; null: the experiment's")
+    name: str | None = key(None, "the run's name; null: the experiment's; -m adds what is swept")
     experiment: str | None = key(None, "the experiment it came from; fills itself in")
     options: dict[str, str] = key({}, "the groups' options it came from; fills itself in")
     dir: str = key("runs/${run.name}", "the run's folder")
