@@ -226,7 +226,7 @@ class TrackerConfig:
 class DebugConfig:
     shapes: bool = key(False, "print every component's shapes and parameters, then stop")
     eager: bool = key(False, "no jit: for print and a debugger")
-    profile: bool = key(False, "write a trace of ten steps to run.dir/profile")
+    profile: bool = key(False, "write a trace of the training loop to run.dir/profile")
 
 
 @dataclass

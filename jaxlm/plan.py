@@ -79,7 +79,7 @@ def measured_flops(precision: str = "bfloat16") -> float:
 
 
 def estimate_lines(config: Config, model: ModelConfig) -> list[str]:
-    """FLOPs of training a resolved model, and hours on each known device at 0.4 of its peak.
+    """FLOPs of training a resolved model, and the time on each known device at 0.4 of its peak.
 
     Where the length of the run depends on data that are not read here (epochs), or on a clock, the
     estimate is for 20 tokens per parameter, embeddings and head included.
@@ -97,7 +97,7 @@ def estimate_lines(config: Config, model: ModelConfig) -> list[str]:
     lines = [
         f"training on {length}",
         f"  FLOPs {flops_words(flops_per_token(model) * tokens, exact)}",
-        f"  hours on one device at {MFU:.0%} of its {config.precision} peak",
+        f"  time on one device at {MFU:.0%} of its {config.precision} peak",
     ]
     for device in DEVICES:
         needed = hours(exact, device, precision=config.precision)

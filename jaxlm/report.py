@@ -31,7 +31,10 @@ _CAPTIONS = {
     "speed": "Tokens per second of training time (no evaluation, no compilation) over the last "
     "{width} records; memory in use.",
 }
-_TRAIN = "Training: the batch of each recorded step (pale) and the mean of {width} such (bold)."
+_TRAIN = (
+    "Training: the batch of each recorded step (pale) and the mean of {width} such, fewer at both "
+    "ends (bold)."
+)
 _PROMPTS = {"stories": "Once", "shakespeare": "ROMEO:"}
 
 
@@ -162,6 +165,9 @@ def results(summary: dict[str, Any], records: Records) -> list[tuple[str, str]]:
     if summary.get("mfu"):
         rows.append(("model FLOP utilisation", f"{summary['mfu']:.1%}"))
     rows.append(("training FLOPs", flops_words(summary["flops"], summary["flops_exact"])))
+    if (summary.get("packed") or 1) > 1:
+        together = f"{summary['packed']} runs in one program"
+        rows.append(("trained together", f"{together}: time, speed and memory are the program's"))
     peak = f"{summary['peak_memory_bytes'] / 2**20:,.0f} MiB"
     rows.append(("peak memory", f"{peak}, of the device, or on a CPU of the process"))
     return rows
