@@ -63,7 +63,7 @@ class Console:
 
 
 def clock(seconds: float) -> str:
-    """3725 -> '1:02:05', 65 -> '1:05', to the nearest second."""
-    minutes, left = divmod(round(seconds), 60)
+    """3725 -> '1:02:05', 65 -> '1:05', in whole seconds passed."""
+    minutes, left = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"

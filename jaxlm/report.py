@@ -156,7 +156,9 @@ def results(summary: dict[str, Any], records: Records) -> list[tuple[str, str]]:
     if loss is not None:
         rows.append(("training loss", f"{loss:.4f}, {late_words(train)}"))
     rows.append(("tokens", f"{summary['tokens']:,}"))
-    time = f"{clock(summary['seconds'])} ({summary['seconds']:.1f} s)"
+    time = f"{summary['seconds']:.1f} s"
+    if summary["seconds"] >= 60:
+        time = f"{clock(summary['seconds'])} ({time})"
     rows.append(("training time", f"{time}, without compilation and evaluation"))
     if summary.get("tokens_per_second"):
         rows.append(
