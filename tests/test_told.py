@@ -229,7 +229,7 @@ def test_a_short_study_says_how_many_records_its_training_loss_is_of(tmp_path):
     comparison = short_study(tmp_path, steps=20)  # records at steps 1, 5, 10, 15, 20
     assert {run.metrics["late_records"] for run in comparison.counted} == {1}
     page = page_of(comparison, tmp_path)
-    assert "in the last 5 % of a run's steps: 1 record, each of one batch" in page
+    assert "in the last 5 % of a run's steps: 1 record, a single batch" in page
     assert "noisy" in page and METRICS["late_records"].help in page
     long = short_study(tmp_path / "long", steps=1000) if (tmp_path / "long").mkdir() is None else 0
     page = page_of(long, tmp_path)
@@ -244,6 +244,10 @@ def test_early_against_late_is_left_out_where_records_are_few(tmp_path):
     assert more.shares
     assert "on the way a mean of 3 records" in page_of(more, tmp_path)
     assert convergence.early_shares(few.counted[0]) is None
+    caption, figure = figures._figures(few)["convergence_analysis"]
+    assert len(figure.axes) == 2 and "share" not in caption
+    caption, figure = figures._figures(more)["convergence_analysis"]
+    assert len(figure.axes) == 3 and "share" in caption
 
 
 def test_one_seed_has_no_interval_no_test_and_no_mean(tmp_path):

@@ -61,10 +61,13 @@ def _figures(comparison: Comparison) -> dict[str, tuple[str, "Figure"]]:
         ),
     }  # fmt: skip
     if comparison.shares or comparison.reaching:
+        share = (
+            "the share of the training loss's fall reached after a tenth, a quarter and half of "
+            "the steps; and "
+        )
         found["convergence_analysis"] = (
-            "Early against late: the share of the training loss's fall reached after a tenth, a "
-            "quarter and half of the steps; and what each variant needed to reach the loss that "
-            "all reach.",
+            f"Early against late: {share if comparison.shares else ''}what each variant needed to "
+            "reach the loss that all reach.",
             figure_points.convergence_figure(comparison),
         )
     sizes = {value for v in comparison.variants

@@ -26,6 +26,7 @@ from jaxlm.comparison.metrics import (
     shown,
 )
 from jaxlm.comparison.statistics import ALPHA
+from jaxlm.late import LATE_SHARE
 from jaxlm.plots import smoothing_width
 
 _LOSS = (
@@ -252,14 +253,17 @@ def _averaged(comparison: Comparison) -> list[Block]:
     counts = sorted({int(count) for count in known if count})
     if not counts:
         return []
-    few = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+    few = f"{counts[0]} to {counts[-1]} records" if len(counts) > 1 else f"{counts[0]} records"
     said = (
         "Training loss (and overfitting, which is validation loss over it) and gradient norm are "
-        f"means of the training records in the last 5 % of a run's steps: {few} "
-        f"record{'s' * (counts[-1] > 1)}, each of one batch."
+        "means of the training records in the last 5 % of a run's steps: "
+        f"{'1 record, a single batch' if counts == [1] else f'{few}, each of one batch'}."
     )
     if counts[0] < _FEW_RECORDS:
-        said += " So few batches make them noisy; a shorter train.log_every records more."
+        said += " So few batches make them noisy."
+        steps = [run.metrics["steps"] or 0 for run in comparison.counted]
+        if LATE_SHARE * max(steps) >= 2 * counts[0]:
+            said += " A shorter train.log_every records more of them."
     return [Paragraph(said)]
 
 
