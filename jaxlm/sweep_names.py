@@ -1,5 +1,6 @@
 """The name of each run of a sweep: what is swept, as one short and unique part of a path."""
 
+import functools
 import hashlib
 import json
 import re
@@ -20,6 +21,7 @@ def sweep_label(swept: Mapping[str, Any]) -> str:
     return _cut(label, label, _LONGEST_LABEL)
 
 
+@functools.cache
 def _short_key(key: str) -> str:
     """The last part of a dotted key where no other key or group ends so: optimizer.lr -> lr."""
     from jaxlm.compose import all_keys, groups

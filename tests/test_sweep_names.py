@@ -106,18 +106,14 @@ def test_a_run_is_named_by_what_is_swept_and_nothing_else(ran):
     [
         (["run.name=mine", "seed=1,2"], ["runs/mine_seed=1", "runs/mine_seed=2"]),
         (["run.name=a,b"], ["runs/a", "runs/b"]),
-        (["run.name=a,b", "seed=1,2"], [f"runs/{n}_seed={s}" for n in "ab" for s in (1, 2)]),
         (["run.dir=out/x", "seed=1,2"], ["out/x_seed=1", "out/x_seed=2"]),
         (["run.dir=out/${run.name}", "seed=1,2"],
          ["out/quickstart_seed=1", "out/quickstart_seed=2"]),
         (["run.dir=out/x", "run.name=a,b"], ["out/x_run.name=a", "out/x_run.name=b"]),
-        (["experiment=quickstart,shakespeare_cpu"], ["runs/quickstart", "runs/shakespeare_cpu"]),
         (["run.name=x", "experiment=quickstart,shakespeare_cpu"],
          ["runs/x_experiment=quickstart", "runs/x_experiment=shakespeare_cpu"]),
-        (["schedule=cosine,wsd"],
+        (["schedule=cosine,wsd", "backend=torch"],
          ["runs/quickstart_schedule=cosine", "runs/quickstart_schedule=wsd"]),
-        (["backend=jax,torch"], ["runs/quickstart_backend=jax", "runs/quickstart_backend=torch"]),
-        (["model.d_model=range(32,97,32)"], [f"runs/quickstart_d_model={n}" for n in (32, 64, 96)]),
         (["seed=3"], ["runs/quickstart"]),
     ],
 )  # fmt: skip
@@ -169,9 +165,8 @@ def test_a_run_that_fails_does_not_end_the_sweep(error, ran, capsys):
 
 
 def test_a_diverged_run_counts_and_a_signal_ends_the_sweep(ran, capsys):
-    status, found = ran("seed=1,2", answer=lambda config: 1 if config.seed == 1 else 0)
-    assert (status, len(found)) == (1, 2)
-    status, found = ran("seed=1,2,3", answer=lambda config: 143 if config.seed == 2 else 0)
+    answers = {1: 1, 2: 143, 3: 0}
+    status, found = ran("seed=1,2,3", answer=lambda config: answers[config.seed])
     assert (status, len(found)) == (143, 2)
     status, found = ran("seed=1,2", answer=lambda config: KeyboardInterrupt())
     assert (status, len(found)) == (130, 1)
