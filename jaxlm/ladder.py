@@ -161,7 +161,7 @@ def plan_lines(
     for rung in ladder:
         lines.append(
             f"{rung.name:<14} {rung.non_embedding:>16,} {rung.tokens:>10,} "
-            f"{rung.tokens / rung.non_embedding:>11.1f} {rung.flops:>13.3g} {rung.lr:>15.3g}"
+            f"{rung.tokens / rung.non_embedding:>11.3g} {rung.flops:>13.3g} {rung.lr:>15.3g}"
         )
     least, most = ladder[0].flops, ladder[-1].flops
     total = len(seeds) * sum(rung.flops for rung in ladder)

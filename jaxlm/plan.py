@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxlm.config import Config, ModelConfig, resolve_model
-from jaxlm.duration import horizon
+from jaxlm.duration import horizon, parse
 from jaxlm.errors import UserError, nearest
 from jaxlm.flops import (
     exact_flops_per_token,
@@ -88,8 +88,9 @@ def estimate_lines(config: Config, model: ModelConfig) -> list[str]:
     tokens = _tokens(config)
     if tokens is None:
         tokens = TOKENS_PER_PARAMETER * counts.total
-        length = f"{_short(tokens)} tokens (20 per parameter; {config.train.duration} is as long as"
-        length += " the data make it)"
+        limit = "the clock" if parse(config.train.duration, "")[1] == "hours" else "the data"
+        length = f"{_short(tokens)} tokens (20 per parameter; how many {config.train.duration} are "
+        length += f"is up to {limit})"
     else:
         length = f"{_short(tokens)} tokens ({tokens / counts.non_embedding:.3g} per parameter "
         length += "without embeddings)"
@@ -356,6 +357,8 @@ def _short(value: float) -> str:
 
 
 def _hours(value: float) -> str:
+    if value < 1 / 60:
+        return f"{3600 * value:.2g} s"
     if value < 1.0:
         return f"{60 * value:.2g} min"
     if value < 48.0:

@@ -265,10 +265,10 @@ def _clocked(config: Config, variants: Variants, baseline: str | None) -> Varian
 
 
 def plan_lines(config: Config, variants: Variants) -> list[str]:
-    """The study as a table, and what it costs in all (parameters: of a guessed vocabulary)."""
+    """The study as a table, and what it costs in all."""
     members = members_of(config, variants, config.study.seeds[:1])
     width = max(len(name) for name in variants)
-    lines = [f"{'variant':<{width}}  parameters  duration      6 N D FLOPs  overrides"]
+    lines = [f"{'variant':<{width}}  N, non-embedding  duration      6 N D FLOPs  overrides"]
     lines.append("-" * len(lines[0]))
     found = []
     for member in members:
@@ -276,7 +276,7 @@ def plan_lines(config: Config, variants: Variants) -> list[str]:
         found.append(flops)
         shown = "?" if flops is None else f"{flops:.3g}"
         lines.append(
-            f"{member.variant:<{width}}  {_parameters(member):>10,}  "
+            f"{member.variant:<{width}}  {_parameters(member):>16,}  "
             f"{member.config.train.duration:<12}  {shown:>11}  {' '.join(variants[member.variant])}"
         )
     runs = len(members) * len(config.study.seeds)
@@ -288,6 +288,5 @@ def plan_lines(config: Config, variants: Variants) -> list[str]:
 
 
 def _parameters(member: Member) -> int:
-    config = member.config
-    vocab_size = config.data.vocab_size or config.tokenizer.vocab_size
-    return parameter_counts(resolve_model(config.model, vocab_size)).total
+    """Without embeddings and head: only the data tell the vocabulary."""
+    return parameter_counts(resolve_model(member.config.model, 1)).non_embedding

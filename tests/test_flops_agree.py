@@ -109,6 +109,7 @@ def test_a_studys_plan_counts_as_its_runs_do():
     tokens = 300 * member.train.batch_size * model.context_length
     flops = 6.0 * parameter_counts(model).non_embedding * tokens
     assert f"{flops:.3g}" in line and f"{flops:.3g} (6 N D)" in last
+    assert f"{parameter_counts(model).non_embedding:,}" in line  # of no guessed vocabulary
 
 
 def test_a_plan_for_a_larger_run_says_6_n_d():
@@ -126,3 +127,14 @@ def test_a_ladders_plan_tells_both():
     lines = ladder_lines(config, ladder, {rung.name: rung.words() for rung in ladder}, [0])
     total = sum(rung.flops for rung in ladder)
     assert re.search(rf"{re.escape(f'{total:.3g}')} \(6 N D\), \S+ with head", lines[-1])
+
+
+@pytest.mark.parametrize(
+    "duration, said", [("1hours", "up to the clock"), ("2epochs", "up to the data"), ("9000", "")]
+)
+def test_an_estimate_says_what_its_length_depends_on(duration, said):
+    config = compose([f"train.duration={duration}", "data.train_tokens=1M"])
+    lines = estimate_lines(config, resolve_model(config.model, VOCABULARY))
+    assert said in lines[0] and ("20 per parameter" in lines[0]) == bool(said)
+    assert any(line.endswith((" s", " min")) for line in lines[3:])
+    assert not any("0.0" in line for line in lines[3:])  # seconds, where it is seconds
