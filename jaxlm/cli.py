@@ -18,7 +18,7 @@ With no argument: experiment=quickstart, a model of the built-in stories in abou
   python run.py job=generate job.prompt="Once"           continue a text
   python run.py experiment=shakespeare_cpu model.n_heads=8 run.name=heads8
   python run.py data.path=book.txt run.name=book
-  python run.py -m optimizer.lr=1e-3,3e-3                one run for each value (Hydra's sweep)
+  python run.py -m optimizer.lr=1e-3,3e-3                one run for each value: NAME_lr=0.001, ...
 
 Typing the same command again resumes an unfinished run.
 """

@@ -220,7 +220,9 @@ class TorchConfig:
 @dataclass
 class RunConfig:
     name: str | None = key(
-        None, "the run's name, that of a folder (no slash, no dot first); null: the experiment's"
+        None,
+        "the run's name, fit for a folder (no slash, no dot first); null: the experiment's; "
+        "-m adds what is swept",
     )
     experiment: str | None = key(None, "the experiment it came from; fills itself in")
     options: dict[str, str] = key({}, "the groups' options it came from; fills itself in")
@@ -246,7 +248,7 @@ class TrackerConfig:
 class DebugConfig:
     shapes: bool = key(False, "print every component's shapes and parameters, then stop")
     eager: bool = key(False, "no jit: for print and a debugger")
-    profile: bool = key(False, "write a trace of ten steps to run.dir/profile")
+    profile: bool = key(False, "write a trace of the training loop to run.dir/profile")
 
 
 @dataclass

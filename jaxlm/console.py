@@ -20,7 +20,9 @@ class Console:
     def say(self, text: str) -> None:
         """One or more lines to standard output and to the log."""
         if self.bar:
-            self.bar.console.print(text, markup=False, highlight=False)
+            # As it is: a line that the terminal's width had broken could not be copied.
+            plain = {"markup": False, "highlight": False, "emoji": False, "soft_wrap": True}
+            self.bar.console.print(text, **plain)
         else:
             print(text, flush=True)
         self.note(text)
@@ -74,7 +76,7 @@ def print_anything() -> None:
 
 
 def clock(seconds: float) -> str:
-    """3725 -> '1:02:05', 65 -> '1:05'."""
+    """3725 -> '1:02:05', 65 -> '1:05', in whole seconds passed."""
     minutes, left = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"

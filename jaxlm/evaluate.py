@@ -115,7 +115,9 @@ def evaluate_job(config: Config, load_engine: LoadEngine) -> int:
     path = Path(run.path) / "evaluation.json"
     run.write_text(path.name, json.dumps(plain(result), indent=1) + "\n")
     for name, value in result.items():
-        shown = f"{value:.6g}" if isinstance(value, float) else value
+        shown = (
+            f"{value:.6g}" if isinstance(value, float) else "unknown" if value is None else value
+        )
         print(f"{name:<16} {shown}")
     print(f"written to {path}")
     return 0

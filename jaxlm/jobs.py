@@ -147,12 +147,15 @@ def open_training(
 
 
 def _headline(training: Any) -> str:
-    from jaxlm.flops import parameter_counts
+    from jaxlm.flops import flops_per_token, flops_words, parameter_counts
 
     engine, horizon = training.engine, training.horizon
     model, counts = engine.model_config, parameter_counts(engine.model_config)
     length = f"{horizon.steps:,} steps" if horizon.steps else f"{horizon.seconds / 3600:g} hours"
-    tokens = f", {horizon.steps * horizon.tokens_per_step:,} tokens" if horizon.steps else ""
+    tokens = ""
+    if horizon.steps:
+        count = horizon.steps * horizon.tokens_per_step
+        tokens = f", {count:,} tokens, FLOPs {flops_words(flops_per_token(model) * count)}"
     return (
         f"{counts.total:,} parameters ({counts.non_embedding:,} without embedding and head), "
         f"{model.n_layers} layers x {model.d_model} wide, vocabulary {model.vocab_size:,}\n"

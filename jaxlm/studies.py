@@ -14,10 +14,10 @@ from typing import Any
 from jaxlm.config import Config, StudyConfig, resolve_model
 from jaxlm.duration import horizon, parse, tokens_needed
 from jaxlm.errors import UserError, nearest
-from jaxlm.flops import parameter_counts
+from jaxlm.flops import flops_words, parameter_counts
 from jaxlm.limit import Doubling, sizes_that_fit
 from jaxlm.member import Member, members_of
-from jaxlm.pace import cost
+from jaxlm.pace import training_flops
 from jaxlm.runs import read_study
 from jaxlm.study import run_study
 
@@ -266,27 +266,28 @@ def _clocked(config: Config, variants: Variants, baseline: str | None) -> Varian
 
 
 def plan_lines(config: Config, variants: Variants) -> list[str]:
-    """The study as a table, and what it costs in all (vocabularies are guessed)."""
+    """The study as a table, and what it costs in all."""
     members = members_of(config, variants, config.study.seeds[:1])
     width = max(len(name) for name in variants)
-    lines = [f"{'variant':<{width}}  parameters  duration        FLOPs  overrides"]
+    lines = [f"{'variant':<{width}}  N, non-embedding  duration      6 N D FLOPs  overrides"]
     lines.append("-" * len(lines[0]))
-    total = 0.0
+    found = []
     for member in members:
-        flops = cost(member.config)
-        total += flops
-        shown = f"{flops:.3g}" if flops > 1 else "?"
+        flops = training_flops(member.config)
+        found.append(flops)
+        shown = "?" if flops is None else f"{flops:.3g}"
         lines.append(
-            f"{member.variant:<{width}}  {_parameters(member):>10,}  "
-            f"{member.config.train.duration:<12} {shown:>8}  {' '.join(variants[member.variant])}"
+            f"{member.variant:<{width}}  {_parameters(member):>16,}  "
+            f"{member.config.train.duration:<12}  {shown:>11}  {' '.join(variants[member.variant])}"
         )
     runs = len(members) * len(config.study.seeds)
-    known = f"; {total * len(config.study.seeds):.3g} FLOPs in all" if total > len(members) else ""
+    known = ""
+    if None not in found:
+        known = f"; FLOPs in all: {flops_words(sum(found) * len(config.study.seeds))}"
     lines.append(f"{runs} runs, {len(config.study.seeds)} of each variant{known}")
     return lines
 
 
 def _parameters(member: Member) -> int:
-    config = member.config
-    vocab_size = config.data.vocab_size or config.tokenizer.vocab_size
-    return parameter_counts(resolve_model(config.model, vocab_size)).total
+    """Without embeddings and head: only the data tell the vocabulary."""
+    return parameter_counts(resolve_model(member.config.model, 1)).non_embedding

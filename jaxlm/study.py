@@ -298,7 +298,7 @@ class _Study:
         status = member.status.replace("_", " ")
         self.console.say(
             f"[{number + 1}/{len(self.members)}] {member.label}: {status}{reason}{loss} "
-            f"after {clock(member.process_seconds)}"
+            f"after {clock(member.process_seconds)}, start and report included"
         )
 
     def end(self, signals: Signals) -> int:

@@ -26,6 +26,8 @@ from jaxlm.comparison.metrics import (
     shown,
 )
 from jaxlm.comparison.statistics import ALPHA
+from jaxlm.late import LATE_SHARE
+from jaxlm.plots import smoothing_width
 
 _LOSS = (
     "best_val_loss",
@@ -58,10 +60,11 @@ _COST = (
 _BUDGET_WORDS = {
     "step": ("steps", METRICS["steps"], "at {} steps"),
     "tokens": ("tokens", METRICS["tokens"], "at {} tokens"),
-    "flops": ("FLOPs", METRICS["flops"], "at {} FLOPs"),
+    "flops": ("FLOPs (6 N D)", METRICS["flops"], "at {} FLOPs (6 N D)"),
     "seconds": ("training time (s)", METRICS["seconds"], "after {} s of training"),
 }
 _MOST_KEYS_SHOWN = 12
+_FEW_RECORDS = 5
 
 
 def comparison_page(
@@ -121,11 +124,16 @@ def answer_words(comparison: Comparison) -> str:
     if not ranking:
         return "No run has finished, so there is nothing to compare yet."
     best = comparison.mean(ranking[0], metric.name)
+    title = f"{metric.title[0].upper()}{metric.title[1:]}"
+    if len(ranking) == 1:
+        said = f"{title} of **{ranking[0]}**: {amount(metric, best.value, best.half)}"
+        return f"{said}, over {seeds_words([best.n])}. No other variant has finished."
     counts = [comparison.mean(v, metric.name).n for v in ranking]
-    text = f"{metric.title[0].upper()}{metric.title[1:]}: **{ranking[0]}** has the best mean, "
+    which = "value" if max(counts) == 1 else "mean"
+    text = f"{title}: **{ranking[0]}** has the best {which}, "
     text += f"{amount(metric, best.value, best.half)}, over {seeds_words(counts)}."
     found = comparison.differences.get(metric.name, {})
-    if base is None or len(ranking) == 1 or not found:
+    if base is None or not found:
         return text
     tested = {v: d for v, d in found.items() if d.p_holm is not None}
     if not tested:
@@ -137,7 +145,9 @@ def answer_words(comparison: Comparison) -> str:
     said = []
     for words, members in (("better", better), ("worse", worse)):
         if members:
-            sizes = [amount(metric, abs(sure[v].value), sure[v].half) for v in members]
+            sizes = [
+                amount(metric, abs(sure[v].value), sure[v].half, difference=True) for v in members
+            ]
             listed = [f"{v} (by {size})" for v, size in zip(members, sizes, strict=True)]
             said.append(f"{words}: {_few(listed)}")
     if same:
@@ -199,13 +209,18 @@ def _value(value: Any) -> str:
 def _results(comparison: Comparison) -> list[Block]:
     if not comparison.ranking:
         return []
+    seeds = max(comparison.mean(v, comparison.primary.name).n for v in comparison.ranking)
+    said = (
+        "Means over seeds with the 95 % interval of the mean (Student's t); the best mean of a "
+        "column is bold."
+        if seeds > 1
+        else "One seed each, so there are no intervals; the best value of a column is bold."
+    )
     return [
-        Paragraph(
-            "Means over seeds with the 95 % interval of the mean (Student's t); the best mean of a "
-            "column is bold."
-        ),
+        Paragraph(said),
         _metric_table(comparison, _LOSS),
         _metric_table(comparison, _PREDICTIONS),
+        *_averaged(comparison),
         Heading(3, "Against the baseline"),
         _verdicts(comparison),
         *_differences(comparison),
@@ -230,6 +245,26 @@ def _metric_table(comparison: Comparison, names: Sequence[str]) -> Table:
             row.append(f"**{text}**" if found and found.value == best[metric.name] else text)
         rows.append(row)
     return Table(["variant", *map(heading, known)], rows)
+
+
+def _averaged(comparison: Comparison) -> list[Block]:
+    """How many training records the training loss and what follows from it rest on."""
+    known = [run.metrics["late_records"] for run in comparison.counted]
+    counts = sorted({int(count) for count in known if count})
+    if not counts:
+        return []
+    few = f"{counts[0]} to {counts[-1]} records" if len(counts) > 1 else f"{counts[0]} records"
+    said = (
+        "Training loss (and overfitting, which is validation loss over it) and gradient norm are "
+        "means of the training records in the last 5 % of a run's steps: "
+        f"{'1 record, a single batch' if counts == [1] else f'{few}, each of one batch'}."
+    )
+    if counts[0] < _FEW_RECORDS:
+        said += " So few batches make them noisy."
+        steps = [run.metrics["steps"] or 0 for run in comparison.counted]
+        if LATE_SHARE * max(steps) >= 2 * counts[0]:
+            said += " A shorter train.log_every records more of them."
+    return [Paragraph(said)]
 
 
 def _best(comparison: Comparison, metric: Metric) -> float | None:
@@ -282,11 +317,15 @@ def _differences(comparison: Comparison) -> list[Block]:
             sure = test and test.p_holm is not None and test.p_holm < ALPHA
             row.append(f"{text} *" if sure and not metric.exact else text)
         rows.append(row)
-    note = (
-        "Mean difference with its 95 % interval, paired by seed. A star: p < 0.05 in the paired t "
-        "test, corrected (Holm) for the number of variants within that metric, not for the number "
-        "of metrics."
-    )
+    note = "Differences of percentages are in points. "
+    if max(d.n for name in comparison.differences.values() for d in name.values()) > 1:
+        note += (
+            "Mean difference with its 95 % interval, paired by seed. A star: p < 0.05 in the "
+            "paired t test, corrected (Holm) for the number of variants within that metric, not "
+            "for the number of metrics."
+        )
+    else:
+        note += "Of one seed each: nothing here was tested."
     title = f"Differences to {comparison.baseline} in every metric"
     return [Details(title, [Table(["metric", *others], rows), Paragraph(note)])]
 
@@ -351,7 +390,11 @@ def _convergence(comparison: Comparison, figures: list[Block]) -> list[Block]:
         for variant, shares in comparison.shares.items():
             cells = [f"{100 * shares[p].value:.1f} %" + _plus_minus(shares[p]) for p in EARLY]
             rows.append([variant, *cells])
-        said = "Share of the training loss's whole fall (first record to the mean of the last 5 %)."
+        said = (
+            "Share of the training loss's whole fall, from the first record to the mean of the "
+            f"records in the last 5 % of the steps; on the way a mean of {_width(comparison)} "
+            "records."
+        )
         made += [Paragraph(said), Table(header, rows)]
     if comparison.reaching:
         unit = "nats per token" if comparison.comparable else "bits per byte"
@@ -372,6 +415,12 @@ def _convergence(comparison: Comparison, figures: list[Block]) -> list[Block]:
 
 def _plus_minus(found: Any) -> str:
     return f" ± {100 * found.half:.1f}" if found.half else ""
+
+
+def _width(comparison: Comparison) -> str:
+    """The records that a smoothed training loss is the mean of: '3', '3 to 5'."""
+    widths = sorted({smoothing_width(len(run.train)) for run in comparison.counted})
+    return f"{widths[0]} to {widths[-1]}" if len(widths) > 1 else f"{widths[0]}"
 
 
 def _efficiency(comparison: Comparison, figures: list[Block]) -> list[Block]:
