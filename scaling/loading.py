@@ -61,10 +61,11 @@ def load_fit(path: str | Path) -> Fit:
 
 def _read(path: Path) -> str:
     with _opened(path) as file:
-        if os.fstat(file.fileno()).st_size > _LARGEST:
+        size = os.fstat(file.fileno()).st_size
+        if size > _LARGEST:
             raise _Damage(f"it is larger than {_LARGEST >> 20} MiB")
         try:
-            return file.read(_LARGEST + 1).decode("utf-8")
+            return file.read(size).decode("utf-8")
         except UnicodeDecodeError as error:
             raise _Damage(f"not UTF-8 text: {error.reason}") from None
 
@@ -307,12 +308,10 @@ def _samples(path: Path, resamples: int, size: int) -> np.ndarray:
 def _header(file: BinaryIO, path: Path) -> tuple[tuple[int, ...], np.dtype, bool]:
     """Shape, type and order of an npy file, whose array is not read."""
     try:
-        version = np.lib.format.read_magic(file)
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, by_columns, dtype = read(file)
+        # A later version could claim gigabytes for the header alone, and no fit needs one.
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("its format is not version 1.0")
+        shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
     except Exception as error:  # a header is a Python literal: what parses it may raise anything
         reason = " ".join(str(error).split())[:100]
         raise ScalingError(f"{path} cannot be read: it is no npy file ({ascii(reason)}).") from None
