@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from scaling import drawing
 from scaling.analysis import analyse
 from scaling.errors import ScalingError
 from scaling.laws import LAWS
@@ -28,6 +29,8 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--out", help="folder for fit.json, figures and report.md")
     asked = parser.parse_args(words)
     source = asked.records[0] if len(asked.records) == 1 else asked.records
+    if asked.out:
+        drawing.prepare()
     try:
         records = read_records(source, count=asked.count, keep=asked.keep, where=asked.where)
         analysis = analyse(
@@ -41,7 +44,7 @@ def main(words: list[str] | None = None) -> int:
         )
         print(analysis.text())
         if asked.out:
-            print(f"\nwritten: {analysis.save(asked.out)}")
+            print(f"\nwritten: {analysis.save(asked.out, tell=print)}")
     except ScalingError as error:
         print(error, file=sys.stderr)
         return 2
