@@ -152,7 +152,7 @@ def isoflop_curves(
         )
         axes.plot(*isoflop.curves["parabola"][i], color=color, linewidth=1.1)
         if i in listed:
-            dots.set_label(style.written(C))
+            dots.set_label(style.number(C))
             budgets.append(dots)
         if with_law:
             N_G = np.geomspace(N_m.min(), N_m.max(), _PLACES)
