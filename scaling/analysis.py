@@ -18,7 +18,7 @@ from scaling.tables import approaches_table, fit_table, holdout_table
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """A fit with approaches 1 and 2 and a hold-out, each None where the records do not allow it."""
+    """A fit with approaches 1 and 2 and a hold-out, each None where it is not to be had."""
 
     records: Records
     fit: Fit
@@ -125,25 +125,34 @@ def analyse(
       options: keywords of `fit`.
 
     Raises:
-      ScalingError: as `fit` and `hold_out` do. What approaches 1 and 2 lack is only noted.
+      ScalingError: as `fit` and `cut_of` do. Any other part that fails costs only itself, and is
+        one of the notes.
     """
+    cut = None if holdout is None else cut_of(records, holdout)
     whole = fit(records, law, **options)
     notes, isoflop, bias, envelope = list(records.notes), None, None, None
+
+    def attempt(name: str, part: Callable[..., Any], *words: Any, **more: Any) -> Any:
+        try:
+            return part(*words, **more)
+        except ScalingError as error:
+            notes.append(f"{name} left out: {_one_line(error)}")
+        except Exception as error:
+            notes.append(f"{name} failed: {type(error).__name__}: {_one_line(error)}")
+        return None
+
     if whole.divides_compute:
-        try:
-            isoflop = approach2(records, level=whole.level)
-            bias = parabola_bias(records, whole.law, whole.theta) if whole.success else None
-        except ScalingError as error:
-            notes.append(f"approach 2 (IsoFLOP) left out: {_one_line(error)}")
-        try:
-            envelope = approach1(records, level=whole.level)
-        except ScalingError as error:
-            notes.append(f"approach 1 (envelope) left out: {_one_line(error)}")
+        two, one = "approach 2 (IsoFLOP)", "approach 1 (envelope)"
+        isoflop = attempt(two, approach2, records, level=whole.level)
+        if isoflop is not None and whole.success:
+            about = (records, whole.law, whole.theta)
+            bias = attempt("the bias of parabolas", parabola_bias, *about)
+        envelope = attempt(one, approach1, records, level=whole.level)
     for part in (isoflop, envelope):
         notes += [] if part is None else part.notes
     held = None
-    if holdout is not None:
-        held = hold_out(records, whole, cut_of(records, holdout), **options)
+    if cut is not None:
+        held = attempt("hold-out", hold_out, records, whole, cut, **options)
     asked = tuple(float(C) for C in budgets) or whole.default_budgets()
     return Analysis(records, whole, asked, isoflop, bias, envelope, held, tuple(notes))
 

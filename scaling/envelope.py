@@ -12,7 +12,7 @@ import numpy as np
 
 from scaling.errors import ScalingError
 from scaling.isoflop import EDGE, INSIDE, TOO_FEW, refuse_one_size
-from scaling.power import PowerLaw, draws, plain, power_law
+from scaling.power import PowerLaw, count_distinct, distinct, draws, plain, power_law
 
 CURVE_GRID = 100
 SAME_COMPUTE = 0.05
@@ -58,10 +58,10 @@ def approach1(
     log_C_G, log_N_RxG, log_D_RxG, log_loss_G, status_RxG = follow(records, run_n, drawn_RxJ)
     notes = []
     used = status_RxG == INSIDE
-    if len(np.unique(log_N_RxG[0, used[0]])) < 2:
+    if count_distinct(log_N_RxG[0, used[0]]) < 2:
         used = status_RxG != TOO_FEW
         notes.append("the best size is mostly an edge of the sizes tried; edges are counted too.")
-    if len(np.unique(log_N_RxG[0, used[0]])) < 2:
+    if count_distinct(log_N_RxG[0, used[0]]) < 2:
         raise ScalingError(
             "one size is the best at every compute: there is no envelope of several sizes.\n"
             "Add runs of more sizes, or of more compute."
@@ -106,7 +106,8 @@ def _front(records: Any, run_n: np.ndarray, drawn_RxJ: np.ndarray) -> tuple:
     least = np.minimum.accumulate(loss_RxG, 1)
     before = np.concatenate([np.full((len(least), 1), np.inf), least[:, :-1]], 1)
     log_N = np.log(records.N[order])
-    edge = (log_N == log_N.min()) | (log_N == log_N.max())
+    size = distinct(log_N)
+    edge = (size == 0) | (size == size.max())
     status = np.where(loss_RxG < before, np.where(edge, EDGE, INSIDE), TOO_FEW)
     every = np.ones((len(drawn_RxJ), 1))
     log_D = np.log(records.D[order])
@@ -143,19 +144,19 @@ def _follow_curves(records: Any, run_n: np.ndarray, drawn_RxJ: np.ndarray) -> tu
             log_C = np.log(records.C[points])
             loss_JxG[j] = np.interp(log_C_G, log_C, np.log(records.loss[points]), np.inf, np.inf)
             log_D_JxG[j] = np.interp(log_C_G, log_C, np.log(records.D[points]))
-    R = len(drawn_RxJ)
+    R, size_J = len(drawn_RxJ), distinct(log_N_J)
     log_N_RxG, log_D_RxG = np.zeros((2, R, CURVE_GRID))
     status_RxG, log_loss_G = np.full((R, CURVE_GRID), TOO_FEW), np.zeros(CURVE_GRID)
     for g in range(CURVE_GRID):
         covering = np.flatnonzero(np.isfinite(loss_JxG[:, g]))
-        sizes = log_N_J[covering]
-        if len(np.unique(sizes)) < 2:
+        sizes = size_J[covering]
+        if sizes.size == 0 or sizes.min() == sizes.max():
             continue
         ranked = covering[np.argsort(loss_JxG[covering, g], kind="stable")]
         drawn = drawn_RxJ[:, ranked]
         best = ranked[np.argmax(drawn, 1)]
         log_N_RxG[:, g], log_D_RxG[:, g] = log_N_J[best], log_D_JxG[best, g]
         log_loss_G[g] = loss_JxG[best[0], g]
-        edge = (log_N_J[best] == sizes.min()) | (log_N_J[best] == sizes.max())
+        edge = (size_J[best] == sizes.min()) | (size_J[best] == sizes.max())
         status_RxG[:, g] = np.where(drawn.any(1), np.where(edge, EDGE, INSIDE), TOO_FEW)
     return log_C_G, log_N_RxG, log_D_RxG, log_loss_G, status_RxG

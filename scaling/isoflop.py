@@ -23,15 +23,18 @@ from scipy.interpolate import BSpline
 from scaling.allocate import optimal
 from scaling.errors import ScalingError
 from scaling.laws import Law
-from scaling.power import PowerLaw, draws, line, plain, power_law
+from scaling.power import PowerLaw, count_distinct, distinct, draws, line, plain, power_law
 
 ESTIMATORS = ("parabola", "argmin", "spline")
-STATUS = ("inside", "edge", "concave", "too few sizes")
-INSIDE, EDGE, CONCAVE, TOO_FEW = range(4)
+STATUS = ("inside", "edge", "concave", "too few sizes", "flat")
+INSIDE, EDGE, CONCAVE, TOO_FEW, FLAT = range(5)
+ROUNDING = 1e-12  # losses that differ by less, relatively, have no minimum: they are flat
 FEWEST_SIZES = 4
 SEGMENTS, PLACES = 24, 241
 SMOOTHING = np.logspace(-10, 1, 34)  # of the third derivative over a grid of width 1
 WORTH_OF_A_PARAMETER = 1.4
+STIFFEST = 1e8  # of the penalty in steps of the splines; a parabola to rounding
+SINGULAR = 1e-9  # least over largest eigenvalue of a parabola's normal equations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +145,7 @@ def budgets(records: Any, tolerance: float = 0.1) -> list[tuple[float, np.ndarra
         if count[start] < FEWEST_SIZES:
             break
         inside = slice(start, ends[start])
-        if len(np.unique(records.N[order[inside]])) >= FEWEST_SIZES:
+        if count_distinct(np.log(records.N[order[inside]])) >= FEWEST_SIZES:
             found.append((float(np.exp(log_C[inside].mean())), np.sort(order[inside])))
         order = np.delete(order, inside)
     return sorted(found, key=lambda budget: budget[0])
@@ -237,20 +240,32 @@ def parabola_bias(records: Any, law: Law, theta: Any, *, tolerance: float = 0.1)
 
 
 class _Grid:
-    """The points of one budget: sizes x_K = ln N, and the losses (m,) that they reached."""
+    """The points of one budget: sizes x_K = ln N, and the losses (m,) that they reached.
+
+    Sizes that hardly differ are one, at the mean of their logs.
+    """
 
     def __init__(self, records: Any, points: np.ndarray, loss_m: np.ndarray | None = None):
         log_N = np.log(records.N[points])
-        self.x_K, place_m = np.unique(log_N, return_inverse=True)
+        place_m = distinct(log_N)
+        self.x_K = np.bincount(place_m, log_N) / np.bincount(place_m)
         self.at_mxK = np.eye(len(self.x_K))[place_m]
         self.loss_m = records.loss[points] if loss_m is None else loss_m
         self.log_product = float(np.mean(log_N + np.log(records.D[points])))
         self.middle = (self.x_K[0] + self.x_K[-1]) / 2
         self.half = np.ptp(self.x_K) / 2
         self.basis_KxS = self.basis(self.x_K)
-        # Of uniform cubic B-splines the third derivative is the third difference over step^3.
+        self.powers_Kx3 = np.vander((self.x_K - self.middle) / self.half, 3, increasing=True)
+
+    def penalty(self, smoothing: float) -> np.ndarray:
+        """(S, S): the penalty of the third derivative in ln N.
+
+        Of uniform cubic B-splines that is the third difference over step^3. On a grid far narrower
+        than the others the penalty would drown the data in rounding: it ends at STIFFEST.
+        """
         third = np.diff(np.eye(SEGMENTS + 3), 3, axis=0)
-        self.penalty_SxS = third.T @ third / (2 * self.half / SEGMENTS) ** 5
+        step = 2 * self.half / SEGMENTS
+        return min(smoothing / step**5, STIFFEST) * third.T @ third
 
     def basis(self, x: np.ndarray) -> np.ndarray:
         """B-splines at ln N = x within the grid, (len(x), S)."""
@@ -271,33 +286,44 @@ class _Grid:
 
     def parabola_coefficients(self, counts_Rxm: np.ndarray) -> np.ndarray:
         """(R, 3): of powers of u = (ln N - middle) / half, which runs from -1 to 1."""
-        design = np.vander((self.x_K - self.middle) / self.half, 3, increasing=True)
-        return _least_squares(design, *self.means(counts_Rxm))
+        weight, loss = self.means(counts_Rxm)
+        return _least_squares(self.powers_Kx3, weight, loss, self.enough(weight))
+
+    def enough(self, weight_RxK: np.ndarray) -> np.ndarray:
+        """(R,) bool: the sizes drawn determine a parabola, and so the spline, whose penalty leaves
+        parabolas free. Three that hardly differ do not."""
+        eigenvalues = np.linalg.eigvalsh(_gram(self.powers_Kx3, (weight_RxK > 0).astype(float)))
+        return eigenvalues[:, 0] > SINGULAR * eigenvalues[:, -1]
 
     def parabola(self, counts_Rxm: np.ndarray) -> tuple:
         constant, slope, bend = self.parabola_coefficients(counts_Rxm).T
         with np.errstate(divide="ignore", invalid="ignore"):
             u = -slope / (2 * bend)
-            faults = [np.isnan(bend), bend <= 0, np.abs(u) >= 1]
-            status = np.select(faults, [TOO_FEW, CONCAVE, EDGE], INSIDE)
+            flat = np.maximum(np.abs(slope), np.abs(bend)) <= ROUNDING * np.abs(constant)
+            faults = [np.isnan(bend), flat, bend <= 0, np.abs(u) >= 1]
+            status = np.select(faults, [TOO_FEW, FLAT, CONCAVE, EDGE], INSIDE)
             return self.middle + self.half * u, constant + slope * u / 2, status
 
     def argmin(self, counts_Rxm: np.ndarray) -> tuple:
         weight, loss = self.means(counts_Rxm)
         best = np.argmin(np.where(weight > 0, loss, np.inf), 1)
         status = np.where((best == 0) | (best == len(self.x_K) - 1), EDGE, INSIDE)
+        highest = np.max(np.where(weight > 0, loss, -np.inf), 1)
+        lowest = np.min(np.where(weight > 0, loss, np.inf), 1)
+        status = np.where(highest - lowest <= ROUNDING * highest, FLAT, status)
         return self.x_K[best], np.take_along_axis(loss, best[:, None], 1)[:, 0], status
 
     def spline_coefficients(self, counts_Rxm: np.ndarray, smoothing: float) -> np.ndarray:
         weight, loss = self.means(counts_Rxm)
-        penalty = smoothing * self.penalty_SxS
-        return _least_squares(self.basis_KxS, weight, np.log(loss), penalty)
+        enough, penalty = self.enough(weight), self.penalty(smoothing)
+        return _least_squares(self.basis_KxS, weight, np.log(loss), enough, penalty)
 
     def spline(self, counts_Rxm: np.ndarray, smoothing: float) -> tuple:
         x_F = np.linspace(self.x_K[0], self.x_K[-1], PLACES)
         y_RxF = self.spline_coefficients(counts_Rxm, smoothing) @ self.basis(x_F).T
         best = np.argmin(y_RxF, 1)
         status = np.where((best == 0) | (best == PLACES - 1), EDGE, INSIDE)
+        status = np.where(np.ptp(y_RxF, 1) <= ROUNDING, FLAT, status)
         status = np.where(np.isnan(y_RxF).any(1), TOO_FEW, status)
         # The vertex of the parabola through the lowest place and its neighbours.
         middle = np.clip(best, 1, PLACES - 2)[:, None]
@@ -320,17 +346,25 @@ class _Grid:
         return np.exp(x_F), y_F
 
 
-def _least_squares(
-    design_KxS: np.ndarray, weight_RxK: np.ndarray, y_RxK: np.ndarray, penalty_SxS: Any = 0.0
-) -> np.ndarray:
-    """Coefficients (R, S) of weighted least squares; nan with fewer than three sizes drawn."""
-    enough = np.sum(weight_RxK > 0, 1) >= 3
-    weight = np.where(enough[:, None], weight_RxK, 1.0)
+def _gram(design_KxS: np.ndarray, weight_RxK: np.ndarray) -> np.ndarray:
+    """(R, S, S): the matrices of weighted normal equations."""
     products = (design_KxS[:, :, None] * design_KxS[:, None, :]).reshape(len(design_KxS), -1)
-    gram = (weight @ products).reshape(-1, *2 * design_KxS.shape[1:]) + penalty_SxS
+    return (weight_RxK @ products).reshape(-1, *2 * design_KxS.shape[1:])
+
+
+def _least_squares(
+    design_KxS: np.ndarray,
+    weight_RxK: np.ndarray,
+    y_RxK: np.ndarray,
+    enough_R: np.ndarray,
+    penalty_SxS: Any = 0.0,
+) -> np.ndarray:
+    """Coefficients (R, S) of weighted least squares; nan where the sizes drawn are not enough."""
+    weight = np.where(enough_R[:, None], weight_RxK, 1.0)
+    gram = _gram(design_KxS, weight) + penalty_SxS
     moment = (weight * np.nan_to_num(y_RxK)) @ design_KxS
     found = np.linalg.solve(gram, moment[..., None])[..., 0]
-    return np.where(enough[:, None], found, np.nan)
+    return np.where(enough_R[:, None], found, np.nan)
 
 
 def _choose_smoothing(grids: list[_Grid]) -> float:
@@ -341,7 +375,7 @@ def _choose_smoothing(grids: list[_Grid]) -> float:
         residuals, freedom, n = 0.0, 0.0, 0
         for grid in grids:
             design = grid.at_mxK @ grid.basis_KxS
-            gram = design.T @ design + smoothing * grid.penalty_SxS
+            gram = design.T @ design + grid.penalty(smoothing)
             hat = design @ np.linalg.solve(gram, design.T)
             log_loss = np.log(grid.loss_m)
             residuals += np.sum((log_loss - hat @ log_loss) ** 2)
@@ -368,7 +402,7 @@ def _two_budgets(records: Any, tolerance: float) -> list[tuple[float, np.ndarray
 
 def refuse_one_size(records: Any) -> None:
     """Raises ScalingError where all points have the same N."""
-    if len(np.unique(records.N)) < 2:
+    if count_distinct(np.log(records.N)) < 2:
         raise ScalingError(
             f"all {len(records.N)} points have N = {records.N[0]:.6g}: which size is best for a "
             "compute budget\ncannot be seen from one size. Train others at the same compute."

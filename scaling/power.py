@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+SAME = 1e-3
+"""Logs closer than this are one value: sizes planned alike differ by their rounding."""
+
 
 @dataclasses.dataclass(frozen=True)
 class PowerLaw:
@@ -66,6 +69,25 @@ def line(x_B: np.ndarray, y_RxB: np.ndarray, used_RxB: np.ndarray) -> np.ndarray
         spread = (from_mean**2).sum(1)
         slope = np.where(spread > 1e-12, (from_mean * y).sum(1) / spread, np.nan)
     return np.stack([mean_y - slope * mean_x, slope], 1)
+
+
+def distinct(x_n: np.ndarray, tolerance: float = SAME) -> np.ndarray:
+    """(n,) number of each value among those that differ, in ascending order.
+
+    Values within `tolerance` of the least of a group count as one.
+    """
+    order = np.argsort(x_n, kind="stable")
+    ascending, place_n, number, start = x_n[order], np.empty(len(x_n), int), 0, 0
+    while start < len(ascending):
+        end = np.searchsorted(ascending, ascending[start] + tolerance, side="right")
+        place_n[order[start:end]] = number
+        number, start = number + 1, end
+    return place_n
+
+
+def count_distinct(x_n: np.ndarray) -> int:
+    """How many values differ; see `distinct`."""
+    return int(distinct(x_n).max(initial=-1)) + 1
 
 
 def draws(generator: np.random.Generator, resamples: int, n: int) -> np.ndarray:

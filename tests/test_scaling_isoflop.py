@@ -344,3 +344,40 @@ def test_results_are_json():
     assert bias.to_dict()["statement"] == bias.statement()
     law = approach2(records, resamples=9).to_dict()["laws"]["spline"]["N"]
     assert set(law) >= {"coefficient", "exponent", "exponent_interval", "level"}
+
+
+def test_a_resample_of_sizes_that_hardly_differ_has_no_minimum():
+    """Of a budget's four sizes two differ by 5e-7: resamples without a third are no parabola."""
+    close = np.array([1.0, 1.0 + 5e-7, 3.0, 9.0]) * 1e8
+    N = np.tile(close, 3)
+    compute = np.repeat([1e18, 1e19, 1e20], 4)
+    found = budgets(Records.from_arrays(N, compute / 6 / N, np.ones(12)))
+    assert found == []  # three sizes, not four
+    N = np.tile([*close, 2e8], 3)
+    D = np.repeat([1e18, 1e19, 1e20], 5) / 6 / N
+    records = Records.from_arrays(N, D, CHINCHILLA.loss(THETA, N=N, D=D))
+    two = approach2(records, resamples=400)
+    merged = np.where(N == close[1], 1e8, N)
+    one = approach2(Records.from_arrays(merged, D, records.loss), resamples=400)
+    for estimator, laws in one.laws.items():
+        for variable, law in laws.items():
+            found = two.laws[estimator][variable]
+            assert found.exponent == pytest.approx(law.exponent, abs=1e-5)
+            assert found.exponent_interval == pytest.approx(law.exponent_interval, abs=1e-4)
+
+
+@pytest.mark.parametrize("width", [4e-3, 1e-2, 0.1])
+def test_a_budget_of_a_narrow_grid_costs_no_other(width):
+    """The common smoothing is that of the wide grids, and would drown the narrow one."""
+    wide, narrow = ladder(2.0, compute=BUDGETS[1:]), ladder(width / 2, compute=BUDGETS[:1])
+    both = [np.concatenate([getattr(r, k) for r in (narrow, wide)]) for k in ("N", "D", "loss")]
+    found = approach2(Records.from_arrays(*both), resamples=100)
+    assert np.isfinite(found.laws["spline"]["N"].exponent)
+    assert {"parabola", "argmin", "spline"} == set(found.laws)
+
+
+def test_flat_losses_have_no_minimum_and_say_so():
+    N = np.tile(np.geomspace(1e7, 1e9, 8), 3)
+    records = Records.from_arrays(N, np.repeat([1e18, 1e19, 1e20], 8) / 6 / N, np.full(24, 2.5))
+    with pytest.raises(ScalingError, match="no two budgets"):
+        approach2(records, resamples=50)

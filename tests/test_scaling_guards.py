@@ -1,0 +1,50 @@
+"""No part of an analysis costs another: what fails is a note, and the fit is there."""
+
+import numpy as np
+import pytest
+
+from scaling import ScalingError, analysis
+from scaling.analysis import analyse
+from scaling.laws import CHINCHILLA
+from scaling.records import Records
+
+THETA = CHINCHILLA.from_natural({"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37})
+
+
+def ladder() -> Records:
+    """Three budgets of five sizes, with 0.3 % noise."""
+    N = np.tile(np.geomspace(1e8, 2e9, 5), 3)
+    D = np.repeat([1e19, 1e20, 1e21], 5) / 6 / N
+    noise = np.exp(0.003 * np.random.default_rng(0).normal(size=15))
+    return Records.from_arrays(N, D, CHINCHILLA.loss(THETA, N=N, D=D) * noise)
+
+
+@pytest.mark.parametrize(
+    ("part", "error"),
+    [
+        ("approach2", np.linalg.LinAlgError("Singular\nmatrix")),
+        ("approach1", FloatingPointError("overflow")),
+        ("parabola_bias", ValueError("zero-size array")),
+        ("hold_out", np.linalg.LinAlgError("Singular\nmatrix")),
+    ],
+)
+def test_a_part_that_fails_is_one_line(monkeypatch, part, error):
+    def failing(*_, **__):
+        raise error
+
+    monkeypatch.setattr(analysis, part, failing)
+    found = analyse(ladder(), holdout="5x", resamples=0, profiles=False)
+    assert found.fit.success
+    kept = [found.isoflop, found.envelope, found.holdout]
+    assert sum(part is not None for part in kept) >= 2
+    said = [note for note in found.notes if type(error).__name__ in note]
+    assert len(said) == 1 and "\n" not in said[0]
+    assert said[0] in found.text()
+
+
+def test_a_hold_out_that_cannot_be_costs_only_itself():
+    found = analyse(ladder(), holdout=1e30, resamples=0, profiles=False)
+    assert found.fit.success and found.holdout is None
+    assert any("hold-out left out: no record lies above" in note for note in found.notes)
+    with pytest.raises(ScalingError, match="neither FLOPs"):
+        analyse(ladder(), holdout="x", resamples=0, profiles=False)
