@@ -32,6 +32,9 @@ def fit_job(config: Config, load_engine: object) -> int:
             "job.records is missing: a CSV, JSON, parquet or npy file of N, D and loss, or a "
             "folder or glob of runs or files."
         )
+    from scaling import drawing
+
+    drawing.prepare()
     from scaling.analysis import analyse
     from scaling.records import read_records
 
@@ -49,7 +52,7 @@ def fit_job(config: Config, load_engine: object) -> int:
             bootstrap_starts=job.bootstrap_starts,
         )
         print(analysis.text())
-        print(f"\nreport: {analysis.save(job.out)}")
+        print(f"\nreport: {analysis.save(job.out, tell=print)}")
     return 0 if analysis.fit.success else 1
 
 

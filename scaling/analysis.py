@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from scaling.drawing import draw_all
 from scaling.envelope import Envelope, approach1
 from scaling.errors import ScalingError, writing
 from scaling.fit import Fit, finite, fit
@@ -42,50 +43,71 @@ class Analysis:
         parts += [f"note: {note}" for note in self.notes]
         return "\n\n".join(parts)
 
-    def save(self, folder: str | Path, title: str = "Scaling law") -> Path:
-        """fit.json, bootstrap.npy, approaches.json, the records, figures, report.md: its path.
+    def save(
+        self,
+        folder: str | Path,
+        title: str = "Scaling law",
+        tell: Callable[[str], Any] | None = None,
+    ) -> Path:
+        """fit.json, bootstrap.npy, approaches.json, the records, report.md (its path), figures.
+
+        The figures come last, each on its own: one that cannot be drawn is a line in the report.
+
+        Args:
+          tell: is called with such lines, too.
 
         Raises:
           ScalingError: the folder cannot be written.
         """
+        folder = Path(folder)
         with writing(folder):
-            return self._save(Path(folder), title)
-
-    def _save(self, folder: Path, title: str) -> Path:
-        from scaling.plots import figures
-
-        self.fit.save(folder, self.budgets)
-        found = {
-            name: None if part is None else part.to_dict()
-            for name, part in (
-                ("isoflop", self.isoflop),
-                ("parabola_bias", self.bias),
-                ("envelope", self.envelope),
-                ("holdout", self.holdout),
+            self.fit.save(folder, self.budgets)
+            (folder / "approaches.json").write_text(self._approaches(), encoding="utf-8")
+            self.records.to_csv(folder / "records.csv")
+            report = folder / "report.md"
+            text = f"# {title}\n\n```text\n{self.text()}\n```\n"
+            report.write_text(text, encoding="utf-8", errors="backslashreplace")
+            found = self._draw(folder)
+            missing = [
+                f"figure {name} left out: {reason}" for name, reason in found.items() if reason
+            ]
+            drawn = [name for name, reason in found.items() if not reason]
+            text += "".join(f"\n{line}\n" for line in missing)
+            text += "".join(
+                f"\n## {name.replace('_', ' ').capitalize()}\n\n![{name}]({name}.png)\n"
+                for name in drawn
             )
+            report.write_text(text, encoding="utf-8", errors="backslashreplace")
+        for line in missing if tell is not None else []:
+            tell(line)
+        return report
+
+    def _approaches(self) -> str:
+        """The content of approaches.json."""
+        parts = {
+            "isoflop": self.isoflop,
+            "parabola_bias": self.bias,
+            "envelope": self.envelope,
+            "holdout": self.holdout,
         }
-        text = json.dumps(finite(found), indent=1) + "\n"
-        (folder / "approaches.json").write_text(text, encoding="utf-8")
-        self.records.to_csv(folder / "records.csv")
-        made = figures(
+        found = {name: None if part is None else part.to_dict() for name, part in parts.items()}
+        return json.dumps(finite(found), indent=1) + "\n"
+
+    def _draw(self, folder: Path) -> dict[str, str | None]:
+        """The figures: None for each, or why it is left out."""
+        try:
+            # matplotlib takes its time, and a broken one costs the figures only.
+            from scaling.plots import planned
+        except Exception as error:
+            return {"of every kind": f"matplotlib cannot be loaded ({_one_line(error)})"}
+        plans = planned(
             self.fit,
             self.records,
-            folder,
             isoflop=self.isoflop,
             envelope=self.envelope,
             holdout=self.holdout,
         )
-        lines = [f"# {title}", "", "```text", self.text(), "```", ""]
-        for name, path in made.items():
-            lines += [
-                f"## {name.replace('_', ' ').capitalize()}",
-                "",
-                f"![{name}]({path.name})",
-                "",
-            ]
-        report = folder / "report.md"
-        report.write_text("\n".join(lines), encoding="utf-8", errors="backslashreplace")
-        return report
+        return draw_all(plans, folder)
 
 
 def analyse(

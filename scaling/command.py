@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import sys
 
+from scaling import drawing
 from scaling.analysis import analyse
 from scaling.columns import spelled
 from scaling.errors import ScalingError
@@ -38,6 +39,8 @@ def main(words: list[str] | None = None) -> int:
         with contextlib.suppress(AttributeError, ValueError):  # an ASCII locale has no ±
             stream.reconfigure(errors="backslashreplace")
     source = asked.records[0] if len(asked.records) == 1 else asked.records
+    if asked.out:
+        drawing.prepare()
     try:
         records = read_records(
             source, count=asked.count, keep=asked.keep, where=asked.where, columns=asked.columns
@@ -54,7 +57,7 @@ def main(words: list[str] | None = None) -> int:
         )
         print(analysis.text())
         if asked.out:
-            print(f"\nwritten: {analysis.save(asked.out)}")
+            print(f"\nwritten: {analysis.save(asked.out, tell=print)}")
     except ScalingError as error:
         print(spelled(str(error), lambda name: f"--{name} "), file=sys.stderr)
         return 2

@@ -25,8 +25,9 @@ from scaling.errors import ScalingError, writing
 from scaling.laws import Law, find_law
 from scaling.problem import SQUARES, Problem
 from scaling.records import Records
+from scaling.scatter import run_interval, scatter_of
 
-FORMAT = 1
+FORMAT = 2
 """Version of fit.json."""
 
 
@@ -45,6 +46,7 @@ class Fit:
       starts, starts_converged: how many starts there were, and how many reached this objective.
       range: per variable (smallest, largest) of the records.
       floor: the exact entropy of the corpus where the records know it.
+      scatter: quantiles of single runs about the law in log loss; see `scaling.scatter`.
     """
 
     law: Law
@@ -66,6 +68,7 @@ class Fit:
     source: str
     residual_std: float
     floor: float | None = None
+    scatter: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0))
 
     @functools.cached_property
     def parameters(self) -> dict[str, float]:
@@ -98,11 +101,31 @@ class Fit:
     def predict(self, **values: float) -> tuple[float, float, float]:
         """Loss of the law at N and D (or whatever its variables are), with its interval.
 
-        The interval is of the law's value, not of a single run scattered about it.
+        The interval is of the law's value; `predict_run` gives that of a single run about it.
 
         Raises:
           ScalingError: a variable of the law missing, or not above 0.
         """
+        point = self._point(values)
+        return self.interval_of(lambda theta: self.law.loss(theta, **point))
+
+    def predict_run(self, **values: float) -> tuple[float, float, float]:
+        """As `predict`, with the interval in which the loss of a single run will lie.
+
+        It adds the scatter of the runs about the law to what is not known of the law, and holds as
+        far as runs there scatter as those of the records do.
+        """
+        point = self._point(values)
+        estimate = float(self.law.loss(self.theta, **point))
+        return estimate, *self.run_interval(estimate, self.law.loss(self.samples, **point))
+
+    def run_interval(self, estimate: float, samples: np.ndarray) -> tuple[float, float]:
+        """The interval of a single run from the law's loss there and its resamples (S,)."""
+        freedom = max(self.n_points - len(self.theta), 1)
+        return run_interval(np.asarray(samples), estimate, self.scatter, freedom, self.level)
+
+    def _point(self, values: dict[str, float]) -> dict[str, np.float64]:
+        """The law's variables, checked."""
         missing = [v for v in self.law.variables if values.get(v) is None]
         if missing:
             raise ScalingError(
@@ -111,8 +134,7 @@ class Fit:
         for name, value in values.items():
             if not (np.isfinite(value) and value > 0):
                 raise ScalingError(f"{name}={value} must be above 0.")
-        point = {v: np.float64(values[v]) for v in self.law.variables}
-        return self.interval_of(lambda theta: self.law.loss(theta, **point))
+        return {v: np.float64(values[v]) for v in self.law.variables}
 
     def to_dict(self, budgets: Sequence[float] = ()) -> dict[str, Any]:
         """The content of fit.json; not-finite numbers become null."""
@@ -142,6 +164,7 @@ class Fit:
             "entropy_floor": self.floor,
             "source": self.source,
             "theta": self.theta.tolist(),
+            "scatter": self.scatter.tolist(),
         }
         return finite(content)
 
@@ -292,6 +315,7 @@ def fit(
         source=records.source,
         residual_std=float(np.std(problem.residuals(centred))),
         floor=records.floor,
+        scatter=scatter_of(problem.residuals(centred), problem.weights, len(centred)),
     )
 
 
@@ -354,81 +378,10 @@ def warn(
 
 
 def load_fit(path: str | Path) -> Fit:
-    """A fit from its fit.json (and the bootstrap.npy beside it, without which it has no intervals).
+    """A fit from its fit.json; see `scaling.loading`."""
+    from scaling import loading
 
-    Raises:
-      ScalingError: no such file, a damaged one, another format, a law that is not built in.
-    """
-    path = Path(path)
-    path = path / "fit.json" if path.is_dir() else path
-    if not path.is_file():
-        raise ScalingError(
-            f"there is no {path}; write one with job=fit job.records=FILE job.out=DIR."
-        )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            raise ScalingError(
-                f"{path} has format {content['format']}; this version reads {FORMAT}."
-            )
-        law = find_law(content["law"])
-        theta = np.array(content["theta"], float)
-        found = Fit(
-            law=law,
-            theta=theta,
-            samples=_load_samples(
-                path.with_name("bootstrap.npy"), content["resamples"], len(law.coordinates)
-            ),
-            profiles={},
-            warnings=tuple(content["warnings"]),
-            range={
-                name: (float(low), float(high)) for name, (low, high) in content["range"].items()
-            },
-            floor=content["entropy_floor"],
-            **{
-                name: content[name]
-                for name in (
-                    "delta", "level", "objective", "n_points", "n_runs", "success", "message",
-                    "starts", "starts_converged", "count", "source", "residual_std",
-                )
-            },
-        )  # fmt: skip
-        wrong = _damage(found)
-    except ScalingError:
-        raise
-    except OSError as error:
-        raise ScalingError(f"cannot read {path}: {error.strerror or error}.") from None
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        wrong = f"{type(error).__name__}: {error}"
-    if wrong:
-        raise ScalingError(f"{path} is no fit.json of this project ({wrong}).")
-    return found
-
-
-def _damage(fit: Fit) -> str:
-    """What no fit could have written, in words; empty for a sound one."""
-    if fit.theta.shape != (len(fit.law.coordinates),) or not np.all(np.isfinite(fit.theta)):
-        return f"theta is not {len(fit.law.coordinates)} finite numbers"
-    if not {*fit.law.variables, "C"} <= set(fit.range):
-        return f"its range lacks a variable of law={fit.law.name}"
-    if not 0 < fit.level < 1:
-        return f"level = {fit.level}"
-    return ""
-
-
-def _load_samples(path: Path, resamples: int, size: int) -> np.ndarray:
-    if not path.is_file() and resamples:
-        return np.empty((0, size))
-    try:
-        samples = np.load(path, allow_pickle=False) if resamples else np.empty((0, size))
-    except (OSError, ValueError) as error:
-        raise ScalingError(f"{path} cannot be read: {error}.") from None
-    if samples.dtype.kind != "f" or samples.shape != (resamples, size):
-        raise ScalingError(
-            f"{path} holds an array {samples.shape} of {samples.dtype}, where fit.json has "
-            f"{resamples} resamples of {size} coordinates; the two do not belong together."
-        )
-    return samples
+    return loading.load_fit(path)
 
 
 make_callable(__name__)

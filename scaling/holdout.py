@@ -9,6 +9,8 @@ from scaling.errors import ScalingError
 from scaling.fit import Fit, fit
 from scaling.records import Records
 
+MOST = 1000  # held-out points whose intervals are computed and listed in JSON
+
 
 @dataclasses.dataclass(frozen=True)
 class HoldOut:
@@ -19,6 +21,8 @@ class HoldOut:
       held: the points above; predicted, low, high: the law there with its interval, (m,).
       errors: predicted / measured - 1, (m,).
       drift: for budgets, the optimal N of both fits and their ratio.
+      run_low, run_high: the interval of a single run there, (m,). Of more than 1,000 points both
+        intervals are taken for as many, evenly spread over compute, and are NaN for the others.
     """
 
     cut: float
@@ -30,9 +34,26 @@ class HoldOut:
     high: np.ndarray
     errors: np.ndarray
     drift: list[dict[str, float]]
+    run_low: np.ndarray | None = None
+    run_high: np.ndarray | None = None
+
+    @property
+    def within(self) -> dict[str, tuple[int, int]]:
+        """How many measured losses lie in the interval of the "law" and of a "run", and of how
+        many; empty without intervals."""
+        pairs = {"law": (self.low, self.high), "run": (self.run_low, self.run_high)}
+        found = {}
+        for name, (low, high) in pairs.items():
+            if low is not None and (known := np.isfinite(low) & np.isfinite(high)).any():
+                inside = (self.held.loss >= low) & (self.held.loss <= high)
+                found[name] = (int(np.sum(inside & known)), int(np.sum(known)))
+        return found
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: the cut, the parameters below it, one row for each held point, the drift."""
+        """For JSON: the cut, the parameters below it, a row for each held point, the drift.
+
+        Of more than 1,000 held points as many have a row, evenly spread over compute.
+        """
         columns = {
             "run": self.held.run,
             "N": self.held.N,
@@ -42,17 +63,26 @@ class HoldOut:
             "predicted": self.predicted,
             "low": self.low,
             "high": self.high,
+            "run_low": self.run_low,
+            "run_high": self.run_high,
             "error": self.errors,
         }
+        columns = {name: column for name, column in columns.items() if column is not None}
         rows = [
             {name: column[i].item() for name, column in columns.items()}
-            for i in range(len(self.held))
+            for i in spread(self.held.C)
         ]
         return {
             "cut": self.cut,
             "fitted": self.fit.n_points,
             "parameters": self.fit.parameters,
+            "held_points": len(self.held),
             "held": rows,
+            "level": self.fit.level,
+            "within_interval_of": {
+                name: {"inside": inside, "of": count}
+                for name, (inside, count) in self.within.items()
+            },
             "mean_absolute_error": float(np.mean(np.abs(self.errors))),
             "drift": self.drift,
         }
@@ -82,18 +112,25 @@ def hold_out(records: Records, whole: Fit, cut: float, **options: Any) -> HoldOu
     lower = fit(records.where(below), whole.law, **options)
     held = records.where(~below)
     columns = {v: getattr(held, "unique" if v == "U" else v) for v in lower.law.variables}
-    rows = [
-        lower.predict(**{name: float(column[i]) for name, column in columns.items()})
-        for i in range(len(held))
-    ]
-    predicted, low, high = np.array(rows).T
+    predicted = lower.law.loss(lower.theta, **columns)
+    low, high, run_low, run_high = np.full((4, len(held)), np.nan)
+    for i in spread(held.C) if len(lower.samples) else []:
+        law_S = lower.law.loss(lower.samples, **{name: x[i] for name, x in columns.items()})
+        _, low[i], high[i] = lower.interval_from(predicted[i], law_S)
+        run_low[i], run_high[i] = lower.run_interval(predicted[i], law_S)
     drift = []
     if lower.divides_compute:
         for C in whole.default_budgets():
             N_below, N_all = lower.allocation(C)["N"], whole.allocation(C)["N"]
             drift.append({"C": C, "N_below": N_below, "N_all": N_all, "ratio": N_below / N_all})
     errors = predicted / held.loss - 1
-    return HoldOut(cut, lower, whole, held, predicted, low, high, errors, drift)
+    return HoldOut(cut, lower, whole, held, predicted, low, high, errors, drift, run_low, run_high)
+
+
+def spread(C_m: np.ndarray, most: int = MOST) -> np.ndarray:
+    """Indices of at most so many points, evenly spread over their compute; in order."""
+    places = np.linspace(0, len(C_m) - 1, min(len(C_m), most)).round().astype(int)
+    return np.sort(np.argsort(C_m, kind="stable")[places])
 
 
 def cut_of(records: Records, text: str | float) -> float:

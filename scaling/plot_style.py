@@ -15,9 +15,12 @@ import numpy as np
 from matplotlib import colormaps, rc_context, rcParamsDefault, ticker
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
+
+from scaling.errors import ScalingError
 
 BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"
 BLACK, GREY = "#222222", "#8C8C8C"
@@ -49,7 +52,7 @@ STYLE = {
     "lines.linewidth": 1.4,
     "lines.markersize": 3.6,
     "figure.constrained_layout.use": True,
-    "savefig.dpi": 150,
+    "figure.dpi": 150,
     "svg.hashsalt": "scaling",  # the same figure, the same file
 }
 
@@ -63,6 +66,7 @@ _COUNTED = {"non_embedding": "non-embedding parameters", "total": "parameters wi
 
 # Mantissas of ticks and how many ticks they must give; the first that do are taken.
 _MANTISSAS = (((1,), 3), ((1, 3), 3), ((1, 2, 5), 3), ((1, 2, 3, 4, 6, 8), 4))
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _ROUND = [1, 2, 2.5, 5, 10]
 # Where a label may stand from its point: offsets in points, alignment.
 _PLACES = tuple(
@@ -104,9 +108,18 @@ def save(figure: Figure, path: str | Path) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     png, svg = (path.with_name(f"{path.name}.{kind}") for kind in ("png", "svg"))
-    figure.savefig(png)
-    figure.savefig(svg, metadata={"Date": None})
+    settle(figure)
+    # `savefig` would draw and lay out everything twice more for each of the two.
+    FigureCanvasAgg(figure).print_png(png)
+    FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
     return png
+
+
+def settle(figure: Figure) -> None:
+    """Lay the figure out once and for all: its axes stay where they are then."""
+    if figure.get_layout_engine() is not None:
+        figure.get_layout_engine().execute(figure)
+        figure.set_layout_engine("none")
 
 
 # -- numbers -------------------------------------------------------------------------------------
@@ -122,6 +135,13 @@ def number(value: float, digits: int = 3) -> str:
     mantissa = f"{float(mantissa):g}"
     power = rf"10^{{{int(power)}}}"
     return f"${power}$" if mantissa == "1" else rf"${mantissa}\times{power}$"
+
+
+def written(value: float) -> str:
+    """As `number`, in plain text: for the many labels of ticks, which TeX's way makes slow."""
+    text = number(value).strip("$").replace(r"\times", "×")
+    base, _, power = text.partition("^")
+    return base + power.strip("{}").translate(_RAISED)
 
 
 def pair(interval: tuple[float, float], digits: int = 3) -> str:
@@ -167,7 +187,12 @@ def inside(values: np.ndarray, around: np.ndarray, factor: float) -> np.ndarray:
 def log_axis(
     axes: Axes, which: str, limits: tuple[float, float], label: str, most: int = 6
 ) -> None:
-    """A logarithmic x or y axis with at most `most` or so plainly written ticks."""
+    """A logarithmic x or y axis with at most `most` or so plainly written ticks.
+
+    Raises ScalingError where the limits are not two ascending positive numbers.
+    """
+    if not (0 < limits[0] < limits[1] < np.inf):
+        raise ScalingError(f"its axis of {label} would go from {limits[0]:g} to {limits[1]:g}")
     getattr(axes, f"set_{which}scale")("log")
     getattr(axes, f"set_{which}lim")(*limits)
     getattr(axes, f"set_{which}label")(label)
@@ -180,7 +205,7 @@ def log_axis(
         ticks = np.outer(10.0 ** powers[powers % every == 0], mantissas).ravel()
         ticks = ticks[(ticks >= low) & (ticks <= high)]
         if len(ticks) >= least or every > 1:
-            axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: number(value)))
+            axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: written(value)))
             break
     else:
         # Along y there is room for more labels than along x.
@@ -198,7 +223,12 @@ def log_axis(
 def linear_axis(
     axes: Axes, which: str, limits: tuple[float, float], label: str, ticks: int = 5
 ) -> None:
-    """A linear x or y axis with about `ticks` round ticks."""
+    """A linear x or y axis with about `ticks` round ticks.
+
+    Raises ScalingError where the limits are not two ascending numbers.
+    """
+    if not (-np.inf < limits[0] < limits[1] < np.inf):
+        raise ScalingError(f"its axis of {label} would go from {limits[0]:g} to {limits[1]:g}")
     getattr(axes, f"set_{which}lim")(*limits)
     getattr(axes, f"set_{which}label")(label)
     axis = axes.xaxis if which == "x" else axes.yaxis
@@ -262,7 +292,7 @@ def label_points(
       others: (n, 2) points in data coordinates that a text should not cover.
     """
     figure = axes.figure
-    figure.draw_without_rendering()
+    settle(figure)
     frame, taken = axes.get_window_extent(), []
     dots = axes.transData.transform(others)
     for x_i, y_i, words in zip(x, y, texts, strict=True):

@@ -1,11 +1,13 @@
 """Figures of a fit: IsoFLOP curves, the allocation of compute, and loss against compute.
 
-Each function writes PATH.png and PATH.svg and returns the path of the PNG; `figures` makes all that
-apply. Shapes: n points, B budgets, G places of a curve, S resamples.
+Each function writes PATH.png and PATH.svg and returns the path of the PNG. `planned` names all that
+apply; `scaling.drawing` draws them for a report, whatever happens to one of them.
+Shapes: n points, B budgets, G places of a curve, S resamples.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -24,45 +26,69 @@ if TYPE_CHECKING:
 
 HOFFMANN = {"E": 1.69, "A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.28}
 """The law as Hoffmann et al. 2022 published it, to compare with."""
+MOST_POINTS = 4000  # runs shown in a figure
 _PLACES = 80  # of an IsoFLOP curve
 _MOST_SIZES = 8
 _MOST_BUDGETS = 20
 
 
-def figures(
+class Plan(NamedTuple):
+    """A figure to be drawn: `function(*arguments, path=..., **options)`."""
+
+    function: Callable[..., Path]
+    arguments: tuple
+    options: dict[str, Any]
+
+    def draw(self, path: Path) -> Path:
+        return self.function(*self.arguments, path=path, **self.options)
+
+
+def planned(
     fit: "Fit",
     records: "Records",
-    folder: str | Path,
     isoflop: "IsoFlop | None" = None,
     envelope: "Envelope | None" = None,
     holdout: Any = None,
-) -> dict[str, Path]:
-    """Every figure that the law and the results allow, by name, in the order of a report."""
+) -> dict[str, Plan]:
+    """Every figure that the law and the results allow, by name, in the order of a report.
+
+    Of many records it shows some, evenly spread over their compute.
+    """
     from scaling.plots_doubt import ellipses, hold_out, profiles, residuals
 
-    folder = Path(folder)
-    made = {}
-
-    def make(name, function, *arguments, **options):
-        made[name] = function(*arguments, path=folder / name, **options)
-
+    shown, plans = thinned(records), {}
     if isoflop is not None:
-        make("isoflop", isoflop_curves, records, isoflop, fit)
+        plans["isoflop"] = Plan(isoflop_curves, (records, isoflop, fit), {})
     if divides_compute(fit.law):
         approaches = {"isoflop": isoflop, "envelope": envelope}
-        make("allocation", optimal_allocation, fit, records, **approaches)
-        compare = records.natural_text
-        make("loss_against_compute", loss_against_compute, fit, records, compare=compare)
+        plans["allocation"] = Plan(optimal_allocation, (fit, shown), approaches)
+        compare = {"compare": records.natural_text}
+        plans["loss_against_compute"] = Plan(loss_against_compute, (fit, shown), compare)
     if divides_compute(fit.law) or len(fit.law.variables) == 1:
-        make("frontier", frontier, fit, records)
-    make("residuals", residuals, fit, records)
+        plans["frontier"] = Plan(frontier, (fit, shown), {})
+    plans["residuals"] = Plan(residuals, (fit, shown), {})
     if holdout is not None:
-        make("holdout", hold_out, holdout, records=records)
+        plans["holdout"] = Plan(hold_out, (holdout,), {"records": shown})
     if len(fit.samples) >= 3 and len(fit.law.coordinates) > 1:
-        make("ellipses", ellipses, fit)
+        plans["ellipses"] = Plan(ellipses, (fit,), {})
     if fit.profiles:
-        make("profiles", profiles, fit)
-    return made
+        plans["profiles"] = Plan(profiles, (fit,), {})
+    return plans
+
+
+def figures(fit: "Fit", records: "Records", folder: str | Path, **results: Any) -> dict[str, Path]:
+    """Draws what is `planned`, one after another; the paths by name."""
+    plans = planned(fit, records, **results)
+    return {name: plan.draw(Path(folder) / name) for name, plan in plans.items()}
+
+
+def thinned(records: "Records", most: int = MOST_POINTS) -> "Records":
+    """At most so many of the records: evenly spread over their compute, the ends included."""
+    if len(records) <= most:
+        return records
+    return records.where(
+        np.argsort(records.C, kind="stable")[style.even_choice(len(records), most)]
+    )
 
 
 # -- what is drawn -------------------------------------------------------------------------------
@@ -120,7 +146,10 @@ def isoflop_curves(
     for i, (C, points) in enumerate(zip(isoflop.C_B, isoflop.points, strict=True)):
         color, marker = style.shades(norm).to_rgba(C), style.MARKERS[i % len(style.MARKERS)]
         N_m, loss_m = records.N[points], records.loss[points]
-        (dots,) = axes.plot(N_m, loss_m, marker, color=color, alpha=0.85, markeredgewidth=0)
+        some = style.even_choice(len(points), max(MOST_POINTS // len(isoflop.C_B), 10))
+        (dots,) = axes.plot(
+            N_m[some], loss_m[some], marker, color=color, alpha=0.85, markeredgewidth=0
+        )
         axes.plot(*isoflop.curves["parabola"][i], color=color, linewidth=1.1)
         if i in listed:
             dots.set_label(style.number(C))

@@ -12,6 +12,7 @@ import numpy as np
 
 from scaling import plot_style as style
 from scaling.bootstrap import Profile, ellipse
+from scaling.holdout import spread
 from scaling.laws import Law
 from scaling.plot_style import BLACK, BLUE, COMPUTE, GREY, LOSS, ORANGE, SKY
 
@@ -75,15 +76,23 @@ def hold_out(holdout: Any, path: str | Path, records: "Records | None" = None) -
       holdout: of `scaling.holdout`.
       records: all records; those below the cut are shown for comparison.
     """
-    held, drift = holdout.held, holdout.drift
+    drift, some = holdout.drift, spread(holdout.held.C)
+    held = holdout.held.where(some)
     figure, panels = style.new_figure(1, 2 + bool(drift), 7.2 + 2.4 * bool(drift), 3.2)
     text = f"held out, {100 * holdout.fit.level:g} % interval of the law"
     bars = {"fmt": "o", "color": ORANGE, "markersize": 3.4, "elinewidth": 0.9, "capsize": 2}
     points = {"linestyle": "", "marker": "s", "color": GREY, "markersize": 2.6, "alpha": 0.8}
-    ends = np.stack([holdout.predicted, holdout.low, holdout.high])
+    ends = np.stack([holdout.predicted, holdout.low, holdout.high])[:, some]
     errors = [100 * _relative(end, held.loss) for end in ends]
     shown = [held.loss, style.inside(ends, held.loss, 1.5)]
     measured, error = panels[:2]
+    if holdout.run_low is not None:
+        whole = np.stack([holdout.predicted, holdout.run_low, holdout.run_high])[:, some]
+        wide = {"fmt": "none", "ecolor": SKY, "elinewidth": 2.6, "alpha": 0.6}
+        words = f"{100 * holdout.fit.level:g} % interval of a run"
+        _error_bars(measured, held.loss, whole, wide, words, zorder=2)
+        _error_bars(error, held.C, [100 * _relative(e, held.loss) for e in whole], wide, words, 2)
+        shown.append(style.inside(whole, held.loss, 1.5))
     _error_bars(measured, held.loss, ends, bars, text)
     _error_bars(error, held.C, errors, bars, text)
     x = [held.C]
@@ -123,11 +132,13 @@ def _relative(value: np.ndarray, measured: np.ndarray) -> np.ndarray:
     return np.asarray(value) / measured - 1
 
 
-def _error_bars(axes, x, ends, bars, label) -> None:
+def _error_bars(axes, x, ends, bars, label, zorder=3) -> None:
     """Points with bars from low to high, where those are known; `ends`: estimate, low, high."""
     y, low, high = ends
     reach = np.maximum(np.stack([y - low, high - y]), 0)
-    axes.errorbar(x, y, yerr=np.where(np.isfinite(reach), reach, 0), label=label, zorder=3, **bars)
+    axes.errorbar(
+        x, y, yerr=np.where(np.isfinite(reach), reach, 0), label=label, zorder=zorder, **bars
+    )
 
 
 @style.styled

@@ -14,11 +14,15 @@ from scaling.fit import Fit
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """An answer: `values` by name, each (estimate, low, high); NaN ends without a bootstrap."""
+    """An answer: `values` by name, each (estimate, low, high); NaN ends without a bootstrap.
+
+    Those intervals are of the law's values. `runs` holds, for a loss, that of a single run.
+    """
 
     question: str
     values: dict[str, tuple[float, float, float]]
     warnings: tuple[str, ...]
+    runs: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; what is not finite becomes None."""
@@ -29,6 +33,8 @@ class Prediction:
         values = {}
         for name, (estimate, low, high) in self.values.items():
             values |= {name: plain(estimate), f"{name}_interval": [plain(low), plain(high)]}
+        for name, (low, high) in self.runs.items():
+            values[f"{name}_interval_of_a_run"] = [plain(low), plain(high)]
         return {"question": self.question, **values, "warnings": list(self.warnings)}
 
 
@@ -74,6 +80,7 @@ def predict(
     if asked == set(law.variables) - {"U"}:
         point = {v: given.get(v, options["unique"]) for v in law.variables}
         values = {"loss": fit.predict(**point)}
+        runs = {"loss": fit.predict_run(**point)[1:]}
         question = "loss at " + ", ".join(f"{v} = {value:.4g}" for v, value in point.items())
         cost = given.get("C") or (6 * N * D if N and D else None)
     elif not fit.divides_compute:
@@ -82,15 +89,17 @@ def predict(
             f"{', '.join(sorted(asked)) or 'nothing'}."
         )
     else:
-        question, values = _decide(fit, given, asked, options)
+        question, values, runs = _decide(fit, given, asked, options)
         cost = values["C"][0] if "C" in values else given.get("C")
         if cost is None:
             cost = 6 * given["N"] * values["D"][0]
-    return Prediction(question, values, tuple(_doubts(fit, cost, given.get("target_loss"))))
+    if not np.isfinite([end for ends in runs.values() for end in ends]).all():
+        runs = {}
+    return Prediction(question, values, tuple(_doubts(fit, cost, given.get("target_loss"))), runs)
 
 
-def _decide(fit: Fit, given: dict, asked: set, options: dict) -> tuple[str, dict]:
-    """The questions that are decisions: (in words, answers)."""
+def _decide(fit: Fit, given: dict, asked: set, options: dict) -> tuple[str, dict, dict]:
+    """The questions that are decisions: (in words, answers, intervals of single runs)."""
     law = fit.law
     tail = f", {options['inference_tokens']:.4g} tokens of inference" * bool(
         options["inference_tokens"]
@@ -109,24 +118,28 @@ def _decide(fit: Fit, given: dict, asked: set, options: dict) -> tuple[str, dict
     if asked == {"C"}:
         C = given["C"]
         found = each(("N", "D", "loss"), lambda theta: allocate.optimal(law, theta, C, **options))
-        return f"best use of C = {C:.4g} FLOPs{tail}", found
+        runs = {}
+        if len(fit.samples):
+            least_S = allocate.optimal(law, fit.samples, C, **options)[2]
+            runs = {"loss": fit.run_interval(found["loss"][0], least_S)}
+        return f"best use of C = {C:.4g} FLOPs{tail}", found, runs
     if asked == {"target_loss"}:
         target = given["target_loss"]
         found = each(
             ("C", "N", "D"), lambda theta: allocate.cheapest(law, theta, target, **options)
         )
-        return f"least compute for a loss of {target:.4f}{tail}", found
+        return f"least compute for a loss of {target:.4f}{tail}", found, {}
     unique = options["unique"]
     if asked == {"N", "target_loss"}:
         N, target = given["N"], given["target_loss"]
         found = each(
             ("D",), lambda theta: (allocate.tokens_for(law, theta, N, target, unique=unique),)
         )
-        return f"tokens with which N = {N:.4g} reaches a loss of {target:.4f}", found
+        return f"tokens with which N = {N:.4g} reaches a loss of {target:.4f}", found, {}
     if asked == {"N"}:
         N = given["N"]
         found = each(("D",), lambda theta: (allocate.optimal_tokens(law, theta, N, **options),))
-        return f"tokens for which N = {N:.4g} is compute-optimal{tail}", found
+        return f"tokens for which N = {N:.4g} is compute-optimal{tail}", found, {}
     raise ScalingError(
         f"{' and '.join(sorted(asked)) or 'no value'}: this asks nothing. Give N and D (loss), C "
         "(best N and D),\ntarget_loss (cheapest C), N and target_loss (tokens needed), or N alone "

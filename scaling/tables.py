@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from scaling.holdout import HoldOut
     from scaling.predict import Prediction
 
+_LISTED = 50  # held-out points
+
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Columns aligned: the first to the left, the others to the right."""
@@ -111,22 +113,39 @@ def approaches_table(fit: "Fit", isoflop: Any, envelope: Any) -> str:
 
 def holdout_table(holdout: "HoldOut") -> str:
     """Measured against predicted, and how much the allocation moves."""
+    from scaling.holdout import spread
+
+    held, percent = holdout.held, f"{100 * holdout.fit.level:g} %"
+    none = np.full(len(held), np.nan)
+    run_low = none if holdout.run_low is None else holdout.run_low
+    run_high = none if holdout.run_high is None else holdout.run_high
+    listed = spread(held.C, _LISTED)
     rows = [
-        [run, number(N), number(D), f"{C:.3g}", f"{loss:.4f}", f"{p:.4f}", span(low, high),
-         f"{100 * error:+.2f} %"]
-        for run, N, D, C, loss, p, low, high, error in zip(
-            holdout.held.run, holdout.held.N, holdout.held.D, holdout.held.C, holdout.held.loss,
-            holdout.predicted, holdout.low, holdout.high, holdout.errors, strict=True,
-        )
-    ]  # fmt: skip
-    header = ["run", "N", "D", "C, FLOPs", "measured", "predicted", "", "error"]
+        [
+            held.run[i],
+            number(held.N[i]),
+            number(held.D[i]),
+            f"{held.C[i]:.3g}",
+            f"{held.loss[i]:.4f}",
+            f"{holdout.predicted[i]:.4f}",
+            span(holdout.low[i], holdout.high[i]),
+            span(run_low[i], run_high[i]),
+            f"{100 * holdout.errors[i]:+.2f} %",
+        ]
+        for i in listed
+    ]
+    law, run = f"law, {percent}", f"a run, {percent}"
+    header = ["run", "N", "D", "C, FLOPs", "measured", "predicted", law, run, "error"]
     lines = [
         f"fitted to {holdout.fit.n_points} points of at most {holdout.cut:.4g} FLOPs "
-        f"({holdout.fit.message}), {len(holdout.held)} predicted; mean absolute error "
+        f"({holdout.fit.message}), {len(held)} predicted; mean absolute error "
         f"{100 * np.mean(np.abs(holdout.errors)):.2f} %",
+        *_within(holdout, percent),
         "",
         grid(header, rows),
     ]
+    if len(listed) < len(held):
+        lines.append(f"listed are {len(listed)} of {len(held)}, evenly spread over their compute")
     if holdout.drift:
         rows = [
             [f"{row['C']:.3g}", number(row["N_below"]), number(row["N_all"]), f"{row['ratio']:.3f}"]
@@ -136,12 +155,38 @@ def holdout_table(holdout: "HoldOut") -> str:
     return "\n".join(lines)
 
 
+def _within(holdout: "HoldOut", percent: str) -> list[str]:
+    """How many held-out losses lie in either interval, and what that should be."""
+    found = holdout.within
+    if "law" not in found:
+        return []
+    inside, count = found["law"]
+    lines = [
+        f"{inside} of {count} measured losses lie in the {percent} interval of the law, that of "
+        "its own value, about which single runs scatter"
+    ]
+    if "run" in found:
+        inside, count = found["run"]
+        lines.append(
+            f"{inside} of {count} lie in that of a run, the law's with the scatter of the fitted "
+            f"runs added; if the law holds above the cut, about {percent} should"
+        )
+    return lines
+
+
 def prediction_table(prediction: "Prediction", level: float) -> str:
     """The answer with its intervals and doubts."""
+    percent = f"{100 * level:g} %"
+    runs = prediction.runs
     rows = [
-        [name, number(value), span(low, high)]
+        [name, number(value), span(low, high), *([span(*runs[name])] if name in runs else [])]
         for name, (value, low, high) in prediction.values.items()
     ]
-    header = ["", "estimate", f"{100 * level:g} % interval"]
+    header = ["", "estimate", f"{percent} interval"]
+    if runs:
+        header = ["", "estimate", f"law, {percent}", f"a run, {percent}"]
+        rows = [row + [""] * (4 - len(row)) for row in rows]
     lines = [prediction.question, "", grid(header, rows)]
+    if runs:
+        lines.append("law: where the law's value lies; a run: where the loss of a single run will")
     return "\n".join(lines + [f"warning: {warning}" for warning in prediction.warnings])
