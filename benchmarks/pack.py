@@ -52,7 +52,7 @@ class Together:
         size = (configs[0].train.batch_size, first.model_config.context_length + 1)
         tokens = np.random.default_rng(0).integers(0, VOCABULARY, size).astype(np.int32)
         if self.packed:
-            dataset = SimpleNamespace(bytes_V=None)
+            dataset = SimpleNamespace(validation_bytes=None)
             states = [SimpleNamespace(engine=e, state=e.initial_state(), dataset=dataset)
                       for e in engines]  # fmt: skip
             self.lanes = Lanes(states)

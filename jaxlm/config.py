@@ -146,6 +146,10 @@ class TokenizerConfig:
         None, "pretrained, without a path: a model of the Hugging Face hub whose tokenizer to take"
     )
     training_bytes: str = key("20M", "bpe: train on at most this much of the training text")
+    lossy: bool = key(
+        False,
+        "pretrained: accept that decoding does not give the text back; the run says what is lost",
+    )
 
 
 @dataclass
@@ -215,11 +219,19 @@ class TorchConfig:
 
 @dataclass
 class RunConfig:
-    name: str | None = key(None, "the run's name; null: the experiment's")
+    name: str | None = key(
+        None, "the run's name, that of a folder (no slash, no dot first); null: the experiment's"
+    )
     experiment: str | None = key(None, "the experiment it came from; fills itself in")
     options: dict[str, str] = key({}, "the groups' options it came from; fills itself in")
     dir: str = key("runs/${run.name}", "the run's folder")
-    overwrite: bool = key(False, "delete a finished or different run in run.dir and start over")
+    overwrite: bool = key(
+        False,
+        "remove what a finished or different run wrote into run.dir, nothing else; start over",
+    )
+    accept_records: bool = key(
+        False, "resume although metrics.jsonl has lost records that the checkpoint was saved beside"
+    )
     stop_at: int | None = key(None, "leave early at this step; the schedule does not change")
     cache: str = key(".cache", "folder of token files, downloads and compiled programs")
     samples: int = key(3, "texts generated into samples.txt at the end of a run; 0: none")
@@ -342,6 +354,18 @@ def identity(config: Config) -> dict[str, Any]:
 def operation(config: Config) -> dict[str, Any]:
     """How it is computed, as a nested dict: it may change at any time."""
     return _half(config, operation=True)
+
+
+def differences(new: dict, old: dict, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (new, old) wherever two nested dicts differ."""
+    found = {}
+    for name in {**new, **old}:
+        a, b = new.get(name), old.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found |= differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            found[prefix + name] = (a, b)
+    return found
 
 
 def resolve_model(model: ModelConfig, vocab_size: int | None = None) -> ModelConfig:

@@ -1,5 +1,6 @@
 """What a run writes down while it trains: records, the console's lines, the summary."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from jaxlm.console import Console, clock
 from jaxlm.duration import Horizon
 from jaxlm.flops import exact_flops_per_token, flops_per_token, parameter_counts
 from jaxlm.initial import parameter_groups
-from jaxlm.runs import RunDirectory
+from jaxlm.runs import RunDirectory, plain
 from jaxlm.tracking import Tracker
 
 
@@ -30,7 +31,8 @@ class Position:
     def note_evaluation(self, loss: float) -> bool:
         """Take in a validation loss; True where it is the best so far."""
         self.val_loss, self.evaluated_step = loss, self.step
-        improved = self.best_val_loss is None or loss < self.best_val_loss
+        best = math.inf if self.best_val_loss is None else self.best_val_loss
+        improved = loss < best  # False for what is not finite
         if improved:
             self.best_val_loss, self.best_step = loss, self.step
         self.evaluations_since_best = 0 if improved else self.evaluations_since_best + 1
@@ -53,6 +55,7 @@ class Ledger:
         self.config, self.run, self.engine, self.horizon = config, run, engine, horizon
         self.entropy_floor, self.console, self.tracker = entropy_floor, console, tracker
         self.packed = 1  # runs in this run's program
+        self.data_notes: tuple[str, ...] = ()  # of `Dataset.notes`
         self.groups = parameter_groups(engine.model_config)
         self.tokens_per_step = config.train.batch_size * engine.model_config.context_length
         self.start(0, Clocks())
@@ -123,13 +126,17 @@ class Ledger:
         )
 
     def summarize(self, status: str, position: Position, reason: str | None = None) -> None:
-        """Write summary.json (DESIGN, "A run directory")."""
+        """Write summary.json."""
+        self.run.write_summary(self.summary(status, position, reason))
+
+    def summary(self, status: str, position: Position, reason: str | None = None) -> dict[str, Any]:
+        """The content of summary.json (DESIGN, "A run directory")."""
         model = self.engine.model_config
         counts, seconds = parameter_counts(model), self.clocks.seconds()
         tokens = position.step * self.tokens_per_step
         exact = exact_flops_per_token(model) * tokens
         peak = self.engine.peak_flops
-        self.run.write_summary(
+        return plain(
             {
                 "status": status,
                 "reason": reason,
@@ -151,5 +158,6 @@ class Ledger:
                 "peak_memory_bytes": self.engine.peak_memory_bytes(),
                 "entropy_floor": self.entropy_floor,
                 "packed": self.packed,
+                "data_notes": list(self.data_notes),
             }
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.compose import compose, from_file, groups, split_override
-from jaxlm.config import Config, identity, keys_of
+from jaxlm.config import Config, differences, identity, keys_of
 from jaxlm.effective import refuse_idle
 from jaxlm.errors import UserError
 from jaxlm.runs import RunDirectory
@@ -133,8 +133,6 @@ def _value(config: Config, name: str) -> Any:
 
 def refuse_others(members: list[Member]) -> None:
     """Raises UserError where a run's folder holds another run; it would be refused one by one."""
-    from jaxlm.jobs import differences
-
     for member in members:
         path = member.run.path / "config.yaml"
         if member.config.run.overwrite or not path.exists():

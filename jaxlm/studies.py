@@ -18,6 +18,7 @@ from jaxlm.flops import parameter_counts
 from jaxlm.limit import Doubling, sizes_that_fit
 from jaxlm.member import Member, members_of
 from jaxlm.pace import cost
+from jaxlm.runs import read_study
 from jaxlm.study import run_study
 
 Variants = dict[str, list[str]]
@@ -72,8 +73,8 @@ def _specimens(config: Config) -> Callable[[Mapping[str, Path], Path], dict[str,
 
 
 def _has_results(folder: Path) -> bool:
-    rows = json.loads((folder / "study.json").read_text("utf-8"))["runs"]
-    return any(row["status"] in ("finished", "stopped_early") for row in rows)
+    rows = (read_study(folder) or {"runs": []})["runs"]
+    return any(row.get("status") in ("finished", "stopped_early") for row in rows)
 
 
 def definition_of(

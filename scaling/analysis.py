@@ -29,8 +29,10 @@ class Analysis:
     notes: tuple[str, ...]
 
     def text(self) -> str:
-        """The tables, for a terminal."""
-        parts = [fit_table(self.fit, self.budgets)]
+        """How the records were read, and the tables, for a terminal."""
+        read = [f"note: {note}" for note in self.records.notes]
+        parts = ["\n".join(read)] if read else []
+        parts.append(fit_table(self.fit, self.budgets))
         if self.isoflop is not None or self.envelope is not None:
             parts.append(approaches_table(self.fit, self.isoflop, self.envelope))
         if self.bias is not None:
@@ -106,7 +108,7 @@ def analyse(
       ScalingError: as `fit` and `hold_out` do. What approaches 1 and 2 lack is only noted.
     """
     whole = fit(records, law, **options)
-    notes, isoflop, bias, envelope = list(records.notes), None, None, None
+    notes, isoflop, bias, envelope = [], None, None, None
     if whole.divides_compute:
         try:
             isoflop = approach2(records, level=whole.level)

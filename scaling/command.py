@@ -5,6 +5,7 @@ import contextlib
 import sys
 
 from scaling.analysis import analyse
+from scaling.columns import spelled
 from scaling.errors import ScalingError
 from scaling.laws import LAWS
 from scaling.records import read_records
@@ -15,7 +16,9 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m scaling.fit", description="Fit a scaling law to records and print it."
     )
-    parser.add_argument("records", nargs="+", help="CSV, JSON or npy files, or run directories")
+    parser.add_argument(
+        "records", nargs="+", help="CSV, JSON, parquet or npy files, run directories, or folders"
+    )
     parser.add_argument("--law", default="chinchilla", help=f"one of {', '.join(LAWS)}")
     parser.add_argument("--delta", type=float, default=1e-3, help="Huber's delta in log loss")
     parser.add_argument("--squares", action="store_true", help="least squares instead of Huber")
@@ -23,7 +26,10 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--bootstrap-starts", type=int, default=1, help="starts of each resample")
     parser.add_argument("--count", help="what N counts: non_embedding or total")
     parser.add_argument("--where", help="use only these rows: column=value, <value or >value")
-    parser.add_argument("--keep", default="final", help="final points of each run, or all")
+    parser.add_argument(
+        "--keep", default="final", help="final point of each run, the best at each N and D, or all"
+    )
+    parser.add_argument("--columns", help="which column holds what: 'N=size*1e6, loss=c4_val'")
     parser.add_argument("--holdout", help="predict above these FLOPs (1e21, or 10x below the top)")
     parser.add_argument("--budget", type=float, action="append", default=[], help="FLOPs to divide")
     parser.add_argument("--out", help="folder for fit.json, figures and report.md")
@@ -33,7 +39,10 @@ def main(words: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     source = asked.records[0] if len(asked.records) == 1 else asked.records
     try:
-        records = read_records(source, count=asked.count, keep=asked.keep, where=asked.where)
+        records = read_records(
+            source, count=asked.count, keep=asked.keep, where=asked.where, columns=asked.columns
+        )
+        records = records.respelled(lambda name: f"--{name} ")
         analysis = analyse(
             records,
             asked.law,
@@ -47,6 +56,6 @@ def main(words: list[str] | None = None) -> int:
         if asked.out:
             print(f"\nwritten: {analysis.save(asked.out)}")
     except ScalingError as error:
-        print(error, file=sys.stderr)
+        print(spelled(str(error), lambda name: f"--{name} "), file=sys.stderr)
         return 2
     return 0 if analysis.fit.success else 1

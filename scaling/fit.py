@@ -308,7 +308,7 @@ def warn(
     records: Records, problem: Problem, samples: np.ndarray, converged: np.ndarray
 ) -> list[str]:
     """What a careful reader of a fit to these records should know."""
-    found = []
+    found = list(records.warnings)
     law = problem.law
     if len(records) < 8:
         found.append(f"only {len(records)} points for {len(law.coordinates)} parameters")
@@ -317,8 +317,10 @@ def warn(
         if span < 1:
             found.append(f"{variable} spans only {span:.2f} decades; its exponent is a guess")
     if {"N", "D"} <= set(law.variables) and len(records) > 2:
-        if abs(np.corrcoef(problem.logs["N"], problem.logs["D"])[0, 1]) > 0.98:
-            found.append("N and D rise together; their terms can hardly be told apart")
+        together = np.corrcoef(problem.logs["N"], problem.logs["D"])[0, 1]
+        if abs(together) > 0.98:
+            how = "rise together" if together > 0 else "fall against each other (one budget?)"
+            found.append(f"N and D {how}; their terms can hardly be told apart")
     small = int(np.sum(records.N < 50e6))
     if records.natural_text and small and "N" in law.variables:
         which = "" if records.count == "non_embedding" else f" (N is {records.count})"

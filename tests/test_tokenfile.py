@@ -43,8 +43,8 @@ def age(path, seconds=100):
 def test_ids_are_as_small_as_the_vocabulary_allows(tmp_path, vocab_size, dtype):
     write(tmp_path / "x.tokens", vocab_size)
     tokens = open_tokens(tmp_path / "x.tokens", vocab_size, FINGERPRINT, tmp_path)
-    assert isinstance(tokens, np.memmap) and tokens.dtype == dtype
-    np.testing.assert_array_equal(tokens, IDS)
+    assert isinstance(tokens.ids_N, np.memmap) and tokens.ids_N.dtype == dtype
+    np.testing.assert_array_equal(tokens.ids_N, IDS)
 
 
 def test_a_file_of_other_text_or_vocabulary_is_not_taken(tmp_path):
@@ -169,7 +169,7 @@ def test_two_writers_at_once_both_succeed(tmp_path):
     path = tmp_path / "x.tokens"
     writers = [start_writer(path, seconds) for seconds in (0.1, 0.15)]
     assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
-    np.testing.assert_array_equal(open_tokens(path, 1000, FINGERPRINT, tmp_path), IDS)
+    np.testing.assert_array_equal(open_tokens(path, 1000, FINGERPRINT, tmp_path).ids_N, IDS)
     assert not list(tmp_path.glob("*.partial"))
 
 
@@ -178,8 +178,8 @@ def test_a_map_of_the_old_file_stays_readable_when_it_is_replaced(tmp_path):
     write(path)
     old = open_tokens(path, 1000, FINGERPRINT, tmp_path)
     write_tokens(path, [IDS[::-1]], 1000, FINGERPRINT)
-    np.testing.assert_array_equal(old, IDS)
-    np.testing.assert_array_equal(open_tokens(path, 1000, FINGERPRINT, tmp_path), IDS[::-1])
+    np.testing.assert_array_equal(old.ids_N, IDS)
+    np.testing.assert_array_equal(open_tokens(path, 1000, FINGERPRINT, tmp_path).ids_N, IDS[::-1])
 
 
 def test_only_abandoned_temporary_files_are_removed(tmp_path):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxlm.checked import Damaged
 from jaxlm.comparison.analysis import run_dict
 from jaxlm.comparison.document import Block, Bullets, Cell, Heading, Paragraph, Table
 from jaxlm.comparison.metrics import METRICS, Metric, heading, metric_named, shown
@@ -14,6 +15,7 @@ from jaxlm.comparison.reading import LeftOut, Run
 from jaxlm.comparison.variants import differing_keys
 from jaxlm.console import clock
 from jaxlm.errors import UserError, nearest
+from jaxlm.runs import read_study
 
 NEWEST = "newest"
 _COLUMNS = ("best_val_loss", "best_bits_per_byte", "tokens", "flops")
@@ -91,11 +93,13 @@ def _studies(runs: Sequence[Run]) -> dict[Path, tuple[dict[str, Any], dict[str, 
 def _study(folder: Path) -> dict[str, Any] | None:
     """Name, question and rows of the folder's study.json; None where there is none to read."""
     try:
-        content = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-        rows = {row["path"]: row for row in content["runs"]}
-        question = (content.get("definition") or {}).get("question")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        content = read_study(folder)
+    except Damaged:
         return None
+    if content is None:
+        return None
+    rows = {row["path"]: row for row in content["runs"]}
+    question = (content.get("definition") or {}).get("question")
     return {"name": folder.name, "question": question, "rows": rows, "path": folder}
 
 

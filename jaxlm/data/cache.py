@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from jaxlm.checked import Damaged, anything, mapping, read_json, record, text
 from jaxlm.errors import UserError
 from jaxlm.names import shown
 
@@ -97,16 +98,15 @@ def remembered(cache: Path, files: list[Path], facts: Any, compute: Callable[[],
     """`compute()`, or its result of an earlier call for files that have not changed since.
 
     A file counts as unchanged while its path, size and time of modification are the same.
-    `facts` names what is computed. The result must survive JSON.
+    `facts` names what is computed. The result must survive JSON. It is kept with its SHA-256, so
+    that a damaged one is computed anew.
     """
     states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     path = cache / "facts" / f"{digest(facts, states)}.json"
-    try:
-        kept = json.loads(path.read_text("utf-8"))
-        if kept["sha256"] == digest(kept["result"]):
-            return kept["result"]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # never computed, or damaged
+    with contextlib.suppress(Damaged):  # then it is found out again
+        known = read_json(path, record({"result": mapping(anything), "sha256": text}))
+        if known and known["sha256"] == digest(known["result"]):
+            return known["result"]
     result = compute()
     # A file written this very moment could change again within the clock's resolution.
     if all(time.time_ns() - modified > 1_000_000_000 for _, _, modified in states):

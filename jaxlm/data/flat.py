@@ -1,5 +1,6 @@
 """data=tokens: flat files of token ids as other trainers write them, used in place."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from jaxlm.config import Config
 from jaxlm.data.cache import digest, remembered
 from jaxlm.data.corpora import cut_place
-from jaxlm.data.dataset import Dataset
+from jaxlm.data.dataset import Dataset, SpelledBytes
 from jaxlm.data.encoding import named_tokenizer
 from jaxlm.data.token_headers import check_width, map_ids
 from jaxlm.data.tokenfile import hash_file
@@ -48,8 +49,17 @@ def prepare_flat(config: Config, cache: Path) -> Dataset:
         train, validation, other = tokens[:cut], tokens[cut:], cut
     fingerprint = digest("tokens", sha256, other, tokenizer.fingerprint if tokenizer else None)
     documents = tokenizer is not None and bool((train[:_NEAR] == tokenizer.end_of_text).any())
-    return Dataset(
+    dataset = Dataset(
         train, validation, tokenizer, vocab_size, fingerprint, documents, notes=tuple(notes)
+    )
+    if tokenizer is None:
+        return dataset
+    spelled = "data=tokens: bits per byte are over the bytes that the ids decode to"
+    return replace(
+        dataset,
+        train_bytes=SpelledBytes(train, tokenizer),
+        validation_bytes=SpelledBytes(validation, tokenizer),
+        notes=(*notes, spelled),
     )
 
 

@@ -8,11 +8,19 @@ from jaxlm.data import corpora
 from jaxlm.data.cache import digest
 from jaxlm.data.corpora import Survey, TextFiles, between
 from jaxlm.data.dataset import Dataset
-from jaxlm.data.encoding import cached_tokens, document_end, encode_pieces, make_tokenizer
+from jaxlm.data.encoding import (
+    cached_tokens,
+    document_end,
+    encode_pieces,
+    make_tokenizer,
+    note_of_loss,
+    refuse_early,
+)
 from jaxlm.data.endless import prepare_stories
 from jaxlm.data.flat import prepare_flat
 from jaxlm.data.hub import hub_corpus
 from jaxlm.data.kinds import has_fields
+from jaxlm.data.lossless import Comparison
 from jaxlm.data.markov import prepare_markov
 from jaxlm.data.progress import progress_bar
 from jaxlm.errors import UserError
@@ -72,21 +80,34 @@ def _prepare_text(config: Config, cache: Path, progress: bool) -> Dataset:
         progress,
     )
     end_of_text = document_end(tokenizer) if documents else None
-    splits, fingerprints = [], []
-    for name, part in (("train", train), ("validation", validation)):
+    lossy = config.tokenizer.lossy
+    splits, fingerprints, notes = [], [], []
+    for split, part in (("train", train), ("validation", validation)):
         fingerprint = digest("text", part.identity, tokenizer.fingerprint, end_of_text)
-        label, characters = f"encoding {config.data.name}-{name}", part.stop - part.start
-        with progress_bar(label, characters, "characters", progress) as advance:
-            encoded = encode_pieces(part.pieces(), tokenizer, end_of_text, advance)
-            label = f"{config.data.name}-{name}"
-            splits.append(cached_tokens(label, encoded, tokenizer.vocab_size, fingerprint, cache))
+        name, characters = f"{config.data.name}-{split}", part.stop - part.start
+        comparison = Comparison(tokenizer)
+        with progress_bar(f"encoding {name}", characters, "characters", progress) as advance:
+            encoded = encode_pieces(part.pieces(), tokenizer, end_of_text, comparison, advance)
+            encoded = refuse_early(encoded, comparison, name, lossy)
+            tokens = cached_tokens(
+                name, encoded, tokenizer.vocab_size, fingerprint, cache, comparison.found
+            )
+        notes += note_of_loss(tokens, name, lossy)
+        splits.append(tokens)
         fingerprints.append(fingerprint)
     fingerprint = digest("dataset", fingerprints)
-    notes = [train.survey.line(train.corpus)]
+    read = [train.survey.line(train.corpus)]
     if validation.corpus is not train.corpus:
-        notes.append(f"validation: {validation.survey.line(validation.corpus)}")
+        read.append(f"validation: {validation.survey.line(validation.corpus)}")
     return Dataset(
-        *splits, tokenizer, tokenizer.vocab_size, fingerprint, documents, notes=tuple(notes)
+        *(tokens.ids_N for tokens in splits),
+        tokenizer,
+        tokenizer.vocab_size,
+        fingerprint,
+        documents,
+        train_bytes=splits[0].bytes_N,
+        validation_bytes=splits[1].bytes_N,
+        notes=(*read, *notes),
     )
 
 
