@@ -125,7 +125,7 @@ class Records:
             columns["entropy_floor"] = [self.floor] * len(self)
         if not self.natural_text:
             columns["natural_text"] = [0] * len(self)
-        with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        with open(path, "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
             writer.writerows([columns, *zip(*columns.values(), strict=True)])
 

@@ -192,3 +192,15 @@ def test_a_folder_of_an_impossible_name_is_one_error(tmp_path, key, capsys):
         assert cli.main([f"{key}={name}"]) == 2
         said = capsys.readouterr().err
         assert key in said and problem in said and len(said.splitlines()) <= 3
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "~nobody-of-this-name/x", LATIN1, "two\nlines"])
+def test_what_a_job_cannot_find_is_one_error(tmp_path, name, capsys):
+    for words in (
+        ["job=report", f"job.runs={name}"],
+        ["job=evaluate", f"job.checkpoint={name}"],
+        ["tokenizer=pretrained", f"tokenizer.path={name}", f"run.cache={tmp_path / 'cache'}"],
+    ):
+        assert cli.main([*words, f"run.dir={tmp_path / 'run'}"]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: ") and len(said.splitlines()) <= 4

@@ -221,7 +221,7 @@ def find_runs(pattern: str) -> list[Path]:
     while base.endswith(("/**", "/**/", "/**/*")):  # walking the folder finds the same, quicker
         base = base.rsplit("/**", 1)[0]
     literal = Path(os.path.expanduser(base))
-    matches = [literal] if literal.exists() else _globbed(base)
+    matches = [literal] if os.path.exists(literal) else _globbed(base)
     found = dict.fromkeys(run for match in matches if match.is_dir() for run in _below(match))
     if not found:
         raise UserError(

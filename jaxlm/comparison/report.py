@@ -1,5 +1,6 @@
 """The files of a report, written; job=report."""
 
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -114,7 +115,7 @@ def report_job(config: Config, load_engine: object) -> int:
             "job.runs is missing: a study's folder, or a glob of runs, as job.runs='runs/**'."
         )
     folder = expanded(pattern)
-    is_study = (folder / "study.json").is_file()
+    is_study = os.path.isfile(folder / "study.json")
     out = Path(job.out or (folder if is_study else "report"))
     kind = job.kind if job.kind != "auto" else "log" if "**" in pattern else "comparison"
     if kind == "log":

@@ -7,6 +7,7 @@ it as `<|endoftext|>`. What a tokenizer cannot express is an error, or is said: 
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from jaxlm.data.cache import replacing
 from jaxlm.data.lossless import Comparison
 from jaxlm.data.spelling import Spelling, StreamDecoder, spelling_of
 from jaxlm.errors import UserError
-from jaxlm.names import expanded
+from jaxlm.names import expanded, shown
 
 END_OF_TEXT = "<|endoftext|>"
 _FORMAT = "jaxlm tokenizer 1"
@@ -269,14 +270,14 @@ def load_pretrained(path: str | Path) -> LibraryTokenizer:
     gpt2_merges.txt. Raises UserError.
     """
     path = expanded(path)
-    file = path / "tokenizer.json" if path.is_dir() else path
-    if not file.is_file():
+    file = path / "tokenizer.json" if os.path.isdir(path) else path
+    if not os.path.isfile(file):  # pathlib's raises on a name that is too long
         for prefix in ("", "gpt2_"):
             vocabulary, merges = path / f"{prefix}vocab.json", path / f"{prefix}merges.txt"
-            if vocabulary.is_file() and merges.is_file():
+            if os.path.isfile(vocabulary) and os.path.isfile(merges):
                 return _from_gpt2_files(vocabulary, merges)
         raise UserError(
-            f"No tokenizer at tokenizer.path={path}.\n"
+            f"No tokenizer at tokenizer.path={shown(path)}.\n"
             "Give a tokenizer.json, or a folder with one or with vocab.json and merges.txt."
         )
     try:
