@@ -296,6 +296,8 @@ def _readings(table: Table, roles: dict[str, Column]) -> list[str]:
 def _spelling(table: Table, role: str, column: Column, said: str) -> list[str]:
     """A note where cells are not plain numbers: the first of them, and what it was read as."""
     cells = table.columns[column.name]
+    if column.name not in table.styles and numerals.all_plain(cells):
+        return []
     odd = [
         i for i, cell in enumerate(cells) if isinstance(cell, str) and not numerals.is_plain(cell)
     ]

@@ -185,7 +185,7 @@ def read_table(path: Path, count: str | None) -> Table:
     if lengths == {0}:
         raise ScalingError(f"{path} holds no points.")
     rows = [str(row) for row in range(1, lengths.pop() + 1)]
-    plain = all(numerals.is_plain(cell) for cells in columns.values() for cell in cells)
+    plain = all(map(numerals.all_plain, columns.values()))
     styles = {} if plain else numerals.styles(columns, reader is _csv and not notes)
     return Table(
         str(path), columns, rows, count, one_run=reader is _npy, styles=styles, notes=tuple(notes)

@@ -35,6 +35,21 @@ def split(cell: str) -> tuple[str, str, str, str] | None:
     return found[1], digits, found[3] or "0", (found[4] or "").strip()
 
 
+def all_plain(cells: Sequence[Any]) -> bool:
+    """Whether every cell `is_plain`."""
+    return _floats(cells) is not None or all(map(is_plain, cells))
+
+
+def _floats(cells: Sequence[Any]) -> np.ndarray | None:
+    """The cells of a column in which all are numbers as Python writes them; else None."""
+    if set(map(type, cells)) <= {str, int, float}:
+        try:
+            return np.array(list(map(float, cells)))
+        except (ValueError, OverflowError):
+            pass
+    return None
+
+
 def is_plain(cell: Any) -> bool:
     """Whether Python reads the cell as a number, or nothing is in it."""
     if isinstance(cell, str) and cell.strip():
@@ -104,6 +119,8 @@ def number(cell: Any, style: str = POINT) -> tuple[float, bool]:
 def numbers(cells: Sequence[Any], style: str) -> tuple[np.ndarray, np.ndarray, int | None]:
     """Values (n,), which cells bear their own unit (n,) bool, and the first that is no number."""
     values, own = np.empty(len(cells)), np.zeros(len(cells), bool)
+    if style == POINT and (plain := _floats(cells)) is not None:
+        return plain, own, None
     for index, cell in enumerate(cells):
         try:
             values[index], own[index] = number(cell, style)

@@ -29,7 +29,12 @@ def groups(N: np.ndarray, D: np.ndarray) -> np.ndarray:
         order = np.argsort(values, kind="stable")
         logs = np.log(values[order])
         label = np.empty(len(values), int)
-        label[order] = np.cumsum(np.diff(logs, prepend=logs[:1]) > _SAME)
+        start = 0
+        while start < len(logs):
+            # From the smallest of a group on, lest values in small steps become one.
+            end = int(np.searchsorted(logs, logs[start] + _SAME, "right"))
+            label[order[start:end]] = start
+            start = end
         labels.append(label)
     return np.unique(np.stack(labels), axis=1, return_inverse=True)[1].reshape(-1)
 

@@ -108,6 +108,11 @@ def test_the_best_of_each_place_is_its_lowest_loss(data, size):
         assert loss[index] == loss[group == group[index]].min()
 
 
+def test_sizes_in_small_steps_are_not_one_size():
+    sizes = np.geomspace(1e6, 1e9, 10_000)
+    assert len(set(groups(sizes, sizes).tolist())) > 1000
+
+
 def test_warnings_of_records_are_warnings_of_their_fit(read):
     records = read(longer(TABLE, 8))
     found = _warnings(records)
