@@ -232,11 +232,11 @@ def typed(
     except (OmegaConfBaseException, ValueError, TypeError, AttributeError) as error:
         raise translated(error, job_name) from None
     config.run.dir = os.path.expanduser(config.run.dir)
-    if choices:
-        check_name(config.run.name, "run.name")
-        check_run_folder(config, cache_folder(config), config_folder())
     if checked:
         checks.check(config)
+    if checked and choices:  # what is stored has its place already
+        check_name(config.run.name, "run.name")
+        check_run_folder(config, cache_folder(config), config_folder())
     return config
 
 
