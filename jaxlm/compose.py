@@ -138,6 +138,8 @@ def parsed(key: str, value: str) -> typing.Any:
         content = None if several else override.value()
         if _depth(content) > _MOST_DEPTH:
             raise RecursionError
+        if content == "???":
+            raise ValueError("??? stands for a value that is missing")
     except RecursionError:
         raise UserError(f"{key}={shortened(value)} is nested too deeply.") from None
     except Exception as error:  # the parser raises of every kind
@@ -206,7 +208,8 @@ def typed(
     plain = OmegaConf.create(OmegaConf.to_container(composed, resolve=False))
     with open_dict(plain):
         plain.pop("hydra", None)
-    job_name = literal.get("job.name") or _job_name(plain)
+    job_name = literal.get("job.name")
+    job_name = _job_name(plain) if job_name is None else job_name
     if job_name not in JOBS:
         shown = shortened(job_name)
         raise UserError(
@@ -224,8 +227,7 @@ def typed(
             tree.run.options = {g: o for g, o in sorted(choices.items()) if g in kept and o}
         tree.run.experiment = tree.run.experiment or experiment
         for key, value in literal.items():
-            escaped = value.replace("${", "\\${") if value is not None else None
-            OmegaConf.update(tree, key, escaped, merge=False)
+            OmegaConf.update(tree, key, _escaped(value), merge=False)
         if tree.run.name is None:
             tree.run.name = name or experiment or "run"
         config = OmegaConf.to_object(tree)
@@ -285,8 +287,16 @@ def to_yaml(config: Config) -> str:
     """The resolved configuration as YAML; `from_file` reads it back to an equal Config."""
     from omegaconf import OmegaConf
 
-    tree = OmegaConf.structured(config)
-    return OmegaConf.to_yaml(tree)
+    return OmegaConf.to_yaml(OmegaConf.create(_escaped(dataclasses.asdict(config))))
+
+
+def _escaped(value: typing.Any) -> typing.Any:
+    """A value whose texts OmegaConf takes as they are: `${` begins no interpolation in them."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    if isinstance(value, dict):
+        return {name: _escaped(item) for name, item in value.items()}
+    return [_escaped(item) for item in value] if isinstance(value, list) else value
 
 
 def cache_folder(config: Config) -> Path:
