@@ -111,7 +111,10 @@ def _get(config: Config, name: str) -> Any:
 def _check_numbers(config: Config) -> None:
     """Every number must be finite, wherever it stands, and a whole one within 64 bits."""
     for schema, prefix in ((config, ""), (config.job, "job.")):
-        for name in keys_of(schema, prefix):
+        for name, item in keys_of(schema, prefix).items():
+            items = _get(config, name) if "list[" in str(item.type) else None
+            if any(isinstance(one, list | dict) for one in items or []):
+                raise UserError(f"{name}={shortened(str(items))} must be one list, of no others.")
             for value in _numbers(_get(config, name)):
                 if isinstance(value, float) and not math.isfinite(value):
                     raise UserError(f"{name}: {value} is not a finite number.")

@@ -141,6 +141,8 @@ def parsed(key: str, value: str) -> typing.Any:
         content = None if several else override.value()
         if _depth(content) > _MOST_DEPTH:
             raise RecursionError
+        if content == "???":
+            raise ValueError("??? stands for a value that is missing")
     except RecursionError:
         raise UserError(f"{key}={shortened(value)} is nested too deeply.") from None
     except Exception as error:  # the parser raises of every kind
@@ -212,7 +214,8 @@ def typed(
     plain = OmegaConf.create(OmegaConf.to_container(composed, resolve=False))
     with open_dict(plain):
         plain.pop("hydra", None)
-    job_name = literal.get("job.name") or _job_name(plain)
+    job_name = literal.get("job.name")
+    job_name = _job_name(plain) if job_name is None else job_name
     if job_name not in JOBS:
         shown = shortened(job_name)
         raise UserError(
@@ -237,15 +240,15 @@ def typed(
     except (OmegaConfBaseException, ValueError, TypeError, AttributeError) as error:
         raise translated(error, job_name) from None
     config.run.dir = str(expanded(config.run.dir))
-    if choices:
-        check_name(config.run.name, "run.name")
-        check_run_folder(config, cache_folder(config), config_folder())
     settle(config, given, strict=strict)
     if given is not None:
         check_place(config.run.dir, "run.dir")
         check_place(config.run.cache, "run.cache")
     if checked:
         checks.check(config)
+    if checked and choices:  # what is stored has its place already
+        check_name(config.run.name, "run.name")
+        check_run_folder(config, cache_folder(config), config_folder())
     return config
 
 

@@ -18,24 +18,32 @@ from jaxlm.checked import (
     text,
 )
 
-SUMMARY = record(
+_COUNTS = (
+    "step tokens parameters embedding_parameters non_embedding_parameters peak_memory_bytes"
+).split()
+_NUMBERS = "flops flops_exact seconds wall_seconds".split()
+_WHOLE = record(
+    {"status": text}
+    | dict.fromkeys(_COUNTS, count)
+    | dict.fromkeys(_NUMBERS, number)
+    | dict.fromkeys(("val_loss", "best_val_loss"), maybe(number))
+    | {"best_step": maybe(count)},
+    {"reason": maybe(text)}
+    | dict.fromkeys(("head_parameters", "packed"), maybe(count))
+    | dict.fromkeys(("tokens_per_second", "mfu", "entropy_floor"), maybe(number)),
+)
+_BEGUN = record(
     {"status": text},
-    {"step": count, "reason": maybe(text)}
-    | dict.fromkeys(
-        (
-            "best_step", "parameters", "embedding_parameters", "head_parameters",
-            "non_embedding_parameters", "tokens", "peak_memory_bytes", "packed",
-        ),
-        maybe(count),
-    )
-    | dict.fromkeys(
-        (
-            "val_loss", "best_val_loss", "flops", "flops_exact", "seconds", "wall_seconds",
-            "tokens_per_second", "mfu", "entropy_floor",
-        ),
-        maybe(number),
-    ),
-)  # fmt: skip
+    {"reason": maybe(text), "step": count}
+    | dict.fromkeys(("val_loss", "best_val_loss", "seconds", "wall_seconds"), maybe(number)),
+)
+
+
+def SUMMARY(value: Any, place: str) -> str | None:  # noqa: N802
+    """A run's summary: all that is summed up, or, before that, no more than how it stands."""
+    begun = isinstance(value, dict) and not {"parameters", "tokens", "flops"} & value.keys()
+    return (_BEGUN if begun else _WHOLE)(value, place)
+
 
 ENVIRONMENT = record(
     {"format_version": anything},

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import tempfile
 import threading
 import time
@@ -54,6 +55,10 @@ class WriterLock:
                 "Check its permissions, or choose another run.dir."
             ) from error
         try:
+            if not stat.S_ISREG(os.fstat(self._handle).st_mode):
+                raise UserError(
+                    f"{self.path} is no regular file, so nobody can lock it.\nRemove it."
+                )
             self._acquire()
         except BaseException:
             os.close(self._handle)
