@@ -146,7 +146,13 @@ def variants_of(config: Config, axes: Mapping[str, list | Doubling]) -> Variants
         label = ",".join(f"{short[key]}={_label(value)}" for key, value in point.items())
         words = [f"{key}={_word(value)}" for key, value in point.items()]
         words += _retuned(config, point, [*changes, *words])
-        found[",".join(filter(None, [name, label]))] = [*changes, *words]
+        full = ",".join(filter(None, [name, label]))
+        if full in found:
+            raise UserError(
+                f"study.axes: two of its points would share the folder {full}.\n"
+                "Leave out the value that stands twice, or name both in study.variants."
+            )
+        found[full] = [*changes, *words]
     return found
 
 
@@ -164,7 +170,9 @@ def _label(value: Any) -> str:
     """A value as part of a folder's name."""
     if isinstance(value, list):
         return "-".join(map(_label, value))
-    text = f"{value:g}" if isinstance(value, float) else _word(value)
+    text = _word(value)
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        text = f"{value:g}"
     return re.sub(r"[^\w.%+-]", "_", text)
 
 

@@ -185,3 +185,18 @@ def test_a_sweep_that_cannot_be_is_refused_before_it_begins(word, said, ran):
     with pytest.raises(UserError) as refused:
         ran(word)
     assert said in str(refused.value) and len(str(refused.value).splitlines()) <= 3
+
+
+def test_points_of_a_study_never_share_a_folder():
+    from jaxlm.compose import compose
+    from jaxlm.studies import axes_of, variants_of
+
+    def names(*values):
+        config = compose(["job=study"])
+        config.study.axes = {"optimizer.lr": list(values)}
+        return list(variants_of(config, axes_of(config.study)))
+
+    assert names(1e-3, 3e-3) == ["lr=0.001", "lr=0.003"]
+    assert len(set(names(0.00123456, 0.001234561))) == 2
+    with pytest.raises(UserError, match="share the folder"):
+        names(1e-3, 0.001)
