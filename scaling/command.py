@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from scaling import drawing
+from scaling import compiled, drawing
 from scaling.analysis import analyse
 from scaling.errors import ScalingError
 from scaling.laws import LAWS
@@ -29,6 +29,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--out", help="folder for fit.json, figures and report.md")
     asked = parser.parse_args(words)
     source = asked.records[0] if len(asked.records) == 1 else asked.records
+    compiled.keep_programs()
     if asked.out:
         drawing.prepare()
     try:
