@@ -32,9 +32,11 @@ def fit_job(config: Config, load_engine: object) -> int:
             "job.records is missing: a CSV, JSON, parquet or npy file of N, D and loss, or a "
             "folder or glob of runs or files."
         )
-    from scaling import drawing
+    from jaxlm.compose import cache_folder
+    from scaling import compiled, drawing
 
     drawing.prepare()
+    compiled.keep_programs(cache_folder(config))
     from scaling.analysis import analyse
     from scaling.records import read_records
 

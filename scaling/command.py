@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import sys
 
-from scaling import drawing
+from scaling import compiled, drawing
 from scaling.analysis import analyse
 from scaling.columns import spelled
 from scaling.errors import ScalingError
@@ -39,6 +39,7 @@ def main(words: list[str] | None = None) -> int:
         with contextlib.suppress(AttributeError, ValueError):  # an ASCII locale has no ±
             stream.reconfigure(errors="backslashreplace")
     source = asked.records[0] if len(asked.records) == 1 else asked.records
+    compiled.keep_programs()
     if asked.out:
         drawing.prepare()
     try:

@@ -16,6 +16,7 @@ from scaling.power import PowerLaw, count_distinct, distinct, draws, plain, powe
 
 CURVE_GRID = 100
 SAME_COMPUTE = 0.05
+MANY, LAYERS = 5000, 20  # runs from which on only the outer fronts are looked at, and how many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +54,15 @@ def approach1(
     refuse_one_size(records)
     runs, run_n, count_J = np.unique(records.run, return_inverse=True, return_counts=True)
     single = count_J.max() == 1
-    drawn_RxJ = draws(np.random.default_rng(seed), resamples, len(runs)) > 0
+    sizes = records.N.min(), records.N.max()
+    if single and len(runs) > MANY:
+        records = records.where(_outer(records))
+        runs, run_n, count_J = np.unique(records.run, return_inverse=True, return_counts=True)
+    drawn_RxJ = _drawn(np.random.default_rng(seed), resamples, len(runs))
     follow = _front if single else _follow_curves
-    log_C_G, log_N_RxG, log_D_RxG, log_loss_G, status_RxG = follow(records, run_n, drawn_RxJ)
+    log_C_G, log_N_RxG, log_D_RxG, log_loss_G, status_RxG = follow(
+        records, run_n, drawn_RxJ, np.log(sizes)
+    )
     notes = []
     used = status_RxG == INSIDE
     if count_distinct(log_N_RxG[0, used[0]]) < 2:
@@ -95,7 +102,32 @@ def _last(records: Any, run_n: np.ndarray) -> np.ndarray:
     return last
 
 
-def _front(records: Any, run_n: np.ndarray, drawn_RxJ: np.ndarray) -> tuple:
+def _drawn(generator: np.random.Generator, resamples: int, runs: int) -> np.ndarray:
+    """(R, J) bool: the run is drawn at least once; row 0 has all. Many are drawn independently."""
+    if runs <= MANY:
+        return draws(generator, resamples, runs) > 0
+    found = np.ones((resamples + 1, runs), bool)
+    for row in found[1:]:
+        row[:] = generator.random(runs, np.float32) > np.exp(-1)
+    return found
+
+
+def _outer(records: Any) -> np.ndarray:
+    """Indices of the points that may be on a front: those of the first LAYERS fronts.
+
+    A point of a later one is beaten by so many others that no resample is without all of them.
+    """
+    left = np.lexsort((records.loss, records.C))
+    found = []
+    for _ in range(LAYERS):
+        loss = records.loss[left]
+        before = np.concatenate([[np.inf], np.minimum.accumulate(loss)[:-1]])
+        found.append(left[loss < before])
+        left = left[loss >= before]
+    return np.sort(np.concatenate(found))
+
+
+def _front(records: Any, run_n: np.ndarray, drawn_RxJ: np.ndarray, ends: np.ndarray) -> tuple:
     """Final points in the order of their compute; those on the front of what was drawn count.
 
     Of equal compute only the best counts: without `_ranks`, runs planned for one budget would
@@ -106,8 +138,8 @@ def _front(records: Any, run_n: np.ndarray, drawn_RxJ: np.ndarray) -> tuple:
     least = np.minimum.accumulate(loss_RxG, 1)
     before = np.concatenate([np.full((len(least), 1), np.inf), least[:, :-1]], 1)
     log_N = np.log(records.N[order])
-    size = distinct(log_N)
-    edge = (size == 0) | (size == size.max())
+    size = distinct(np.concatenate([log_N, ends]))
+    edge = ((size == 0) | (size == size.max()))[:-2]
     status = np.where(loss_RxG < before, np.where(edge, EDGE, INSIDE), TOO_FEW)
     every = np.ones((len(drawn_RxJ), 1))
     log_D = np.log(records.D[order])
@@ -131,14 +163,15 @@ def _ranks(C_n: np.ndarray) -> np.ndarray:
     return rank_n
 
 
-def _follow_curves(records: Any, run_n: np.ndarray, drawn_RxJ: np.ndarray) -> tuple:
+def _follow_curves(
+    records: Any, run_n: np.ndarray, drawn_RxJ: np.ndarray, ends: np.ndarray
+) -> tuple:
     """Curves interpolated to common compute values, and the lowest of those drawn at each."""
     log_C_G = np.linspace(np.log(records.C.min()), np.log(records.C.max()), CURVE_GRID)
     J = drawn_RxJ.shape[1]
     log_N_J, (loss_JxG, log_D_JxG) = np.zeros(J), np.full((2, J, CURVE_GRID), np.inf)
-    for j in range(J):
-        points = np.flatnonzero(run_n == j)
-        points = points[np.argsort(records.C[points])]
+    order = np.lexsort((records.C, run_n))
+    for j, points in enumerate(np.split(order, np.flatnonzero(np.diff(run_n[order])) + 1)):
         log_N_J[j] = np.log(records.N[points]).mean()
         if len(points) > 1:
             log_C = np.log(records.C[points])

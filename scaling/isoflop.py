@@ -33,6 +33,9 @@ FEWEST_SIZES = 4
 SEGMENTS, PLACES = 24, 241
 SMOOTHING = np.logspace(-10, 1, 34)  # of the third derivative over a grid of width 1
 WORTH_OF_A_PARAMETER = 1.4
+MANY = 500  # points; fewer were planned one by one, and four of about one compute are no chance
+NEIGHBOURHOOD = 0.5  # in ln C: where points beside a budget are counted
+MOST_POINTS = 20_000  # of all budgets together; more are thinned
 STIFFEST = 1e8  # of the penalty in steps of the splines; a parabola to rounding
 SINGULAR = 1e-9  # least over largest eigenvalue of a parabola's normal equations
 
@@ -128,13 +131,15 @@ def budgets(records: Any, tolerance: float = 0.1) -> list[tuple[float, np.ndarra
     """[(C, indices)]: the points of about the same compute, by budget, smallest first.
 
     Again and again the window of width `tolerance` in ln C that holds most of the points left is
-    taken as a budget, if it has at least four sizes; C is its geometric mean.
+    taken as a budget, if it has at least four sizes; C is its geometric mean. Where the points lie
+    so close that chance alone would fill such windows, one must hold far more than those beside it.
 
     Raises ScalingError where all sizes are the same.
     """
     refuse_one_size(records)
     order = np.argsort(records.C, kind="stable")
-    found = []
+    every, found = np.log(records.C[order]), []
+    crowded = len(every) >= max(MANY, FEWEST_SIZES * np.ptp(every) / tolerance)
     while len(order) >= FEWEST_SIZES:
         log_C = np.log(records.C[order])
         # A rounding error wider, so that a spread of exactly `tolerance` is one budget.
@@ -145,10 +150,22 @@ def budgets(records: Any, tolerance: float = 0.1) -> list[tuple[float, np.ndarra
         if count[start] < FEWEST_SIZES:
             break
         inside = slice(start, ends[start])
+        if crowded and not _stands_out(every, log_C[start], log_C[ends[start] - 1], tolerance):
+            break  # all further windows hold less
         if count_distinct(np.log(records.N[order[inside]])) >= FEWEST_SIZES:
             found.append((float(np.exp(log_C[inside].mean())), np.sort(order[inside])))
         order = np.delete(order, inside)
     return sorted(found, key=lambda budget: budget[0])
+
+
+def _stands_out(log_C: np.ndarray, low: float, high: float, tolerance: float) -> bool:
+    """Whether more points lie from low to high than those around would put there by chance."""
+    near = max(low - NEIGHBOURHOOD, log_C[0]), min(high + NEIGHBOURHOOD, log_C[-1])
+    left, right = (np.searchsorted(log_C, end) for end in near)
+    count = np.searchsorted(log_C, high, "right") - np.searchsorted(log_C, low)
+    beside = max(near[1] - near[0] - (high - low), 1e-12)
+    expected = (right - left - count) * min(tolerance / beside, 1.0)
+    return bool(count > 2 * expected + 5 * np.sqrt(expected + 1))
 
 
 def approach2(
@@ -397,7 +414,16 @@ def _two_budgets(records: Any, tolerance: float) -> list[tuple[float, np.ndarray
             f"{len(records.C)} points.\nA budget is at least {FEWEST_SIZES} sizes trained with the "
             f"same compute, within {tolerance:.0%}."
         )
-    return found
+    most = max(MOST_POINTS // len(found), 10 * FEWEST_SIZES)
+    return [(C, _thinned(records.N, points, most)) for C, points in found]
+
+
+def _thinned(N: np.ndarray, points: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the points of a budget, evenly spread over their sizes."""
+    if len(points) <= most:
+        return points
+    places = np.linspace(0, len(points) - 1, most).round().astype(int)
+    return np.sort(points[np.argsort(N[points], kind="stable")[places]])
 
 
 def refuse_one_size(records: Any) -> None:

@@ -267,6 +267,7 @@ def minimize_many(
     tol: float | None = None,
     options: dict | None = None,
     width: int = 128,
+    rows: int = 1,
 ) -> Result:
     """Minimize K problems in one call; each ends by its own test and makes room for the next.
 
@@ -276,6 +277,8 @@ def minimize_many(
       args: arguments that all problems share.
       lane_args: arrays with a leading axis K (data, weights): each problem gets its own row.
       width: problems at work at a time.
+      rows: take room for at least so many problems, so that calls with fewer share one program:
+        compiling one takes longer than thousands of small problems.
       Others as in `minimize`.
 
     Returns:
@@ -292,9 +295,9 @@ def minimize_many(
     found, lower, upper = _prepare(method, bounds, size)
     chosen = as_options(tol, options)
     # Sizes in powers of four, so that another number of problems rarely needs another program.
-    padded = 4 ** math.ceil(math.log(max(count, 1), 4))
-    rows = jnp.minimum(jnp.arange(padded), count - 1)
-    x0_KxP, lane_args = x0_KxP[rows], jax.tree.map(lambda leaf: leaf[rows], lane_args)
+    padded = 4 ** math.ceil(math.log(max(count, rows, 1), 4))
+    taken = jnp.minimum(jnp.arange(padded), count - 1)
+    x0_KxP, lane_args = x0_KxP[taken], jax.tree.map(lambda leaf: leaf[taken], lane_args)
     lanes = min(width, padded)
     args = promote(tuple(args))
     result = _solve_many(

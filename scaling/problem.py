@@ -28,6 +28,11 @@ _DEAD = 1e-4
 _FLAT = 0.1
 """A term whose log falls by less than this over the data cannot be told from a constant."""
 
+_THINNED = 5000
+"""Points that the wide deltas see at most, evenly spread over the losses."""
+_ROWS, _ROOM = 4096, 2**23
+"""Fits and resamples of few points (rows x points within the room) share one compiled program."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Solutions:
@@ -132,14 +137,24 @@ class Problem:
         return [delta for delta in _STAGES if delta > 2 * self.delta]
 
     def _minimize(self, starts: np.ndarray, weights: np.ndarray, delta: float) -> Result:
+        log_loss, logs = self.log_loss, self.logs
+        if delta != self.delta and len(self) > _THINNED:
+            # On the way only: where it ends, all points count.
+            some = np.linspace(0, len(self) - 1, _THINNED).round().astype(int)
+            some = np.argsort(log_loss, kind="stable")[some]
+            log_loss, weights = log_loss[some], weights[:, some]
+            logs = {name: x[some] for name, x in logs.items()}
+        count = len(log_loss)
         return minimize_many(
             objective(self.law),
             starts,
-            (self.log_loss, self.logs, delta, self.unit * min(delta, 1.0) / min(self.delta, 1.0)),
+            (log_loss, logs, delta, self.unit * min(delta, 1.0) / min(self.delta, 1.0)),
             (weights,),
             method="newton",
             hess=True,
             options={"maxiter": 150, "gtol": 1e-12, "ftol": 1e-13},
+            width=_width(count),
+            rows=_ROWS if _ROWS * count <= _ROOM else 1,
         )
 
     def solve_on_planes(self, base: np.ndarray, basis: np.ndarray) -> np.ndarray:
@@ -152,6 +167,7 @@ class Problem:
             method="newton",
             hess=True,
             options={"maxiter": 150, "gtol": 1e-12, "ftol": 1e-10},
+            width=_width(len(self)),
         )
         return np.asarray(found.fun) * self.unit
 
@@ -184,6 +200,11 @@ class Problem:
                     f"{name}'s term hardly falls with {variable} ({exponent} = {value:.2g})"
                 )
         return found
+
+
+def _width(points: int) -> int:
+    """Problems at work at a time: so many that what is computed at their points stays in memory."""
+    return int(np.clip(2**22 // points, 1, 128))
 
 
 def _meetings(owner: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
