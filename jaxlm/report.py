@@ -119,6 +119,7 @@ def results(summary: dict[str, Any], records: Records) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     if evals:
         rows += _validation(evals[-1], summary)
+    rows += [("data", note) for note in summary.get("data_notes") or ()]
     rows.append(("tokens", f"{summary['tokens']:,}"))
     rows.append(("training time", f"{clock(summary['seconds'])} ({summary['seconds']:.1f} s)"))
     if summary.get("tokens_per_second"):
