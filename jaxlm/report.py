@@ -155,6 +155,7 @@ def results(summary: dict[str, Any], records: Records) -> list[tuple[str, str]]:
     loss = late_mean(train, "loss")
     if loss is not None:
         rows.append(("training loss", f"{loss:.4f}, {late_words(train)}"))
+    rows += [("data", note) for note in summary.get("data_notes") or ()]
     rows.append(("tokens", f"{summary['tokens']:,}"))
     time = f"{summary['seconds']:.1f} s"
     if summary["seconds"] >= 60:

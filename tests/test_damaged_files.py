@@ -1,4 +1,4 @@
-"""Files of a run that are not what they should be: one error in words, and never a stopped report."""
+"""Damaged files of a run: one error in words, and never a stopped report."""
 
 import json
 import os

@@ -1,6 +1,7 @@
 """A tokenizer gives back what it encodes, or says what is lost; no text gives control ids."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -11,11 +12,14 @@ from tokenizers_made import LOSSLESS, MAKERS, library, tokenizer
 
 from jaxlm.config import Config
 from jaxlm.data import prepare
+from jaxlm.data.batches import evaluation_batches
 from jaxlm.data.corpora import Piece, split_documents
+from jaxlm.data.dataset import SpelledBytes
 from jaxlm.data.encoding import encode_pieces
 from jaxlm.data.lossless import Comparison
-from jaxlm.data.tokenizer import LibraryTokenizer, load_pretrained
+from jaxlm.data.tokenizer import ByteTokenizer, LibraryTokenizer, load_pretrained
 from jaxlm.errors import UserError
+from jaxlm.evaluate import metrics
 
 ANY_TEXT = [name for name in LOSSLESS if name.startswith("byte level")]
 ALL_BUT_MARKS = [name for name in LOSSLESS if "fallback" in name]
@@ -67,13 +71,14 @@ def test_a_text_comes_back_or_is_refused(name, text):
         assert kind.decode(ids) == text and not set(ids.tolist()) & kind.control_ids
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSLESS if "words" not in name])
+@pytest.mark.parametrize("name", [*(name for name in LOSSLESS if "words" not in name), "by words"])
 def test_ids_are_the_librarys_where_these_give_the_text_back(name):
     kind = tokenizer(name)
     for text in ("the cat", "a", "Once upon a time  there", "a\nb \n", "(x) don't"):
         ids = library(name).encode(text, add_special_tokens=False).ids
         if library(name).decode(ids, skip_special_tokens=False) == text:
             assert kind.encode(text).tolist() == ids
+    assert kind.decode(kind.encode("the cat")) == "the cat"
 
 
 @pytest.mark.parametrize("text", [" a", "  a", " ", "   ", "a ", " \n a", "", "\n"])
@@ -157,8 +162,6 @@ def test_lossy_is_accepted_where_it_is_asked_for():
 @given(st.lists(st.tuples(st.text("ab ", max_size=6), st.booleans()), max_size=8), st.data())
 def test_comparison_counts_what_vanishes_whatever_the_pieces(parts, data):
     """A tokenizer of bytes, from whose ids some are taken."""
-    from jaxlm.data.tokenizer import ByteTokenizer
-
     kind, lost = ByteTokenizer(), 0
     comparison = Comparison(kind)
     for text, ends in parts:
@@ -231,6 +234,33 @@ def test_a_corpus_that_does_not_come_back_is_refused_also_from_the_cache(tmp_pat
         prepare(config, cache=tmp_path)
     fine = configured(tmp_path, "unigram always", "the cat said\n" * 200)
     assert prepare(fine, cache=tmp_path).notes == ()
+
+
+def test_bits_per_byte_are_over_the_bytes_of_the_text(tmp_path):
+    """A blank as three bytes of a fallback, and characters that are dropped: neither counts."""
+    for kind in ("fallback, legacy", "unigram always", "wordpiece"):
+        text = "The cat  said:\tZoë 日本\n" * 100
+        dataset = prepare(configured(tmp_path, kind, text, lossy=True), cache=tmp_path)
+        batches = list(evaluation_batches(dataset, 4, 16))
+        first = int(dataset.validation_bytes[0])
+        count = sum(int(batch.bytes_BxL.sum()) for batch in batches)
+        assert count + first + int(dataset.train_bytes.sum()) == len(text.encode())
+        tokens = sum(batch.weights_BxL.sum() for batch in batches)
+        sums = {name: np.array([1.0]) for name in ("correct", "top5", "confidence")}
+        sums |= {"tokens": np.array([tokens]), "loss": np.array([2.0]), "bytes": np.array([count])}
+        assert metrics(sums, has_bytes=True)["bits_per_byte"] == 2 / math.log(2) / count
+
+
+def test_ids_without_a_text_count_the_bytes_that_they_decode_to():
+    for name in ("byte level", "fallback", "unigram always", "suffix"):
+        kind = tokenizer(name)
+        texts = ["the cat", "a time", "Once"]
+        end = 1 if kind.end_of_text is None else kind.end_of_text
+        ids = np.concatenate([[*kind.encode_batch([text])[0], end] for text in texts])
+        counted = SpelledBytes(ids.astype(np.uint16), kind)[np.arange(len(ids))]
+        expected = sum(len(text) for text in texts)
+        assert counted.sum() - expected in ((0,) if name != "suffix" else (0, 3))  # a last blank
+        assert not counted[ids == end].any()
 
 
 def test_a_wordpiece_file_loads_and_a_broken_one_is_named(tmp_path):

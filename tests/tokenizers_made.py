@@ -72,6 +72,13 @@ def unigram(scheme: str, split: bool = True, mark: str = "▁", fallback: bool =
     return library
 
 
+def by_words() -> Tokenizer:
+    """As XLM-R's: white space goes, and Metaspace puts a blank before each word."""
+    library = unigram("always")
+    library.pre_tokenizer = pre.Sequence([pre.WhitespaceSplit(), pre.Metaspace()])
+    return library
+
+
 def wordpiece() -> Tokenizer:
     library = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     library.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -142,6 +149,7 @@ MAKERS = {
     "unigram mark": lambda: unigram("always", mark="_"),
     "unigram fallback": lambda: unigram("first", fallback=True),
     "unigram words": lambda: with_words(unigram("always")),
+    "by words": by_words,
     "wordpiece": wordpiece,
     "wordlevel": lambda: wordlevel(decoder=True),
     "wordlevel, no decoder": lambda: wordlevel(decoder=False),

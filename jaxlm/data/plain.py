@@ -77,6 +77,8 @@ def for_plain_text(specification: dict[str, Any], names: dict[int, str]) -> dict
             token |= {"content": hidden[token["content"]], "special": True, "normalized": False}
     result["normalizer"] = _without_prepend(result["normalizer"])
     for part in _parts(result["pre_tokenizer"]):
+        if _removes_blanks(part):  # so that a blank is put before each word, not before the text
+            break
         if part["type"] == "Metaspace":
             part["prepend_scheme"] = "never"
         elif part["type"] == "ByteLevel":
@@ -95,6 +97,12 @@ def _parts(component: dict[str, Any] | None) -> list[dict[str, Any]]:
         return [component]
     parts = next(value for value in component.values() if isinstance(value, list))
     return [single for part in parts for single in _parts(part)]
+
+
+def _removes_blanks(part: dict[str, Any]) -> bool:
+    """Whether a pre-tokenizer keeps words only."""
+    words_only = ("WhitespaceSplit", "Whitespace", "BertPreTokenizer", "CharDelimiterSplit")
+    return part["type"] in words_only or part.get("behavior") == "Removed"
 
 
 def _without_prepend(normalizer: dict[str, Any] | None) -> dict[str, Any] | None:
