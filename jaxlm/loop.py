@@ -115,7 +115,7 @@ class Training:
         self.position = Position(**metadata["position"])
         lost = [0.0]
         with contextlib.suppress(UserError):  # what a crash garbled lies beyond the checkpoint
-            lost += [record["wall_seconds"] for record in run.records()]
+            lost += [record.get("wall_seconds") or 0.0 for record in run.records()]
         self.clocks = Clocks(max(self.position.wall_seconds, *lost), self.position.seconds)
         self._cut_records(step, metadata["records"])
         self.saved_step = step
