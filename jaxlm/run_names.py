@@ -11,6 +11,7 @@ MOST_BYTES = 200
 """A folder's name has 255 bytes; the rest is for what is added: -seed12, temporaries."""
 _SIGNS = " ._-+=,@%#&()[]'!^:;"
 _JOINERS = "\u200c\u200d"  # of letters, in Persian, Hindi and others
+_CACHE = "the cache (run.cache)"
 _WRITING = ("train", "study", "ladder")
 
 
@@ -76,6 +77,8 @@ def check_run_folder(config: Config, cache: Path, configurations: Path) -> None:
         folder = os.path.realpath(path)
     except OSError as error:
         raise UserError(f"the working folder cannot be used: {error.strerror}.") from None
+    if not config.run.overwrite:
+        del own[_CACHE]  # a study may keep its cache with its runs
     said = [f"is {whose}" for whose, place in (own | above).items() if folder == place]
     for whose, place in above.items():
         if os.path.commonpath([folder, place]) == folder:
@@ -89,7 +92,7 @@ def check_run_folder(config: Config, cache: Path, configurations: Path) -> None:
 
 def _others(cache: Path, configurations: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Folders that are not a run's, by what they are; the second ones may not lie in a run's."""
-    own = {"the folder of all runs": "runs", "the cache (run.cache)": cache}
+    own = {"the folder of all runs": "runs", _CACHE: cache}
     above = {
         "the working folder": os.getcwd(),
         "your home": os.path.expanduser("~"),

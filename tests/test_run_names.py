@@ -69,7 +69,7 @@ def test_names_of_variants_are_checked_as_well(variant):
 def test_run_dir_is_never_a_folder_of_others(folder, job):
     experiment = ["experiment=scaling_ladder"] if job == "ladder" else []
     with pytest.raises(UserError, match=r"run\.dir"):
-        compose([*experiment, f"job={job}", f"run.dir={folder}"])
+        compose([*experiment, f"job={job}", f"run.dir={folder}", "run.overwrite=true"])
 
 
 def test_run_dir_is_neither_the_home_nor_around_the_working_folder(tmp_path, monkeypatch):
