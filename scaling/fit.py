@@ -183,7 +183,8 @@ class Fit:
 
     def default_budgets(self) -> tuple[float, ...]:
         """Budgets worth a row in a table: the largest compute of the records, 10 and 100 times."""
-        return tuple(self.range["C"][1] * factor for factor in (1.0, 10.0, 100.0))
+        every = (self.range["C"][1] * factor for factor in (1.0, 10.0, 100.0))
+        return tuple(C for C in every if np.isfinite(C))
 
     def allocation(self, C: float, inference_tokens: float = 0) -> dict[str, Any]:
         """Compute-optimal N, D and loss for C FLOPs, with intervals; see `allocate.optimal`.
