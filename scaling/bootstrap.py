@@ -99,8 +99,10 @@ def profile(
 
     Args:
       span: values tried, in standard errors (of the sandwich estimate) on either side; they lie
-        closer together near the estimate.
+        closer together near the estimate. Many points leave nearly a parabola, of which fewer do.
     """
+    if len(problem) >= MANY:
+        span, count = min(span, 6.0), min(count, 21)
     law, size = problem.law, len(theta)
     residual = problem.residuals(theta)
     clipped = np.clip(residual, -problem.delta, problem.delta)

@@ -71,7 +71,7 @@ def test_the_interval_of_a_run_adds_the_scatter_to_that_of_the_law():
 
 
 def test_without_noise_a_run_is_as_sure_as_the_law_and_without_resamples_nothing_is():
-    fit = law(made(30, noise=0.0), width=1e-3)
+    fit = law(made(30, noise=0.0), resamples=4000, width=1e-3)
     np.testing.assert_allclose(
         fit.predict_run(N=1e9, D=1e11), fit.predict(N=1e9, D=1e11), rtol=3e-4
     )
