@@ -33,10 +33,11 @@ _SAME_OBJECTIVE = 1e-6
 """Objectives closer than this, relatively, belong to one minimum."""
 _FINE = (0.1, 0.03, 0.01, 0.003)
 _FEW = 100
-"""With fewer points the kinks of Huber's loss leave local minima on any one way down, and an outlier
-can draw the wide delta's minimum into a dead term: the starts also go straight down, and by _FINE."""
+"""With fewer points the kinks of Huber's loss leave local minima on any one way down, and an
+outlier can draw the wide delta's minimum into a dead term: the starts also go straight down, and
+by _FINE."""
 _MANY = 2000
-"""With more points starts that have met go on as one: what one of them costs is no longer small."""
+"""With more points starts that have met go on as one: each of them costs time."""
 _ROUNDS = 4
 """How often the best descent that has not ended may go on."""
 
