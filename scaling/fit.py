@@ -26,7 +26,7 @@ from scaling.errors import ScalingError, writing
 from scaling.fixed import read_fixed
 from scaling.identify import Identified, by_places, by_profiles, by_solution
 from scaling.laws import Law, find_law
-from scaling.problem import SQUARES, Problem
+from scaling.problem import SQUARES, Problem, Solutions
 from scaling.records import Records
 
 FORMAT = 1
@@ -287,24 +287,8 @@ def fit(
     found = problem.search()
     best = found.best
     centred, residual = found.theta[best], problem.residuals(found.theta[best])
-    identified = Identified()
-    by_places(problem, identified)
-    defects = problem.defects(centred)
-    if not defects:
-        noise = noise_of(problem, residual)
-        by_solution(problem, found, noise, level, identified)
     lines: list[str] = []
-    profiled: dict[str, Profile] = {}
-    if profiles and not defects and found.converged[best]:
-        profiled = _attempt("profiles", lines, {}, profile, problem, centred, level)
-        by_profiles(problem, profiled, identified)
-    message = "converged"
-    if identified.undetermined:
-        message = identified.message
-    elif defects:  # also where nothing converged: a dying term falls for ever
-        message = "degenerate: " + "; ".join(defects)
-    elif not found.converged[best]:
-        message = "no start converged"
+    identified, profiled, message = _judge(problem, found, level, profiles, lines)
     samples = np.empty((0, len(centred)))
     if resamples and np.any(found.converged):
         words = (problem, centred, records.run, resamples, seed, bootstrap_starts)
@@ -326,8 +310,7 @@ def fit(
         # Several ways from each start lie one after another.
         starts_converged=int(np.sum(np.any(same.reshape(-1, starts), axis=0))),
         warnings=(*lines, *warn(records, problem, centred, samples, found.converged)),
-        # Of what is degenerate or loose a profile would tell nothing.
-        profiles={n: p for n, p in profiled.items() if n not in identified.undetermined},
+        profiles=profiled,
         range=_ranges(records),
         count=records.count,
         source=records.source,
@@ -341,6 +324,31 @@ def fit(
     low, high = result.intervals.get("E", (np.nan, np.nan))
     word = of_the_floor(records.floor, result.parameters.get("E"), low, high)
     return dataclasses.replace(result, warnings=(*result.warnings, *word))
+
+
+def _judge(
+    problem: Problem, found: Solutions, level: float, profiles: bool, lines: list[str]
+) -> tuple[Identified, dict[str, Profile], str]:
+    """What is not determined, the profiles of what is, and the message; `lines` may grow."""
+    theta, identified = found.theta[found.best], Identified()
+    defects, ended = problem.defects(theta), bool(found.converged[found.best])
+    by_places(problem, identified)
+    profiled: dict[str, Profile] = {}
+    if not defects:
+        noise = noise_of(problem, problem.residuals(theta))
+        by_solution(problem, found, noise, level, identified)
+        if profiles and ended:
+            profiled = _attempt("profiles", lines, {}, profile, problem, theta, level)
+            by_profiles(problem, profiled, identified)
+    message = "converged"
+    if identified.undetermined:
+        message = identified.message
+    elif defects:  # also where nothing converged: a dying term falls for ever
+        message = "degenerate: " + "; ".join(defects)
+    elif not ended:
+        message = "no start converged"
+    kept = {name: p for name, p in profiled.items() if name not in identified.undetermined}
+    return identified, kept, message
 
 
 def _attempt(
