@@ -52,7 +52,7 @@ class Together:
         size = (configs[0].train.batch_size, first.model_config.context_length + 1)
         tokens = np.random.default_rng(0).integers(0, VOCABULARY, size).astype(np.int32)
         if self.packed:
-            dataset = SimpleNamespace(bytes_V=None)
+            dataset = SimpleNamespace(validation_bytes=None)
             states = [SimpleNamespace(engine=e, state=e.initial_state(), dataset=dataset)
                       for e in engines]  # fmt: skip
             self.lanes = Lanes(states)
@@ -108,7 +108,7 @@ def study(pack: bool) -> float:
     """Seconds of a whole study of 8 runs: processes, compilation, evaluation, reports."""
     folder = Path(tempfile.mkdtemp())
     words = [
-        "job=study", "scale=smoke", "tokenizer=byte", "data.documents=200",
+        "job=study", "scale=smoke", "tokenizer=byte",
         "train.duration=200", "study.specimens=0", "run.samples=0", f"run.dir={folder / 'study'}",
         f"run.cache={folder / 'cache'}", f"study.axes.optimizer.lr={RATES}", f"study.pack={pack}",
     ]  # fmt: skip

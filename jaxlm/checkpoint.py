@@ -1,7 +1,9 @@
 """Checkpoints: Orbax writes them, a manifest of hashes makes them whole, a reader verifies them.
 
     checkpoints/STEP/parameters/, optimizer/, _CHECKPOINT_METADATA    Orbax, committed by a rename
+    checkpoints/STEP/config.yaml, tokenizer.json                      what it carries (guard.py)
     checkpoints/STEP/manifest.json                                    written last (manifest.py)
+    checkpoints.json                                                  which step was completed last
 
 Orbax alone does not notice a flipped bit. Nothing executable is loaded: arrays and JSON only.
 """
@@ -10,8 +12,10 @@ import contextlib
 import logging
 import shutil
 import warnings
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 
 import jax
 import numpy as np
@@ -59,13 +63,22 @@ class Checkpoints:
         else:
             self._executor.shutdown()  # the error on its way out is the one to show
 
-    def save(self, step: int, tree: dict, metadata: dict, *, best: bool = False) -> None:
+    def save(
+        self,
+        step: int,
+        tree: dict,
+        metadata: dict,
+        *,
+        best: bool = False,
+        files: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> None:
         """Saves `tree` ({"parameters": ..., "optimizer": ...}, dicts of arrays) with `metadata`.
 
         Waits for the save before it and copies the arrays to the host; the rest happens in the
         background, so that the caller may donate the arrays at once. Arrays must be addressable
         by this process. A step that is already whole stays, and at most becomes the best one.
-        `metadata` is plain JSON; what is not finite becomes null.
+        `metadata` is plain JSON; what is not finite becomes null. `files` (name -> content) lie
+        beside the arrays, under the same manifest.
         """
         self.wait()
         for leaf in jax.tree.leaves(tree):
@@ -74,7 +87,7 @@ class Checkpoints:
         # np.array copies: on a CPU np.asarray would be a view of the buffer that is donated next.
         host_tree = jax.tree.map(np.array, tree)
         _check_names(host_tree)
-        future = self._executor.submit(self._write, step, host_tree, plain(metadata), best)
+        future = self._executor.submit(self._write, step, host_tree, plain(metadata), best, files)
         self._pending = (step, future)
 
     def wait(self) -> None:
@@ -104,7 +117,9 @@ class Checkpoints:
         """The whole steps, newest last: manifest present and all sizes right."""
         return list(whole_steps(self.folder))
 
-    def _write(self, step: int, tree: dict, metadata: dict, best: bool) -> None:
+    def _write(
+        self, step: int, tree: dict, metadata: dict, best: bool, files: Mapping[str, bytes]
+    ) -> None:
         path = self.folder / str(step)
         with contextlib.suppress(NotWhole):
             was_best = manifest.verify(path)["best"]
@@ -121,7 +136,10 @@ class Checkpoints:
             with context:
                 parts = {name: part for name, part in tree.items() if jax.tree.leaves(part)}
                 ocp.save_checkpointables(path, parts, custom_metadata=metadata)
+            for name, content in files.items():
+                (path / name).write_bytes(content)
             manifest.write(path, step, best=best)
+            manifest.note_newest(self.folder, step)
         except BaseException:
             shutil.rmtree(path, ignore_errors=True)
             with contextlib.suppress(OSError):
@@ -171,7 +189,7 @@ def restore(
     is passed over for the next.
 
     Raises NoCheckpoint where nothing was saved yet; UserError where nothing whole is left, where
-    a newer version of this program wrote the step, or where names, shapes or types differ from
+    another version of this program wrote the step, or where names, shapes or types differ from
     the template's.
     """
     folder = Path(folder).absolute()
@@ -216,6 +234,15 @@ def _nothing(folder: Path, which: str | int, rejected: dict[int, NotWhole]) -> U
             f"no whole checkpoint is left in {folder}: {reasons}.\n"
             "Training does not start afresh over damaged checkpoints: put back good copies of the "
             "files, or start over with run.overwrite=true."
+        )
+    noted = manifest.newest_noted(folder)
+    if noted is not None:
+        found = "; ".join(f"step {step}: {why}" for step, why in rejected.items())
+        return UserError(
+            f"the checkpoints of {folder.parent} are gone: step {noted} was saved in {folder}"
+            f"{', where ' + found if found else ''}.\n"
+            "Training does not start afresh over lost checkpoints: put the files back, or start "
+            "over with run.overwrite=true."
         )
     return NoCheckpoint(
         f"no checkpoint in {folder}; train first: python run.py run.dir={folder.parent}"

@@ -1,23 +1,44 @@
 """Checks of a whole configuration: allowed values, and pairs of keys that must fit together."""
 
 import dataclasses
+import math
 import os
-from pathlib import Path
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxlm import duration
-from jaxlm.config import Config, ModelConfig, resolve_model
+from jaxlm.config import Config, ModelConfig, keys_of, resolve_model
 from jaxlm.errors import UserError, nearest
+from jaxlm.names import expanded
+from jaxlm.run_names import check_path, shortened
 
 
 def check(config: Config) -> None:
     """Everything that can be said without data and devices. Raises UserError."""
     _check_choices(config)
+    _check_numbers(config)
     _check_ranges(config)
+    _check_places(config)
     _check_checkpoint(config)
     _check_model(config)
     _check_data(config)
     _check_durations(config)
+
+
+_NOT_AXES = ("experiment", "scale", "debug", "job", "run", "hydra", "study", "data_seed")
+
+
+def several_values(key: str, value: str) -> UserError:
+    """Several values, as Hydra's sweeps have them, where one is wanted: what may be meant."""
+    shown = shortened(value)
+    said = f"{key}={shown} gives several values to one run: -m before it makes a run of each"
+    inside = f"[{shown}]" if re.fullmatch(r"[^()]*", shown) else "[VALUE,VALUE]"
+    if key == "seed":
+        return UserError(f"{said}; job=study has study.seeds={inside}, and study.axes for others.")
+    if re.split("[./]", key)[0] in _NOT_AXES:
+        return UserError(f"{said} (it cannot be one of study.axes).")
+    return UserError(f"{said}, job=study study.axes.{key}={inside} compares them.")
 
 
 def _check_choices(node: Any, prefix: str = "") -> None:
@@ -29,7 +50,8 @@ def _check_choices(node: Any, prefix: str = "") -> None:
         elif choices and value not in choices:
             guess = nearest(str(value), choices)
             raise UserError(
-                f"{name}={value} is not one of {', '.join(choices)}{guess}.\n"
+                f"{name}={shortened(str(value))} is not one of {', '.join(map(str, choices))}"
+                f"{guess}.\n"
                 f"{name}: {item.metadata['help']}"
             )
 
@@ -42,12 +64,15 @@ _POSITIVE = (
     "study.workers optimizer.eps optimizer.clip_norm train.batch_size train.early_stopping "
     "train.grad_accumulation train.keep_checkpoints parallel.data parallel.fsdp parallel.tensor "
     "run.stop_at job.samples job.max_tokens job.top_k job.top_p job.repetition_penalty "
-    "job.max_batches job.steps"
+    "job.max_batches job.steps data.choices"
 ).split()
 _NOT_NEGATIVE = (
-    "seed data_seed data.seed optimizer.lr optimizer.weight_decay schedule.final_lr "
-    "run.samples job.temperature job.min_p job.seed"
+    "seed data_seed data.seed study.seeds job.seeds optimizer.lr optimizer.weight_decay "
+    "schedule.final_lr run.samples study.specimens job.temperature job.min_p job.seed"
 ).split()
+_SEEDS = "seed data_seed data.seed study.seeds job.seeds".split()
+_SIZES = [name for name in _POSITIVE if name.startswith(("model.n_", "model.d_", "model.context"))]
+_SIZES += "model.head_dim model.vocab_size train.batch_size job.samples job.max_tokens".split()
 _FRACTIONS = "model.attention_dropout model.residual_dropout data.validation_fraction".split()
 
 
@@ -55,16 +80,25 @@ def is_weights_file(which: str | int | os.PathLike) -> bool:
     """Whether job.checkpoint names a file rather than a step."""
     if isinstance(which, os.PathLike):
         return True
-    return isinstance(which, str) and which not in ("last", "best") and not which.isdecimal()
+    step = isinstance(which, str) and re.fullmatch("[0-9]{1,18}", which)
+    return isinstance(which, str) and which not in ("last", "best") and not step
 
 
 def _check_checkpoint(config: Config) -> None:
     wanted = getattr(config.job, "checkpoint", "last")
-    if is_weights_file(wanted) and not Path(wanted).expanduser().is_file():
+    if is_weights_file(wanted) and not _is_file(wanted):
         raise UserError(
-            f"job.checkpoint={wanted} is not last, best, a step or a file of weights.\n"
+            f"job.checkpoint={shortened(str(wanted))} is not last, best, a step or a file of "
+            "weights.\n"
             "See the folder checkpoints/ of the run for its steps."
         )
+
+
+def _is_file(path: str | os.PathLike) -> bool:
+    try:
+        return expanded(path).is_file()
+    except OSError:  # a name too long, say
+        return False
 
 
 def _get(config: Config, name: str) -> Any:
@@ -74,19 +108,64 @@ def _get(config: Config, name: str) -> Any:
     return node
 
 
+def _check_numbers(config: Config) -> None:
+    """Every number must be finite, wherever it stands, and a whole one within 64 bits."""
+    for schema, prefix in ((config, ""), (config.job, "job.")):
+        for name, item in keys_of(schema, prefix).items():
+            items = _get(config, name) if "list[" in str(item.type) else None
+            if any(isinstance(one, list | dict) for one in items or []):
+                raise UserError(f"{name}={shortened(str(items))} must be one list, of no others.")
+            for value in _numbers(_get(config, name)):
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise UserError(f"{name}: {value} is not a finite number.")
+                if isinstance(value, int) and abs(value) >= 2**63:
+                    raise UserError(f"{name}: {shortened(str(value))} is too large: 64 bits.")
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    """The numbers in a value, in whatever lists, mappings and dataclasses."""
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _numbers(list(value.values()))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _numbers(item)
+    elif dataclasses.is_dataclass(value):
+        yield from _numbers(vars(value))
+
+
+_PATHS = (
+    "run.cache data.path data.validation_path tokenizer.path job.checkpoint job.prompt_file "
+    "job.tokens job.out job.records job.fit job.runs"
+).split()
+
+
+def _check_places(config: Config) -> None:
+    """Paths that the file system takes."""
+    for name in _PATHS:
+        if (value := _get(config, name)) is not None:
+            check_path(value, name)
+    for name in ("run.cache", "job.out"):
+        if _get(config, name) == "":
+            raise UserError(f"{name} is empty.\nGive a path, or leave the key out.")
+
+
 def _check_ranges(config: Config) -> None:
     rules = (
         (_POSITIVE, lambda x: x > 0, "must be greater than 0"),
         (_NOT_NEGATIVE, lambda x: x >= 0, "must not be negative"),
         (_FRACTIONS, lambda x: 0 <= x < 1, "must lie in [0, 1)"),
         (["job.top_p", "job.min_p"], lambda x: x <= 1, "must not exceed 1"),
-        (["seed", "data_seed", "data.seed"], lambda x: x < 2**32, "must be below 2^32"),
+        (_SEEDS, lambda x: x < 2**32, "must be below 2^32"),
+        (_SIZES, lambda x: x < 2**31, "must be below 2^31"),
     )
     for names, holds, rule in rules:
         for name in names:
-            value = _get(config, name)
-            if value is not None and not holds(value):
-                raise UserError(f"{name}={value} {rule}.")
+            values = _get(config, name)
+            for value in values if isinstance(values, list) else [values]:
+                if value is not None and not holds(value):
+                    raise UserError(f"{name}={values} {rule}.")
     betas = config.optimizer.betas
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise UserError(f"optimizer.betas={betas} must be two numbers in [0, 1), as [0.9,0.95].")
@@ -145,6 +224,15 @@ def _check_data(config: Config) -> None:
             "data=tokens needs the number of ids.\n"
             "Set data.vocab_size=N, or tokenizer=pretrained tokenizer.path=FILE."
         )
+    if data.name == "markov" and tokenizer.name != "none":
+        raise UserError(
+            f"data=markov has ids and no text, but tokenizer={tokenizer.name}: add tokenizer=none."
+        )
+    if data.name == "tokens" and tokenizer.name in ("char", "bpe"):
+        raise UserError(
+            f"data=tokens has ids, but tokenizer={tokenizer.name} is made from a text.\n"
+            "Use tokenizer=none, or tokenizer=pretrained tokenizer.path=FILE."
+        )
     if data.name not in ("tokens", "markov") and tokenizer.name == "none":
         raise UserError(
             f"data={data.name} is text, but tokenizer=none.\nSet tokenizer=char, byte, bpe, ..."
@@ -166,6 +254,12 @@ def _check_data(config: Config) -> None:
         )
 
 
+_LENGTHS = (
+    "train.duration train.eval_every train.checkpoint_every train.log_every schedule.warmup "
+    "schedule.decay schedule.cycle data.train_tokens tokenizer.training_bytes"
+).split()
+
+
 def _check_durations(config: Config) -> None:
     train, schedule = config.train, config.schedule
     if train.batch_size % train.grad_accumulation:
@@ -173,6 +267,9 @@ def _check_durations(config: Config) -> None:
             f"train.grad_accumulation={train.grad_accumulation} does not divide "
             f"train.batch_size={train.batch_size}.\nChange one of them."
         )
+    for name in _LENGTHS:
+        if "," in (_get(config, name) or "").strip():
+            raise several_values(name, _get(config, name))
     tokens = train.batch_size * config.model.context_length
     duration.Horizon.of(train.duration, tokens, steps_per_epoch=1.0)
     for name in ("train.eval_every", "train.checkpoint_every", "train.log_every"):

@@ -1,10 +1,13 @@
 """The command line: help, composing, one job or a sweep, and errors in words."""
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
+from jaxlm.console import print_anything
 from jaxlm.errors import UserError
+from jaxlm.names import check_working_folder
 
 USAGE = """\
 usage: python run.py [experiment=NAME] [job=JOB] [group=option] [key=value ...]
@@ -14,8 +17,8 @@ With no argument: experiment=quickstart, a model of the built-in stories in abou
   python run.py                                          train, then look into runs/quickstart
   python run.py job=generate job.prompt="Once"           continue a text
   python run.py experiment=shakespeare_cpu model.n_heads=8 run.name=heads8
-  python run.py data=text data.path=book.txt run.name=book
-  python run.py -m optimizer.lr=1e-3,3e-3                one run for each value (Hydra's sweep)
+  python run.py data.path=book.txt run.name=book
+  python run.py -m optimizer.lr=1e-3,3e-3                one run for each value: NAME_lr=0.001, ...
 
 Typing the same command again resumes an unfinished run.
 """
@@ -26,6 +29,8 @@ def start() -> int:
     if not {"-h", "--help", "help"} & set(sys.argv):
         from jaxlm.allocator import restart_with_huge_pages
 
+        if sys.getfilesystemencoding() != "utf-8":  # an ASCII locale: names of files are UTF-8
+            os.environ["PYTHONUTF8"] = "1"
         restart_with_huge_pages("torch" if "backend=torch" in sys.argv else "jax")
     return main()
 
@@ -33,7 +38,9 @@ def start() -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; the exit status: 0 well, 1 diverged or failed, 2 a person's error."""
     argv = sys.argv[1:] if argv is None else argv
+    print_anything()
     try:
+        check_working_folder()
         if any(word in ("-h", "--help", "help") for word in argv):
             return help_text([word for word in argv if word not in ("-h", "--help", "help")])
         if any(word in ("-m", "--multirun") for word in argv):
@@ -45,7 +52,9 @@ def main(argv: list[str] | None = None) -> int:
         from jaxlm import jobs
         from jaxlm.compose import compose, split_override
 
-        return jobs.run(compose(argv), given=[split_override(word)[0] for word in argv])
+        return jobs.run(
+            compose(argv, strict=True), given=[split_override(word)[0] for word in argv]
+        )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -62,7 +71,7 @@ def show(argv: list[str]) -> int:
     from jaxlm.compose import compose, to_yaml
 
     at = argv.index("--cfg")
-    print(to_yaml(compose(argv[:at] + argv[at + 2 :])), end="")
+    print(to_yaml(compose(argv[:at] + argv[at + 2 :], strict=True)), end="")
     return 0
 
 

@@ -2,14 +2,18 @@
 
 import dataclasses
 import functools
-import os
+import re
 import typing
 from pathlib import Path
 
 from jaxlm import checks
+from jaxlm.checked import read_yaml_text
 from jaxlm.config import ClaimConfig, Config, keys_of
+from jaxlm.effective import settle
 from jaxlm.errors import UserError, nearest
 from jaxlm.job_options import JOBS
+from jaxlm.names import check_place, check_utf8, expanded
+from jaxlm.run_names import check_name, check_run_folder, shortened
 
 
 def config_folder() -> Path:
@@ -60,7 +64,7 @@ def split_override(override: str) -> tuple[str, str]:
     key = key.strip().lstrip("+")
     if not equals or not key or key.startswith("~"):
         raise UserError(
-            f"{override!r} is not of the form key=value.\n"
+            f"{shortened(override)!r} is not of the form key=value.\n"
             "See `python run.py --help` for the keys and groups."
         )
     return key, value
@@ -70,14 +74,15 @@ def check_override(override: str) -> tuple[str, str]:
     """(key, value) of an override whose key, or group and option, exists. Raises UserError."""
     key, value = split_override(override)
     options = groups()
-    if key in options and "," not in value:
+    if key in options and not _SWEEP.fullmatch(value):
         if value not in options[key] and value != "null":
+            shown = shortened(value)
             raise UserError(
-                f"{key}={value}: there is no such {key}{nearest(value, options[key])}.\n"
+                f"{key}={shown}: there is no such {key}{nearest(shown, options[key])}.\n"
                 f"There are: {', '.join(options[key])}."
             )
     elif key not in options and not is_key(key) and not key.startswith(("hydra.", "hydra/")):
-        names = [*all_keys(), *options]
+        names, key = [*all_keys(), *options], shortened(key)
         short = {name.rsplit(".", 1)[-1]: name for name in names}
         guess = nearest(key, names) or nearest(key.rsplit(".", 1)[-1], short)
         for name in sorted(short, key=len, reverse=True):
@@ -88,38 +93,84 @@ def check_override(override: str) -> tuple[str, str]:
     return key, value
 
 
-def compose(overrides: list[str], *, checked: bool = True) -> Config:
+def compose(overrides: list[str], *, checked: bool = True, strict: bool = False) -> Config:
     """The configuration that `python run.py OVERRIDES` means. Raises UserError.
 
-    Unless `checked`, its values need not fit together yet.
+    Unless `checked`, its values need not fit together yet. Where `strict`, every key of the data
+    and the tokenizer must have an effect: a person typed it.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
-    literal, chosen, values = {}, [], []
+    literal, chosen, values, given = {}, [], {}, []
     for override in overrides:
         key, value = check_override(override)
+        given.append(key)
         if key in free_text_keys():
             literal[key] = None if value == "null" else value
         elif key in groups() or key.startswith(("hydra.", "hydra/")):
+            parsed(key, value)
             chosen.append(f"{key}={value}")
         else:
-            values.append(f"++{key}={value}")
+            values[key] = parsed(key, value)
+    key = ""
     try:
         tree, choices = _tree_of(str(config_folder()), tuple(chosen))
         composed = OmegaConf.create(tree)
-        for value in OverridesParser.create().parse_overrides(values):
-            OmegaConf.update(composed, value.key_or_group, value.value(), merge=True)
-    except HydraException as error:
-        lines = str(error).strip().splitlines()
+        for key, value in values.items():
+            OmegaConf.update(composed, key, value, merge=True)
+    except Exception as error:  # Hydra and OmegaConf raise of every kind
+        where = f"{key}={shortened(str(values[key]))}" if key else shortened(" ".join(chosen))
+        raise UserError(f"{where} does not fit: {shortened(_first_line(error), 200)}.") from None
+    return typed(composed, literal, choices, checked=checked, given=given, strict=strict)
+
+
+# What Hydra may read as several values: commas, and the functions of its grammar.
+_SWEEP = re.compile(r".*,.*|\s*(choice|range|glob|interval|shuffle|sort|tag)\(.*\)\s*", re.DOTALL)
+_MOST_CHARACTERS, _MOST_DEPTH = 100_000, 20
+
+
+def parsed(key: str, value: str) -> typing.Any:
+    """The one value that Hydra's grammar reads. Raises UserError, also for several (sweeps)."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    try:
+        if len(value) > _MOST_CHARACTERS:
+            raise ValueError(f"it has more than {_MOST_CHARACTERS:,} characters")
+        override = OverridesParser.create().parse_override(f"++{key}={value}")
+        several = override.is_sweep_override()
+        content = None if several else override.value()
+        if _depth(content) > _MOST_DEPTH:
+            raise RecursionError
+        if content == "???":
+            raise ValueError("??? stands for a value that is missing")
+    except RecursionError:
+        raise UserError(f"{key}={shortened(value)} is nested too deeply.") from None
+    except Exception as error:  # the parser raises of every kind
         hint = ""
-        if any(override.startswith("study.variants") for override in overrides):
+        if key.startswith("study.variants"):
             hint = (
                 "\nA variant's overrides are quoted: study.variants.wide='[\"model.d_model=512\"]'"
             )
-        raise UserError(f"{lines[0]}\nin: {' '.join(overrides)}{hint}") from None
-    return typed(composed, literal, choices, checked=checked)
+        said = shortened(_first_line(error), 200)
+        raise UserError(f"{key}={shortened(value)} cannot be read: {said}.{hint}") from None
+    if several:
+        raise checks.several_values(key, value)
+    return content
+
+
+def _depth(value: typing.Any) -> int:
+    """How deeply lists and mappings lie in one another, as far as it matters."""
+    depth, level = 0, [value]
+    while level and depth <= _MOST_DEPTH:
+        depth += any(isinstance(item, list | dict) for item in level)
+        inner = [item.values() if isinstance(item, dict) else item for item in level
+                 if isinstance(item, list | dict)]  # fmt: skip
+        level = [item for items in inner for item in items]
+    return depth
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 @functools.lru_cache(maxsize=64)
@@ -148,11 +199,14 @@ def typed(
     choices: typing.Mapping[str, str | None],
     name: str | None = None,
     checked: bool = True,
+    given: typing.Collection[str] | None = None,
+    strict: bool = False,
 ) -> Config:
     """A composed tree, with the literal values put in, as a checked Config. Raises UserError.
 
     `choices` are Hydra's, group -> option, and empty for a tree that was composed before. run.name
-    is `name`, or the experiment's, where nothing else sets it.
+    is `name`, or the experiment's, where nothing else sets it. `given` and `strict`: see
+    `effective.settle`.
     """
     from omegaconf import OmegaConf, open_dict
     from omegaconf.errors import OmegaConfBaseException
@@ -160,7 +214,14 @@ def typed(
     plain = OmegaConf.create(OmegaConf.to_container(composed, resolve=False))
     with open_dict(plain):
         plain.pop("hydra", None)
-    job_name = (plain.get("job") or {}).get("name", "train")
+    job_name = literal.get("job.name")
+    job_name = _job_name(plain) if job_name is None else job_name
+    if job_name not in JOBS:
+        shown = shortened(job_name)
+        raise UserError(
+            f"job.name={shown}: there is no such job{nearest(shown, JOBS)}.\n"
+            f"There are: {', '.join(JOBS)}."
+        )
     schema = OmegaConf.structured(Config)
     try:
         job = OmegaConf.merge(OmegaConf.structured(JOBS[job_name]), plain.pop("job", {}))
@@ -171,23 +232,36 @@ def typed(
         if choices:
             tree.run.options = {g: o for g, o in sorted(choices.items()) if g in kept and o}
         tree.run.experiment = tree.run.experiment or experiment
-        tree.run.name = tree.run.name or name or experiment or "run"
         for key, value in literal.items():
-            escaped = value.replace("${", "\\${") if value is not None else None
-            OmegaConf.update(tree, key, escaped, merge=False)
+            OmegaConf.update(tree, key, _uninterpolated(value), merge=False)
+        if tree.run.name is None:
+            tree.run.name = name or experiment or "run"
         config = OmegaConf.to_object(tree)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, ValueError, TypeError, AttributeError) as error:
         raise translated(error, job_name) from None
+    config.run.dir = str(expanded(config.run.dir))
+    settle(config, given, strict=strict)
+    if given is not None:
+        check_place(config.run.dir, "run.dir")
+        check_place(config.run.cache, "run.cache")
     if checked:
         checks.check(config)
+    if checked and choices:  # what is stored has its place already
+        check_name(config.run.name, "run.name")
+        check_run_folder(config, cache_folder(config), config_folder())
     return config
+
+
+def _job_name(tree: typing.Any) -> str:
+    job = tree.get("job") or {}
+    return str(job.get("name", "train") if hasattr(job, "get") else job)
 
 
 def translated(error: Exception, job_name: str) -> UserError:
     """OmegaConf's error in words for a person: the key, what was wrong, what is allowed."""
     key = getattr(error, "full_key", None) or ""
     job_keys = keys_of(JOBS[job_name])
-    message = str(error).strip().splitlines()[0]
+    message = shortened(_first_line(error), 200)
     if "not in" in message:
         name = key if key in job_keys or "." in key else key
         known = [*keys_of(Config), *(f"job.{k}" for k in job_keys), *keys_of(ClaimConfig)]
@@ -202,26 +276,40 @@ def from_file(path: Path) -> Config:
     """The configuration of a run's config.yaml. Raises UserError."""
     from omegaconf import OmegaConf
 
-    try:
-        tree = OmegaConf.load(path)
-    except FileNotFoundError:
+    content = read_yaml_text(path)
+    if content is None:
         raise UserError(
             f"{path.parent} is not a run: it has no {path.name}.\n"
             "Train one first (python run.py), or name another with run.dir=FOLDER."
+        )
+    try:
+        return typed(OmegaConf.create(content), {}, {}, path.parent.name)
+    except UserError as error:
+        raise UserError(
+            f"{path} is no configuration of this program: {_first_line(error)}.\n"
+            "Put back a good copy of the file, or start the run over with run.overwrite=true."
         ) from None
-    except Exception as error:
-        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
-    return typed(tree, {}, {}, path.parent.name)
+    except Exception as error:  # OmegaConf raises of every kind
+        raise UserError(f"cannot read {path}: {shortened(_first_line(error), 200)}.") from None
 
 
 def to_yaml(config: Config) -> str:
     """The resolved configuration as YAML; `from_file` reads it back to an equal Config."""
     from omegaconf import OmegaConf
 
-    tree = OmegaConf.structured(config)
-    return OmegaConf.to_yaml(tree)
+    return OmegaConf.to_yaml(OmegaConf.create(_uninterpolated(dataclasses.asdict(config))))
+
+
+def _uninterpolated(value: typing.Any) -> typing.Any:
+    """A value in whose texts `${` is no interpolation but what a person typed."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", value)
+    if isinstance(value, dict):
+        return {key: _uninterpolated(item) for key, item in value.items()}
+    return [_uninterpolated(item) for item in value] if isinstance(value, list) else value
 
 
 def cache_folder(config: Config) -> Path:
-    """run.cache as an absolute path."""
-    return Path(os.path.expanduser(config.run.cache)).absolute()
+    """run.cache as an absolute path. Raises UserError where its name is no UTF-8."""
+    check_utf8(expanded(config.run.cache), "run.cache")
+    return expanded(config.run.cache).absolute()

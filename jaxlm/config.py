@@ -88,23 +88,31 @@ class DataConfig:
     )
     path: str | None = key(
         None,
-        "text, or hub's own copy: a .txt, .jsonl, .gz file or a folder; tokens: the file of ids",
+        "text, or hub's own copy: a file of text (.txt, .md, ...) or of records (.jsonl, .json, "
+        ".csv, .tsv, .parquet), also as .gz, .bz2, .xz or .zst, or a folder with all in it; "
+        "tokens: the file of ids, raw, .npy or with llm.c's header. Without data=... it means text",
     )
     hub: str | None = key(None, "hub: the data set's public name, as roneneldan/TinyStories")
     hub_subset: str | None = key(None, "hub: one of the data set's configurations")
     hub_file: str | None = key(None, "hub: one text file of the data set, with end marks")
     hub_validation_file: str | None = key(None, "hub: the text file of the validation set")
     documents: int | None = key(None, "text and hub: the first documents only; null: all")
-    validation_path: str | None = key(None, "a validation set of one's own, same form as path")
+    validation_path: str | None = key(None, "a validation set of one's own, in any form of path")
     validation_fraction: float = key(
         0.1, "share of the text held out at its end, cut at a document boundary where there is one"
     )
     stride: int | None = key(
         None, "tokens between the starts of training windows; null: the context length"
     )
-    text_field: str = key("text", "the field of a .jsonl line that holds the text")
+    text_field: str = key(
+        "text",
+        "the field of a record (.jsonl, .json, .csv, .tsv, .parquet) that holds the text; dots "
+        "lead into nested ones, as instruction.prompt",
+    )
     dtype: str = key(
-        "uint16", "tokens: type of the ids in the file", choices=("uint16", "int32", "uint32")
+        "uint16",
+        "tokens: type of the ids in a raw file; one with a header says it itself",
+        choices=("uint16", "int32", "uint32"),
     )
     vocab_size: int | None = key(
         None,
@@ -138,6 +146,10 @@ class TokenizerConfig:
         None, "pretrained, without a path: a model of the Hugging Face hub whose tokenizer to take"
     )
     training_bytes: str = key("20M", "bpe: train on at most this much of the training text")
+    lossy: bool = key(
+        False,
+        "pretrained: accept that decoding does not give the text back; the run says what is lost",
+    )
 
 
 @dataclass
@@ -207,11 +219,21 @@ class TorchConfig:
 
 @dataclass
 class RunConfig:
-    name: str | None = key(None, "the run's name; null: the experiment's")
+    name: str | None = key(
+        None,
+        "the run's name, fit for a folder (no slash, no dot first); null: the experiment's; "
+        "-m adds what is swept",
+    )
     experiment: str | None = key(None, "the experiment it came from; fills itself in")
     options: dict[str, str] = key({}, "the groups' options it came from; fills itself in")
     dir: str = key("runs/${run.name}", "the run's folder")
-    overwrite: bool = key(False, "delete a finished or different run in run.dir and start over")
+    overwrite: bool = key(
+        False,
+        "remove what a finished or different run wrote into run.dir, nothing else; start over",
+    )
+    accept_records: bool = key(
+        False, "resume although metrics.jsonl has lost records that the checkpoint was saved beside"
+    )
     stop_at: int | None = key(None, "leave early at this step; the schedule does not change")
     cache: str = key(".cache", "folder of token files, downloads and compiled programs")
     samples: int = key(3, "texts generated into samples.txt at the end of a run; 0: none")
@@ -226,7 +248,7 @@ class TrackerConfig:
 class DebugConfig:
     shapes: bool = key(False, "print every component's shapes and parameters, then stop")
     eager: bool = key(False, "no jit: for print and a debugger")
-    profile: bool = key(False, "write a trace of ten steps to run.dir/profile")
+    profile: bool = key(False, "write a trace of the training loop to run.dir/profile")
 
 
 @dataclass
@@ -334,6 +356,18 @@ def identity(config: Config) -> dict[str, Any]:
 def operation(config: Config) -> dict[str, Any]:
     """How it is computed, as a nested dict: it may change at any time."""
     return _half(config, operation=True)
+
+
+def differences(new: dict, old: dict, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (new, old) wherever two nested dicts differ."""
+    found = {}
+    for name in {**new, **old}:
+        a, b = new.get(name), old.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found |= differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            found[prefix + name] = (a, b)
+    return found
 
 
 def resolve_model(model: ModelConfig, vocab_size: int | None = None) -> ModelConfig:

@@ -1,5 +1,6 @@
 """What a person sees of a running training: a bar on a terminal, else plain lines; log.txt."""
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -9,7 +10,9 @@ class Console:
     """Prints lines, keeps them in a log file, and shows the progress of a run."""
 
     def __init__(self, log: Path | None = None) -> None:
-        self.log = open(log, "a", encoding="utf-8", buffering=1) if log else None
+        self.log = None
+        if log:
+            self.log = open(log, "a", 1, encoding="utf-8", errors="backslashreplace")
         self.bar = None
         self.terminal = sys.stdout.isatty()
         self._last_line = 0.0
@@ -17,7 +20,9 @@ class Console:
     def say(self, text: str) -> None:
         """One or more lines to standard output and to the log."""
         if self.bar:
-            self.bar.console.print(text, markup=False, highlight=False)
+            # As it is: a line that the terminal's width had broken could not be copied.
+            plain = {"markup": False, "highlight": False, "emoji": False, "soft_wrap": True}
+            self.bar.console.print(text, **plain)
         else:
             print(text, flush=True)
         self.note(text)
@@ -60,8 +65,18 @@ class Console:
             self.log = None
 
 
+def print_anything() -> None:
+    """Let standard output and error escape what their encoding has not, as `\\xe9`.
+
+    Names of files may hold bytes that are no text, and a locale may know ASCII alone.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):  # replaced by a stand-in, or closed
+            stream.reconfigure(errors="backslashreplace")
+
+
 def clock(seconds: float) -> str:
-    """3725 -> '1:02:05', 65 -> '1:05'."""
+    """3725 -> '1:02:05', 65 -> '1:05', in whole seconds passed."""
     minutes, left = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"

@@ -9,12 +9,15 @@ class Continuation:
     """The text of one sample as its tokens come: whole characters, up to its end.
 
     It ends before end_of_text, or before the stop string that is complete first; `whole` says
-    that it did, rather than that no more tokens came.
+    that it did, rather than that no more tokens came. `prompt` are the ids that it goes on from:
+    the text is what further ids add to theirs.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Iterable[str]) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, stop: Iterable[str], prompt: Iterable[int] = ()
+    ) -> None:
         self.end_of_text, self.stop = tokenizer.end_of_text, list(stop)
-        self.decoder, self.held = StreamDecoder(tokenizer), ""
+        self.decoder, self.held = StreamDecoder(tokenizer, after=prompt), ""
         self.ended = self.whole = False
 
     def push(self, ids: Iterable[int]) -> str:

@@ -80,7 +80,8 @@ class Engine:
         parts = self.config.train.grad_accumulation
         rows = np.arange(len(tokens_BxM), dtype=np.int32).reshape(parts, -1)
         tokens = tokens_BxM.reshape(parts, -1, tokens_BxM.shape[1])
-        batch = Batch(tokens, rows, np.asarray(lr, self.parameter_dtype))
+        with np.errstate(over="ignore"):  # a rate beyond float32 is infinite, and the run diverges
+            batch = Batch(tokens, rows, np.asarray(lr, self.parameter_dtype))
         return self.placement.put_batch(batch)
 
     def train_step(

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from jaxlm import guard
 from jaxlm.backend import Engine, EvalBatch, LoadEngine
 from jaxlm.config import Config
 from jaxlm.data import Dataset
 from jaxlm.data.batches import evaluation_batches
+from jaxlm.errors import UserError
 from jaxlm.opened import load_parameters, open_run
 from jaxlm.runs import plain
 
@@ -31,6 +33,7 @@ class Evaluator:
         length, devices = engine.model_config.context_length, engine.batch_devices
         tokens = min(_TOKENS, _LOGITS // engine.model_config.vocab_size) // runs
         self.rows = max(1, tokens // length // devices) * devices
+        self.has_bytes = dataset.validation_bytes is not None
 
     def __call__(
         self, parameters: Any, split: str = "validation", max_batches: int | None = None
@@ -38,7 +41,7 @@ class Evaluator:
         """Metrics over the split; see `metrics`. Each target counts once."""
         eval_step = functools.partial(self.engine.eval_step, parameters)
         sums_R = self.sums(eval_step, split, max_batches)
-        return metrics(sums_R, has_bytes=self.dataset.bytes_V is not None)
+        return metrics(sums_R, has_bytes=self.has_bytes)
 
     def sums(
         self,
@@ -48,16 +51,12 @@ class Evaluator:
     ) -> dict[str, np.ndarray]:
         """What `eval_step` sums over each row, float64 (..., R) over the rows of the split."""
         length = self.engine.model_config.context_length
-        bytes_V = self.dataset.bytes_V
         sums = []
         batches = evaluation_batches(self.dataset, self.rows, length, split)
         for number, batch in enumerate(batches):
             if number == max_batches:
                 break
-            inputs, targets, weights = batch
-            bytes_BxL = np.zeros_like(targets) if bytes_V is None else bytes_V[targets]
-            batch = EvalBatch(inputs, targets, weights, bytes_BxL.astype(np.float32))
-            sums.append(eval_step(batch))
+            sums.append(eval_step(EvalBatch(*batch)))
         parts = self.engine.read(sums)
         return {
             name: np.concatenate([part[name] for part in parts], axis=-1).astype(np.float64)
@@ -70,7 +69,8 @@ def metrics(sums_R: dict[str, np.ndarray], has_bytes: bool) -> dict[str, float |
 
     loss in nats per token, with the standard error of a ratio whose units are the rows (Cochran
     1977, eq. 6.13: tokens of one row are not independent); accuracy, top5_accuracy and confidence
-    as fractions; bits_per_byte, over the text's UTF-8 bytes, null where there is no tokenizer.
+    as fractions; bits_per_byte, over the UTF-8 bytes of the text of the targets, which were counted
+    when it was encoded, null where there is no tokenizer. Bits of end_of_text count, without bytes.
     """
     tokens = sums_R["tokens"].sum()
     loss = sums_R["loss"].sum() / tokens
@@ -95,10 +95,19 @@ def metrics(sums_R: dict[str, np.ndarray], has_bytes: bool) -> dict[str, float |
 def evaluate_job(config: Config, load_engine: LoadEngine) -> int:
     """job=evaluate: metrics of a trained run, printed and written to evaluation.json."""
     run, dataset, engine = open_run(config, load_engine)
-    step, parameters, _, skipped = load_parameters(engine, run.path, config.job.checkpoint)
+    step, parameters, metadata, skipped = load_parameters(engine, run.path, config.job.checkpoint)
     for line in skipped:
         print(f"skipped {line}")
+    guard.check_data(metadata, dataset, run.path)
+    for line in dataset.notes:
+        print(line)
     result = Evaluator(engine, dataset)(parameters, config.job.split, config.job.max_batches)
+    if not math.isfinite(result["loss"]):
+        raise UserError(
+            f"{run.path}, step {step}: the loss on the {config.job.split} split is "
+            f"{result['loss']}, so there is nothing to measure.\n"
+            "Its logits overflow: train again with a lower optimizer.lr or a higher precision."
+        )
     result = {"step": step, "split": config.job.split} | result
     if dataset.entropy_floor is not None and config.job.split == "validation":
         result["entropy_floor"] = dataset.entropy_floor
@@ -106,7 +115,9 @@ def evaluate_job(config: Config, load_engine: LoadEngine) -> int:
     path = Path(run.path) / "evaluation.json"
     run.write_text(path.name, json.dumps(plain(result), indent=1) + "\n")
     for name, value in result.items():
-        shown = f"{value:.6g}" if isinstance(value, float) else value
+        shown = (
+            f"{value:.6g}" if isinstance(value, float) else "unknown" if value is None else value
+        )
         print(f"{name:<16} {shown}")
     print(f"written to {path}")
     return 0

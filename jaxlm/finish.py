@@ -1,53 +1,120 @@
 """The end of a run: samples, figures and report from its records; and the profiler's window."""
 
 import contextlib
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from jaxlm.backend import LoadEngine
+from jaxlm.config import Config
+from jaxlm.console import Console
 from jaxlm.errors import UserError
+from jaxlm.runs import RunDirectory
+
+_BETWEEN_SAMPLES = "\n\n---\n\n"
 
 
-def finish(training: Any) -> None:
-    """Write samples.txt, plots/ and report.md, and tell the person where everything is."""
+def finish(
+    run: RunDirectory,
+    config: Config,
+    summary: dict[str, Any],
+    console: Console,
+    load_engine: LoadEngine,
+) -> None:
+    """Write samples.txt, plots/ and report.md, and tell the person where everything is.
+
+    Raises UserError where they cannot be written.
+    """
     from jaxlm.report import summary_lines
 
-    run, samples = training.run, draw_samples(training)
-    if samples:
-        run.write_text("samples.txt", "\n\n---\n\n".join(samples) + "\n")
-    write_report(training, samples)
-    lines = summary_lines(training.config, run.read_summary(), run.records(), run.path)
-    training.console.say("\n".join(lines))
+    samples = _write_samples(run, config, console, load_engine)
+    write_report(run, config, summary, samples)
+    console.say("\n".join(summary_lines(config, summary, run.records(), run.path)))
 
 
-def write_report(training: Any, samples: list[str]) -> None:
-    """Write plots/ and report.md from the run's records."""
+def complete(
+    run: RunDirectory,
+    config: Config,
+    summary: dict[str, Any],
+    load_engine: LoadEngine,
+) -> list[str]:
+    """Make what a run that has ended lacks of samples.txt, plots/ and report.md; their names.
+
+    Raises UserError where they cannot be written, or another process is writing the run.
+    """
+    lost = missing(run.path, config, summary)
+    if not lost:
+        return []
+    with run.lock():
+        if "samples.txt" in lost:
+            samples = _write_samples(run, config, Console(), load_engine)
+        else:
+            samples = _read_samples(run.path)
+        write_report(run, config, summary, samples)
+    return lost
+
+
+def missing(path: Path, config: Config, summary: dict[str, Any]) -> list[str]:
+    """What of samples.txt, report.md and the figures it shows is not in a run's folder."""
+    lost = []
+    if summary["status"] != "diverged" and _writes_samples(config):
+        lost += [name for name in ["samples.txt"] if not (path / name).is_file()]
+    try:
+        report = (path / "report.md").read_text("utf-8")
+    except (OSError, ValueError):
+        return [*lost, "report.md"]
+    figures = re.findall(r"\]\((plots/[^)]+)\)", report)
+    return lost + [name for name in figures if not (path / name).is_file()]
+
+
+def write_report(
+    run: RunDirectory, config: Config, summary: dict[str, Any], samples: list[str]
+) -> None:
+    """Write plots/ and report.md from the run's records. Raises UserError where that fails."""
     from jaxlm.plots import plot_run
     from jaxlm.report import write_run_report
 
-    run = training.run
-    records, summary = run.records(), run.read_summary()
-    figures = plot_run(records, summary, run.path / "plots") if records else []
-    write_run_report(run.path / "report.md", training.config, summary, records, samples, figures)
+    records = run.records()
+    try:
+        figures = plot_run(records, summary, run.path / "plots") if records else []
+        write_run_report(run.path / "report.md", config, summary, records, samples, figures)
+    except OSError as error:
+        raise UserError(
+            f"the report of {run.path} cannot be written: {error.strerror or error}.\n"
+            "Its training is done and saved: the same command makes the report once there is room."
+        ) from error
 
 
-def draw_samples(training: Any) -> list[str]:
-    """A few texts of the finished model, where it has a tokenizer."""
-    count = training.config.run.samples
-    if not count or training.dataset.tokenizer is None:
+def _writes_samples(config: Config) -> bool:
+    return bool(config.run.samples) and config.tokenizer.name != "none"
+
+
+def _write_samples(
+    run: RunDirectory, config: Config, console: Console, load_engine: LoadEngine
+) -> list[str]:
+    """A few texts of the finished model, where it has a tokenizer, written to samples.txt."""
+    if not _writes_samples(config):
         return []
     from jaxlm.generate import LoadedRun
 
     try:
-        run = LoadedRun(
-            training.run.path,
-            operation=training.config,
-            load_engine=lambda: type(training.engine),
-        )
-        texts = run.generate(samples=count, max_tokens=256)
+        loaded = LoadedRun(run.path, operation=config, load_engine=load_engine)
+        texts = loaded.generate(samples=config.run.samples, max_tokens=256)
     except UserError as error:
-        training.console.say(f"no samples: {error}")
+        console.say(f"no samples: {error}")
         return []
-    return texts if isinstance(texts, list) else [texts]
+    samples = texts if isinstance(texts, list) else [texts]
+    run.write_text("samples.txt", _BETWEEN_SAMPLES.join(samples) + "\n")
+    return samples
+
+
+def _read_samples(path: Path) -> list[str]:
+    try:
+        text = (path / "samples.txt").read_bytes().decode()  # keeps the line ends as they are
+    except (OSError, ValueError):
+        return []
+    return text.removesuffix("\n").split(_BETWEEN_SAMPLES)
 
 
 @contextlib.contextmanager

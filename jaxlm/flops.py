@@ -47,6 +47,12 @@ def exact_flops_per_token(model: ModelConfig, length: int | None = None) -> floa
     return flops_per_token(model) + head + attention
 
 
+def flops_words(flops: float, exact: float | None = None) -> str:
+    """A training's FLOPs as they are shown everywhere: `flops` of a run, and its `flops_exact`."""
+    text = f"{flops:.3g} (6 N D)"
+    return text if exact is None else f"{text}, {exact:.3g} with head and attention"
+
+
 # Dense peaks in FLOP/s of the compute types, from the makers' data sheets (SXM parts).
 _PEAKS = {
     "H200": {"bfloat16": 989.4e12, "float32": 66.9e12, "float64": 66.9e12},

@@ -16,14 +16,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxlm import checks
+from jaxlm import checks, guard
 from jaxlm.backend import LoadEngine
-from jaxlm.compose import cache_folder, from_file
+from jaxlm.compose import cache_folder
 from jaxlm.config import Config, ParallelConfig
 from jaxlm.continuation import Continuation
-from jaxlm.data.tokenizer import Tokenizer, load_tokenizer
+from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.errors import UserError
 from jaxlm.job_options import GenerateJob
+from jaxlm.names import expanded
 from jaxlm.opened import load_parameters
 from jaxlm.runs import RunDirectory
 from jaxlm.weights import write_weights
@@ -61,7 +62,7 @@ class LoadedRun:
     ) -> None:
         self.path = Path(run_dir)
         RunDirectory(self.path).check_format()
-        stored = from_file(self.path / "config.yaml")
+        stored = guard.stored_config(self.path)
         how = operation or dataclasses.replace(Config(), run=stored.run)
         one_device = ParallelConfig(
             data=1, attention=how.parallel.attention, tf32=how.parallel.tf32
@@ -71,7 +72,8 @@ class LoadedRun:
         )
         self.tokenizer: Tokenizer | None = None
         if stored.tokenizer.name != "none":
-            self.tokenizer = load_tokenizer(self.path / "tokenizer.json")
+            self.tokenizer = guard.stored_tokenizer(self.path)
+            self.tokenizer.lossy = stored.tokenizer.lossy
         vocabulary = self.tokenizer.vocab_size if self.tokenizer else stored.data.vocab_size
         self.engine = load_engine()(self.config, vocabulary, cache_folder(self.config))
         self.step, self.parameters, metadata, self.skipped = load_parameters(
@@ -125,7 +127,7 @@ class LoadedRun:
     ) -> list[Sample]:
         """What `generate` puts after the prompt, and whether each text ended by itself."""
         job = GenerateJob(samples=samples, **options)
-        rows = self._rows(samples, stop)
+        rows = self._rows(prompt, samples, stop)
         texts = [""] * samples
         for pieces in self._pieces(prompt, job, rows, _STOP_CHUNK if stop else None):
             texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
@@ -152,7 +154,7 @@ class LoadedRun:
     ) -> Iterator[str]:
         """What `generate` gives for the same options (`samples` apart), piece by piece."""
         job = GenerateJob(samples=1, **options)
-        pieces = self._pieces(prompt, job, self._rows(1, stop), _STREAM_CHUNK)
+        pieces = self._pieces(prompt, job, self._rows(prompt, 1, stop), _STREAM_CHUNK)
         yield prompt
         yield from (piece for (piece,) in pieces if piece)
 
@@ -201,13 +203,13 @@ class LoadedRun:
                 f"{column}.\nThe model's vocabulary is 0 to {model.vocab_size - 1}."
             )
 
-    def _rows(self, samples: int, stop: str | list[str] | None) -> list[Continuation]:
+    def _rows(self, prompt: str, samples: int, stop: str | list[str] | None) -> list[Continuation]:
         """The texts to be. Raises UserError."""
         stop = [stop] if isinstance(stop, str) else list(stop or [])
         if "" in stop:
             raise UserError("job.stop is empty.\nGive a string to stop at, or null.")
-        tokenizer = _tokenizer_of(self)
-        return [Continuation(tokenizer, stop) for _ in range(samples)]
+        tokenizer, (_, prompt_T) = _tokenizer_of(self), self._start(prompt)
+        return [Continuation(tokenizer, stop, prompt_T) for _ in range(samples)]
 
     def _pieces(
         self, prompt: str, job: GenerateJob, rows: list[Continuation], chunk: int | None
@@ -282,7 +284,7 @@ def generate_job(config: Config, load_engine: LoadEngine) -> int:
     run = _open(config, load_engine)
     options = {name: getattr(job, name) for name in ("max_tokens", "stop", "seed", *_SAMPLING)}
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(encoding="utf-8")
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         if job.samples == 1 and job.stream:
             for piece in run.stream(prompt, **options):
@@ -310,7 +312,7 @@ def _prompt(job: GenerateJob) -> str:
         if job.prompt_file == "-":
             content = sys.stdin.buffer.read()
         else:
-            content = Path(job.prompt_file).expanduser().read_bytes()
+            content = expanded(job.prompt_file).read_bytes()
         text = content.decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"job.prompt_file={job.prompt_file}: {error.strerror}.") from None
@@ -329,7 +331,7 @@ def logits_job(config: Config, load_engine: LoadEngine) -> int:
     by_rows = run.logits_by_rows(tokens_BxL)
     by_rows = itertools.chain([next(by_rows)], by_rows)  # bad ids are found before a file is made
     shape = (*tokens_BxL.shape, run.engine.model_config.vocab_size)
-    out = Path(config.job.out).expanduser()
+    out = expanded(config.job.out)
     _write_npy(out, shape, by_rows)
     print(f"logits {' x '.join(map(str, shape))}, float32, written to {out}", file=sys.stderr)
     return 0
@@ -359,7 +361,7 @@ def _read_tokens(name: str | None) -> np.ndarray:
     if name is None:
         raise UserError("job=logits needs token ids.\nSet job.tokens=FILE.npy (batch x length).")
     try:
-        tokens = np.load(Path(name).expanduser(), mmap_mode="r", allow_pickle=False)
+        tokens = np.load(expanded(name), mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"No such file: job.tokens={name} (from {Path.cwd()}).") from None
     except (OSError, ValueError, EOFError) as error:

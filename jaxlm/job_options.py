@@ -92,7 +92,9 @@ class ParityJob:
 class FitJob:
     name: str = key("fit", "a scaling law from records, with intervals; fit.json, figures, report")
     records: str | None = key(
-        None, "CSV, JSON or npy file, a run directory, a folder of runs, or a glob of these"
+        None,
+        "CSV (tabs and semicolons, too), JSON, parquet or npy file, a run directory, a folder of "
+        "runs or files, or a glob of these",
     )
     law: str = key(
         "chinchilla",
@@ -109,7 +111,14 @@ class FitJob:
         None, "what N counts, where records hold both", choices=(None, "non_embedding", "total")
     )
     where: str | None = key(None, "use only these rows: column=value, column<value, column>value")
-    keep: str = key("final", "each run's last point, or every evaluation", choices=("final", "all"))
+    columns: str | None = key(
+        None, "which column holds what, as N=size*1e6, loss=c4_val; null: by their names"
+    )
+    keep: str = key(
+        "final",
+        "each run's last point; best: the lowest of these at each N and D; all: every evaluation",
+        choices=("final", "best", "all"),
+    )
     holdout: str | None = key(
         None, "predict the records above these FLOPs (1e21), or 10x: above a tenth of the largest"
     )

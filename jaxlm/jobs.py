@@ -4,15 +4,14 @@ import contextlib
 import functools
 import importlib
 import shlex
-import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxlm.backend import Engine, LoadEngine
-from jaxlm.compose import cache_folder, from_file, to_yaml
-from jaxlm.config import Config, identity
+from jaxlm.compose import cache_folder, to_yaml
+from jaxlm.config import Config, differences, identity
 from jaxlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,8 +64,10 @@ def engine_class(backend: str) -> type[Engine]:
 
 def _check_given(config: Config, given: Iterable[str]) -> None:
     """Raises UserError where the command line asks for another identity than the run's own."""
-    path = Path(config.run.dir) / "config.yaml"
-    differing = differences(identity(config), identity(from_file(path)))
+    from jaxlm.guard import stored_config
+
+    path = Path(config.run.dir)
+    differing = differences(identity(config), identity(stored_config(path)))
     named = {
         name: values
         for name, values in differing.items()
@@ -108,14 +109,18 @@ def open_training(
 
     Raises UserError.
     """
+    from jaxlm.overwrite import finish_removal, refuse_runs_inside, start_over
     from jaxlm.runs import RunDirectory
 
     run = RunDirectory(config.run.dir)
     if (run.path / "study.json").exists():
         raise UserError(f"{run.path} holds a study, not a run.\nName the run with run.name=NAME.")
     if config.run.overwrite:
-        _start_over(run)
-    status = _continue(run, config)
+        start_over(run)
+    else:
+        finish_removal(run)
+    refuse_runs_inside(run.path)
+    status = _continue(run, config, load_engine)
     if status is not None:
         return status
     run.check_writable()
@@ -129,6 +134,8 @@ def open_training(
     from jaxlm.opened import prepare
 
     dataset = prepare(config)
+    for note in dataset.notes:
+        console.say(note)
     engine = load_engine()(config, dataset.vocab_size, cache_folder(config))
     training = Training(config, run, lock, dataset, engine, console)
     if dataset.tokenizer:
@@ -140,12 +147,15 @@ def open_training(
 
 
 def _headline(training: Any) -> str:
-    from jaxlm.flops import parameter_counts
+    from jaxlm.flops import flops_per_token, flops_words, parameter_counts
 
     engine, horizon = training.engine, training.horizon
     model, counts = engine.model_config, parameter_counts(engine.model_config)
     length = f"{horizon.steps:,} steps" if horizon.steps else f"{horizon.seconds / 3600:g} hours"
-    tokens = f", {horizon.steps * horizon.tokens_per_step:,} tokens" if horizon.steps else ""
+    tokens = ""
+    if horizon.steps:
+        count = horizon.steps * horizon.tokens_per_step
+        tokens = f", {count:,} tokens, FLOPs {flops_words(flops_per_token(model) * count)}"
     return (
         f"{counts.total:,} parameters ({counts.non_embedding:,} without embedding and head), "
         f"{model.n_layers} layers x {model.d_model} wide, vocabulary {model.vocab_size:,}\n"
@@ -154,25 +164,14 @@ def _headline(training: Any) -> str:
     )
 
 
-def _start_over(run: Any) -> None:
-    if run.path.exists() and any(run.path.iterdir()):
-        if not (run.path / "config.yaml").exists():
-            raise UserError(
-                f"{run.path} is no run (it has no config.yaml): run.overwrite=true keeps off.\n"
-                "Name another folder with run.dir=FOLDER."
-            )
-        with run.lock():
-            pass
-        shutil.rmtree(run.path)
-
-
-def _continue(run: Any, config: Config) -> int | None:
+def _continue(run: Any, config: Config, load_engine: LoadEngine) -> int | None:
     """None where there is something to train, else the exit status. Raises UserError."""
-    path = run.path / "config.yaml"
-    if not path.exists():
+    from jaxlm import guard
+
+    if not (run.path / guard.CONFIG).exists() and guard.carried(run.path, guard.CONFIG) is None:
         return None
     run.check_format()
-    differing = differences(identity(config), identity(from_file(path)))
+    differing = differences(identity(config), identity(guard.stored_config(run.path)))
     if differing:
         lines = [f"  {name}: {new} here, {old} there" for name, (new, old) in differing.items()]
         raise UserError(
@@ -180,6 +179,11 @@ def _continue(run: Any, config: Config) -> int | None:
             "Name another folder with run.name=NAME, or start over with run.overwrite=true."
         )
     summary = run.read_summary() or {}
+    if summary.get("status") in ("finished", "stopped_early", "diverged"):
+        from jaxlm.finish import complete
+
+        if made := complete(run, config, summary, load_engine):
+            print(f"{run.path}: made {', '.join(made)}, which was missing")
     if summary.get("status") in ("finished", "stopped_early"):
         loss = summary.get("val_loss")
         shown = f", validation loss {loss:.4f}" if loss is not None else ""
@@ -190,18 +194,6 @@ def _continue(run: Any, config: Config) -> int | None:
         print(f"{run.path} has {summary['reason']}\nrun.overwrite=true starts over.")
         return 1
     return None
-
-
-def differences(new: dict, old: dict, prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> (new, old) wherever two nested dicts differ."""
-    found = {}
-    for name in {**new, **old}:
-        a, b = new.get(name), old.get(name)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found |= differences(a, b, f"{prefix}{name}.")
-        elif a != b:
-            found[prefix + name] = (a, b)
-    return found
 
 
 def show_shapes(config: Config) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from jaxlm.config import ENDLESS, Config, ModelConfig, resolve_model
 from jaxlm.duration import horizon, parse_count
 from jaxlm.errors import UserError
-from jaxlm.flops import parameter_counts
+from jaxlm.flops import flops_words, parameter_counts
 from jaxlm.job_options import LadderJob
 from jaxlm.pace import cost
 from jaxlm.runs import RunDirectory
@@ -161,13 +161,14 @@ def plan_lines(
     for rung in ladder:
         lines.append(
             f"{rung.name:<14} {rung.non_embedding:>16,} {rung.tokens:>10,} "
-            f"{rung.tokens / rung.non_embedding:>11.1f} {rung.flops:>13.3g} {rung.lr:>15.3g}"
+            f"{rung.tokens / rung.non_embedding:>11.3g} {rung.flops:>13.3g} {rung.lr:>15.3g}"
         )
     least, most = ladder[0].flops, ladder[-1].flops
-    total = len(seeds) * sum(cost(member.config) for member in members)
+    total = len(seeds) * sum(rung.flops for rung in ladder)
+    exact = len(seeds) * sum(cost(member.config) for member in members)
     lines.append(
         f"{len(ladder) * len(seeds)} runs; compute spans {math.log10(most / least):.1f} decades; "
-        f"{total:.3g} FLOPs in all, head and attention included"
+        f"FLOPs in all: {flops_words(total, exact)}"
     )
     return lines
 

@@ -71,7 +71,6 @@ class Lanes:
         self.present = list(range(len(trainings)))
         dataset = trainings[0].dataset
         self.evaluator = Evaluator(self.engine, dataset, runs=len(trainings))
-        self.has_bytes = dataset.bytes_V is not None
         states = [jax.device_get(training.state) for training in trainings]
         for training in trainings:
             training.state = None  # its memory is the stack's now
@@ -156,7 +155,9 @@ class Lanes:
 
         sums_KxR = self.evaluator.sums(eval_step)
         return {
-            lane: metrics({name: sums[k] for name, sums in sums_KxR.items()}, self.has_bytes)
+            lane: metrics(
+                {name: sums[k] for name, sums in sums_KxR.items()}, self.evaluator.has_bytes
+            )
             for k, lane in enumerate(self.present)
         }
 

@@ -15,12 +15,13 @@ from jaxlm.job_options import FitJob, PredictJob
 @contextmanager
 def told_to_the_user() -> Iterator[None]:
     """Turns a ScalingError into a UserError."""
+    from scaling.columns import spelled
     from scaling.errors import ScalingError
 
     try:
         yield
     except ScalingError as error:
-        raise UserError(str(error)) from None
+        raise UserError(spelled(str(error), "job.{}=".format)) from None
 
 
 def fit_job(config: Config, load_engine: object) -> int:
@@ -28,8 +29,8 @@ def fit_job(config: Config, load_engine: object) -> int:
     job: FitJob = config.job
     if job.records is None:
         raise UserError(
-            "job.records is missing: a CSV, JSON or npy file of N, D and loss, or a folder or glob "
-            "of runs."
+            "job.records is missing: a CSV, JSON, parquet or npy file of N, D and loss, or a "
+            "folder or glob of runs or files."
         )
     from jaxlm.compose import cache_folder
     from scaling import compiled, drawing
@@ -40,7 +41,9 @@ def fit_job(config: Config, load_engine: object) -> int:
     from scaling.records import read_records
 
     with told_to_the_user():
-        records = read_records(job.records, count=job.count, keep=job.keep, where=job.where)
+        records = read_records(
+            job.records, count=job.count, keep=job.keep, where=job.where, columns=job.columns
+        ).respelled("job.{}=".format)
         analysis = analyse(
             records,
             job.law,

@@ -1,5 +1,6 @@
 """What a run writes down while it trains: records, the console's lines, the summary."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from jaxlm.console import Console, clock
 from jaxlm.duration import Horizon
 from jaxlm.flops import exact_flops_per_token, flops_per_token, parameter_counts
 from jaxlm.initial import parameter_groups
-from jaxlm.runs import RunDirectory
+from jaxlm.runs import RunDirectory, plain
 from jaxlm.tracking import Tracker
 
 
@@ -30,7 +31,8 @@ class Position:
     def note_evaluation(self, loss: float) -> bool:
         """Take in a validation loss; True where it is the best so far."""
         self.val_loss, self.evaluated_step = loss, self.step
-        improved = self.best_val_loss is None or loss < self.best_val_loss
+        best = math.inf if self.best_val_loss is None else self.best_val_loss
+        improved = loss < best  # False for what is not finite
         if improved:
             self.best_val_loss, self.best_step = loss, self.step
         self.evaluations_since_best = 0 if improved else self.evaluations_since_best + 1
@@ -53,20 +55,27 @@ class Ledger:
         self.config, self.run, self.engine, self.horizon = config, run, engine, horizon
         self.entropy_floor, self.console, self.tracker = entropy_floor, console, tracker
         self.packed = 1  # runs in this run's program
+        self.data_notes: tuple[str, ...] = ()  # of `Dataset.notes`
         self.groups = parameter_groups(engine.model_config)
         self.tokens_per_step = config.train.batch_size * engine.model_config.context_length
+        self.peak_before = _peak_before(run)
         self.start(0, Clocks())
 
     def start(self, step: int, clocks: Clocks) -> None:
-        """Count speed and time left from here on."""
-        self.clocks = clocks
-        self.last_step, self.last_seconds = step, clocks.seconds()
+        """Count the time left from here on."""
+        self.clocks, self.last_step = clocks, step
         self.first_wall = clocks.wall()
         self.first_fraction = self.fraction(step)
 
     def fraction(self, step: int) -> float:
         """The share of the run that is done."""
         return self.horizon.position(step, self.clocks.wall()) / self.horizon.length
+
+    def speed(self, step: int) -> float | None:
+        """Tokens per second of training time, from the run's first step on: the one speed that
+        records, the console and the summary tell."""
+        seconds = self.clocks.seconds()
+        return step * self.tokens_per_step / seconds if seconds > 0 else None
 
     def _record(self, kind: str, step: int, fields: dict[str, Any]) -> None:
         tokens = step * self.tokens_per_step
@@ -83,10 +92,7 @@ class Ledger:
 
     def train(self, step: int, lr: float, metrics: dict[str, Any]) -> None:
         """The record of a training step, from its metrics on the host; and the progress shown."""
-        seconds = self.clocks.seconds()
-        tokens = (step - self.last_step) * self.tokens_per_step
-        speed = tokens / max(seconds - self.last_seconds, 1e-9)
-        self.last_step, self.last_seconds = step, seconds
+        self.last_step, speed = step, self.speed(step)
         loss, norm = float(metrics["loss"]), float(metrics["gradient_norm"])
         groups = {
             name: dict(zip(self.groups, metrics[name].tolist(), strict=True))
@@ -106,8 +112,8 @@ class Ledger:
             "step": f"{step}/{self.horizon.steps}" if self.horizon.steps else str(step),
             "loss": f"{loss:.4f}",
             "lr": f"{lr:.2e}",
-            "tokens/s": f"{speed:,.0f}",
-            "left": clock(passed / share * (1 - fraction)) if share > 0 else "?",
+            "tokens/s": f"{speed or 0:,.0f} so far",
+            "left": clock(passed / share * max(0.0, 1 - fraction)) if share > 0 else "?",
         }
         self.console.progress(min(fraction, 1.0), fields)
 
@@ -115,21 +121,26 @@ class Ledger:
         """The record of an evaluation, and its line."""
         fields = {name: value for name, value in result.items() if name != "tokens"}
         self._record("eval", step, fields | {"eval_tokens": result["tokens"]})
-        floor, loss = self.entropy_floor, result["loss"]
+        floor, loss, error = self.entropy_floor, result["loss"], result["standard_error"]
+        within = "" if error is None else f" ± {error:.4f}"
         above = f"  ({loss - floor:.4f} above the floor)" if floor is not None else ""
         self.console.say(
-            f"step {step}: validation loss {loss:.4f} ± {result['standard_error'] or 0:.4f}, "
+            f"step {step}: validation loss {loss:.4f}{within}, "
             f"perplexity {result['perplexity']:.3f}, accuracy {result['accuracy']:.1%}{above}"
         )
 
     def summarize(self, status: str, position: Position, reason: str | None = None) -> None:
-        """Write summary.json (DESIGN, "A run directory")."""
+        """Write summary.json."""
+        self.run.write_summary(self.summary(status, position, reason))
+
+    def summary(self, status: str, position: Position, reason: str | None = None) -> dict[str, Any]:
+        """The content of summary.json (DESIGN, "A run directory")."""
         model = self.engine.model_config
         counts, seconds = parameter_counts(model), self.clocks.seconds()
         tokens = position.step * self.tokens_per_step
         exact = exact_flops_per_token(model) * tokens
         peak = self.engine.peak_flops
-        self.run.write_summary(
+        return plain(
             {
                 "status": status,
                 "reason": reason,
@@ -146,10 +157,19 @@ class Ledger:
                 "flops_exact": exact,
                 "seconds": seconds,
                 "wall_seconds": self.clocks.wall(),
-                "tokens_per_second": tokens / seconds if seconds else None,
+                "tokens_per_second": self.speed(position.step),
                 "mfu": exact / seconds / peak if peak and seconds else None,
-                "peak_memory_bytes": self.engine.peak_memory_bytes(),
+                "peak_memory_bytes": max(self.engine.peak_memory_bytes(), self.peak_before),
                 "entropy_floor": self.entropy_floor,
                 "packed": self.packed,
+                "data_notes": list(self.data_notes),
             }
         )
+
+
+def _peak_before(run: RunDirectory) -> int:
+    """The most memory that earlier processes of the same run used; 0 for a run that begins."""
+    if not run.records():
+        return 0
+    peak = (run.read_summary() or {}).get("peak_memory_bytes")
+    return peak if isinstance(peak, int) else 0

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxlm.checked import read_json
 from jaxlm.compose import compose
 from jaxlm.config import Config
 from jaxlm.errors import UserError
+from jaxlm.formats import LIMIT
 from jaxlm.member import words_of
 from jaxlm.process import POLL_SECONDS, Process, out_of_memory, outcome
 from jaxlm.runs import RunDirectory
@@ -61,9 +63,9 @@ def sizes_that_fit(
     study.check_writable()
     asked = {"key": key, "least": doubling.least, "most": doubling.most}
     kept = study.path / "limit.json"
-    if kept.exists() and not config.run.overwrite:
-        found = json.loads(kept.read_text("utf-8"))
-        if found["asked"] == asked:
+    if not config.run.overwrite:
+        found = read_json(kept, LIMIT, "Remove it, and the sizes are tried again.")
+        if found and found["asked"] == asked and found["fit"]:
             return found["fit"]
     fit, reason = [], None
     for value in doubling:

@@ -10,13 +10,16 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import tempfile
 import threading
 import time
 import uuid
 from pathlib import Path
 
+from jaxlm.checked import Damaged, Unfit, fitting, parse_json, read_bytes
 from jaxlm.errors import UserError
+from jaxlm.formats import HOLDER
 
 STALE_SECONDS = 60.0
 HEARTBEAT_SECONDS = 10.0
@@ -52,6 +55,10 @@ class WriterLock:
                 "Check its permissions, or choose another run.dir."
             ) from error
         try:
+            if not stat.S_ISREG(os.fstat(self._handle).st_mode):
+                raise UserError(
+                    f"{self.path} is no regular file, so nobody can lock it.\nRemove it."
+                )
             self._acquire()
         except BaseException:
             os.close(self._handle)
@@ -112,11 +119,14 @@ class WriterLock:
         )
 
     def _read(self) -> dict | None:
-        """Who holds the lock; None for nobody. Opened anew, so that network file systems look."""
+        """Who holds the lock; None for nobody, and where the file does not tell.
+
+        Opened anew, so that network file systems look.
+        """
         try:
-            record = json.loads(self.path.read_bytes())
-            return record if isinstance(record, dict) else None
-        except (OSError, ValueError):
+            content = read_bytes(self.path, most=16 * RECORD_BYTES)
+            return fitting(parse_json(content), HOLDER) if content else None
+        except (Damaged, Unfit):
             return None
 
     def _silence(self) -> float:
@@ -157,6 +167,6 @@ def _alive(holder: dict) -> bool:
         os.kill(holder["pid"], 0)
     except ProcessLookupError:
         return False
-    except (OSError, KeyError, TypeError):
+    except (OSError, OverflowError):
         return True
     return _process_started(holder["pid"]) == holder.get("process_started")

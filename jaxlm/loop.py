@@ -1,5 +1,6 @@
 """The training loop: from a run's newest checkpoint to its end, or to a signal."""
 
+import contextlib
 import itertools
 import math
 import time
@@ -8,9 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxlm import finish
+from jaxlm import finish, guard, manifest
 from jaxlm.backend import Engine
 from jaxlm.clocks import Clocks
+from jaxlm.compose import to_yaml
 from jaxlm.config import Config
 from jaxlm.console import Console
 from jaxlm.data import Dataset
@@ -30,7 +32,7 @@ _ENDLESS = 2**40  # steps of a run that only the clock ends
 
 
 class Diverged(Exception):
-    """The loss or the gradient is no longer a finite number."""
+    """A loss, the gradient or the weights are no longer finite numbers."""
 
 
 class Step(NamedTuple):
@@ -83,37 +85,72 @@ class Training:
         self.evaluation_seconds = 0.0
         self.pending: tuple[int, float, dict[str, Any], bool] | None = None
         self.saved_step = -1
+        self.carried = {guard.CONFIG: to_yaml(config).encode()}
+        if dataset.tokenizer is not None:
+            self.carried[guard.TOKENIZER] = dataset.tokenizer.serialised()
         self.state = self._restore()
         tracker = open_tracker(config, run.path, self.position.step)
         floor = dataset.entropy_floor
         self.ledger = Ledger(config, run, engine, self.horizon, floor, console, tracker)
+        self.ledger.data_notes = dataset.notes
         self.checkpoints = engine.writer(run.path / "checkpoints", config.train.keep_checkpoints)
 
     def _restore(self) -> Any:
-        """The newest checkpoint's state, or the initial one; the records are cut to match."""
+        """The newest checkpoint's state, or the initial one; the records are cut to match.
+
+        Raises UserError where the run's files are not those that the checkpoint was saved beside.
+        """
+        run, folder = self.run, self.run.path / "checkpoints"
         try:
-            folder = self.run.path / "checkpoints"
             step, state, metadata, skipped = self.engine.restore(folder, "last")
         except NoCheckpoint:
-            self.run.truncate_after(-1)
+            self._begin()
             return self.engine.initial_state()
+        noted = manifest.newest_noted(folder)
+        if noted is not None and noted > step and not skipped:
+            skipped = [f"step {noted}: it is gone"]
         for line in skipped:
             self.console.say(f"skipped {line}")
-        if metadata["data_fingerprint"] != self.dataset.fingerprint:
-            raise UserError(
-                f"The text or token file has changed since {self.run.path} began.\n"
-                "Put the old file back, or start over with run.overwrite=true."
-            )
+        guard.check_data(metadata, self.dataset, run.path)
         self.position = Position(**metadata["position"])
-        lost = [record["wall_seconds"] for record in self.run.records()]
-        self.clocks = Clocks(max(self.position.wall_seconds, *lost, 0.0), self.position.seconds)
-        self.run.truncate_after(step)
+        lost = [0.0]
+        with contextlib.suppress(UserError):  # what a crash garbled lies beyond the checkpoint
+            lost += [record["wall_seconds"] for record in run.records()]
+        self.clocks = Clocks(max(self.position.wall_seconds, *lost), self.position.seconds)
+        self._cut_records(step, metadata["records"])
         self.saved_step = step
-        self.console.say(f"resuming {self.run.path} at step {step}")
+        self.console.say(f"resuming {run.path} at step {step}")
         return state
 
+    def _begin(self) -> None:
+        """No checkpoint was ever completed: what an earlier process recorded is dropped."""
+        with contextlib.suppress(UserError):
+            if steps := [record["step"] for record in self.run.records("train")]:
+                self.console.say(
+                    f"{self.run.path} was stopped before its first checkpoint, at step "
+                    f"{max(steps)} or later; it begins again at step 1"
+                )
+        self.run.truncate_to(0)
+
+    def _cut_records(self, step: int, seal: dict[str, Any]) -> None:
+        """Drop the records beyond the checkpoint. Raises UserError where those before it differ."""
+        path = self.run.path / "metrics.jsonl"
+        if self.run.has_records(seal):
+            self.run.truncate_to(seal["bytes"])
+        elif self.config.run.accept_records:
+            self.run.truncate_after(step)
+            self.console.say(f"{path} is not what the checkpoint saw; accepted as it is")
+        else:
+            raise UserError(
+                f"{path} is not what the checkpoint of step {step} was saved beside: records are "
+                "missing or altered.\nPut the file back; or go on with the records there are, by "
+                "run.accept_records=true, or start over with run.overwrite=true."
+            )
+
     def compile(self) -> None:
-        """Compile the training step, before the clock of training starts."""
+        """Compile the training step, before the clock of training starts, if one is to come."""
+        if self.done() or self._out_of_patience():
+            return
         started = time.monotonic()
         self.engine.compile(self.state)
         self.console.say(f"compiled in {time.monotonic() - started:.1f} s")
@@ -150,6 +187,10 @@ class Training:
             return self.position.step >= self.horizon.steps
         return self._schedule_seconds() >= self.horizon.seconds
 
+    def _out_of_patience(self) -> bool:
+        patience = self.config.train.early_stopping
+        return bool(patience) and self.position.evaluations_since_best >= patience
+
     def loop(self, signals: Signals) -> str:
         """Train to the end, a signal, run.stop_at or early stopping; returns the status.
 
@@ -174,6 +215,8 @@ class Training:
         before = (self.position.step, self.clocks.wall())
         self.ledger.start(self.position.step, self.clocks)
         self.clocks.resume()
+        if self._out_of_patience():  # and killed before its end was noted
+            return "stopped_early"
         while not self.done():
             step, seconds = self.position.step, self._schedule_seconds()
             lr = learning_rate(config.schedule, config.optimizer.lr, self.horizon, step, seconds)
@@ -190,8 +233,7 @@ class Training:
             improved = due["eval_every"] and (yield from self._evaluate())
             if improved or due["checkpoint_every"] or leave:
                 yield from self._save()
-            patience = config.train.early_stopping
-            if patience and self.position.evaluations_since_best >= patience:
+            if self._out_of_patience():
                 yield from self._save()
                 return "stopped_early"
             if leave and not self.done():
@@ -207,10 +249,13 @@ class Training:
         if self.pending is None:
             return
         (step, lr, metrics, logged), self.pending = self.pending, None
-        loss, norm = map(float, self.engine.read((metrics["loss"], metrics["gradient_norm"])))
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        watched = ("loss", "gradient_norm", "weight_norms")
+        loss, norm, weights = self.engine.read([metrics[name] for name in watched])
+        loss, norm, whole = float(loss), float(norm), bool(np.isfinite(weights).all())
+        if not (math.isfinite(loss) and math.isfinite(norm) and whole):
+            left = "" if whole else ", weights that are not finite after it"
             raise Diverged(
-                f"diverged: loss {loss}, gradient norm {norm} at step {step}, "
+                f"diverged: loss {loss}, gradient norm {norm} at step {step}{left}, "
                 f"in the window of steps {self.ledger.last_step + 1} to {step}"
             )
         if logged:
@@ -223,6 +268,10 @@ class Training:
         started = time.monotonic()
         result = yield Evaluation()
         self.evaluation_seconds = time.monotonic() - started
+        if not math.isfinite(result["loss"]):
+            raise Diverged(
+                f"diverged: validation loss {result['loss']} at step {self.position.step}"
+            )
         improved = self.position.note_evaluation(result["loss"])
         self.ledger.evaluation(self.position.step, result)
         self.ledger.summarize("running", self.position)
@@ -244,9 +293,10 @@ class Training:
             "documents": self.dataset.has_documents,
             "seed": self.config.seed,
             "position": dict(vars(position)),
+            "records": self.run.records_seal(),
         }
         tree = self.engine.checkpoint_tree((yield NewestState()))
-        self.checkpoints.save(step, tree, metadata, best=best)
+        self.checkpoints.save(step, tree, metadata, best=best, files=self.carried)
         self.saved_step = step
 
 
@@ -271,10 +321,11 @@ def run_training(training: Training) -> int:
 def diverged(training: Training, error: Diverged) -> int:
     """Note and tell that a run has diverged; the exit status."""
     training.clocks.pause()
-    training.ledger.summarize("diverged", training.position, str(error))
     advice = "Try a lower optimizer.lr, a longer warm-up or a lower clip_norm."
     training.console.say(f"{error}\n{advice}")
-    finish.write_report(training, samples=[])
+    summary = training.ledger.summary("diverged", training.position, str(error))
+    finish.write_report(training.run, training.config, summary, [])
+    training.run.write_summary(summary)
     return 1
 
 
@@ -293,6 +344,14 @@ def ended(training: Training, status: str, signals: Signals) -> int:
         said = f"stopped at step {position.step} ({reason}); the same command resumes"
         training.console.say(said)
         return signals.exit_status
-    ledger.summarize(status, position)
-    finish.finish(training)
+    summary = ledger.summary(status, position)
+    try:
+        finish.finish(
+            training.run, training.config, summary, training.console, lambda: type(training.engine)
+        )
+    except UserError as error:
+        with contextlib.suppress(UserError):  # the disk is full: the first error is the one to show
+            failed(training, error)
+        raise
+    training.run.write_summary(summary)  # last: whatever is missing is made by the same command
     return 0

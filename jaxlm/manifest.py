@@ -8,14 +8,18 @@ checkpoint.
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
+from jaxlm.checked import Damaged, Unfit, count, fitting, parse_json, read_bytes, read_json, record
 from jaxlm.errors import UserError
+from jaxlm.formats import MANIFEST, NEWEST
 from jaxlm.runs import atomic_write, fsync_folder
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 NAME = "manifest.json"
+_STEP = re.compile("0|[1-9][0-9]{0,17}")
 
 
 class NoCheckpoint(UserError):
@@ -57,13 +61,17 @@ def verify(path: Path, *, hashes: bool = True) -> dict:
     Raises NotWhole, or UserError where a newer version of this program wrote the step.
     """
     try:
-        manifest = unsealed((path / NAME).read_bytes())
-        if manifest["format_version"] > FORMAT_VERSION:
+        manifest = _read(path)
+        if manifest["format_version"] != FORMAT_VERSION:
+            newer = manifest["format_version"] > FORMAT_VERSION
             raise UserError(
-                f"{path} was written by a newer version of this program: its format is "
-                f"{manifest['format_version']}, this one reads up to {FORMAT_VERSION}.\n"
-                "Update the program."
+                f"{path} was written by {'a newer' if newer else 'an older'} version of this "
+                f"program: its format is {manifest['format_version']}, this one reads "
+                f"{FORMAT_VERSION}.\n"
+                + ("Update the program." if newer else "Use that version, or train again.")
             )
+        if wrong := MANIFEST(manifest, ""):
+            raise NotWhole(f"{NAME} is damaged: {wrong}")
         if manifest["step"] != int(path.name):
             raise NotWhole(f"its manifest belongs to step {manifest['step']}")
         for name, expected in manifest["files"].items():
@@ -78,6 +86,48 @@ def verify(path: Path, *, hashes: bool = True) -> dict:
         name = os.path.relpath(error.filename, path) if error.filename else path
         raise NotWhole(f"{name} cannot be read: {error.strerror}") from None
     return manifest
+
+
+def verified_file(path: Path, name: str) -> Path:
+    """One file of a step's folder, once its content has the hash its manifest says.
+
+    Raises NotWhole where it has not, or where the step has no such file.
+    """
+    try:
+        expected = _read(path)["files"].get(name)
+        if expected is None:
+            raise NotWhole(f"it has no {name}")
+        if hashlib.sha256((path / name).read_bytes()).hexdigest() != expected["sha256"]:
+            raise NotWhole(f"{name} is damaged: its SHA-256 is not the manifest's")
+    except OSError as error:
+        raise NotWhole(f"{name} cannot be read: {error.strerror}") from None
+    return path / name
+
+
+def note_newest(folder: Path, step: int) -> None:
+    """Notes, beside the folder of checkpoints, that `step` is whole: see `newest_noted`."""
+    atomic_write(folder.with_suffix(".json"), json.dumps({"newest": step}) + "\n")
+
+
+def newest_noted(folder: Path) -> int | None:
+    """The step of the checkpoint that was completed last, also where it is gone; None before any.
+
+    It tells a folder that lost its checkpoints from one that never had any. Raises UserError where
+    the note cannot be read.
+    """
+    note = read_json(folder.with_suffix(".json"), NEWEST)
+    return note and note["newest"]
+
+
+def _read(path: Path) -> dict:
+    """A step's manifest, its seal whole. Raises NotWhole."""
+    try:
+        content = read_bytes(path / NAME)
+    except Damaged as error:
+        raise NotWhole(str(error).splitlines()[0].rstrip(".")) from None
+    if content is None:  # never written, or removed by the writer meanwhile
+        raise Unfinished("it has no manifest, so its save was never finished")
+    return unsealed(content)
 
 
 def whole_steps(folder: Path) -> dict[int, dict]:
@@ -103,7 +153,8 @@ def step_folders(folder: Path) -> list[int]:
     """Every step that has a folder, whole or not, newest last."""
     if not folder.is_dir():
         return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal() and p.is_dir())
+    names = (p.name for p in folder.iterdir() if _STEP.fullmatch(p.name) and p.is_dir())
+    return sorted(map(int, names))
 
 
 def remove(path: Path) -> None:
@@ -122,10 +173,9 @@ def sealed(body: dict) -> bytes:
 def unsealed(content: bytes) -> dict:
     """The body that `sealed` made `content` of. Raises NotWhole when a single bit differs."""
     try:
-        body = json.loads(content)
-        whole = sealed(body) == content
-    except (ValueError, AttributeError):
-        whole = False
-    if not whole:
-        raise NotWhole(f"{NAME} is damaged")
+        body = fitting(parse_json(content), record({"format_version": count}))
+    except Unfit as error:
+        raise NotWhole(f"{NAME} is damaged: {error}") from None
+    if sealed(body) != content:
+        raise NotWhole(f"{NAME} is damaged: its SHA-256 is not its content's")
     return body

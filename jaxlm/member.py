@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.compose import compose, from_file, groups, split_override
-from jaxlm.config import Config, identity, keys_of
+from jaxlm.config import Config, differences, identity, keys_of
+from jaxlm.effective import refuse_idle
 from jaxlm.errors import UserError
 from jaxlm.runs import RunDirectory
 
@@ -70,7 +71,9 @@ def members_of(
             place = Path(config.run.dir) / variant / f"seed{seed}"
             named = [f"seed={seed}", f"run.name={variant}-seed{seed}", f"run.dir={place}"]
             try:
-                members.append(Member(variant, seed, words + named, compose(words + named)))
+                found = compose(words + named)
+                refuse_idle(found, changes)
+                members.append(Member(variant, seed, words + named, found))
             except UserError as error:
                 raise UserError(f"variant {variant}: {error}") from None
     return _distinct(members, merge)
@@ -130,8 +133,6 @@ def _value(config: Config, name: str) -> Any:
 
 def refuse_others(members: list[Member]) -> None:
     """Raises UserError where a run's folder holds another run; it would be refused one by one."""
-    from jaxlm.jobs import differences
-
     for member in members:
         path = member.run.path / "config.yaml"
         if member.config.run.overwrite or not path.exists():

@@ -18,3 +18,11 @@ def process_peak_bytes() -> int:
         return 1024 * int(status.split("VmHWM:")[1].split()[0])
     except (OSError, IndexError):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def forget_process_peak() -> None:
+    """Count the largest resident set anew, for the next run in this process; Linux only."""
+    try:  # proc_pid_clear_refs(5): 5 resets the peak to the current size
+        Path("/proc/self/clear_refs").write_text("5", "ascii")
+    except OSError:
+        pass

@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from jaxlm import checks, data
+import numpy as np
+
+from jaxlm import checks, data, guard
 from jaxlm.backend import Engine, LoadEngine
-from jaxlm.compose import cache_folder, from_file
+from jaxlm.compose import cache_folder
 from jaxlm.config import Config
 from jaxlm.data import Dataset
 from jaxlm.duration import tokens_needed
+from jaxlm.errors import UserError
 from jaxlm.initial import parameter_shapes
 from jaxlm.runs import RunDirectory
 from jaxlm.weights import read_weights
@@ -24,7 +27,7 @@ def prepare(config: Config) -> Dataset:
 def run_config(config: Config) -> Config:
     """The configuration of the run that run.dir holds, with this command's operation and job."""
     RunDirectory(config.run.dir).check_format()
-    trained = from_file(Path(config.run.dir) / "config.yaml")
+    trained = guard.stored_config(Path(config.run.dir))
     trained.job, trained.run, trained.backend = config.job, config.run, config.backend
     trained.parallel, trained.debug, trained.torch = config.parallel, config.debug, config.torch
     return trained
@@ -36,12 +39,26 @@ def load_parameters(
     """(step, Parameters, metadata, skipped) of a run's checkpoint, or of a file of weights.
 
     `which` is last, best, a step or a .safetensors file; see `checkpoint.restore`, `read_weights`.
+    Raises UserError as they do, and for parameters that are not finite.
     """
-    if not checks.is_weights_file(which):
-        return engine.restore_parameters(run_path / "checkpoints", which)
-    shapes = parameter_shapes(engine.model_config)
-    values, about = read_weights(which, shapes, engine.parameter_dtype)
-    return about.get("step"), engine.parameters_from(values), about, []
+    if checks.is_weights_file(which):
+        shapes = parameter_shapes(engine.model_config)
+        values, about = read_weights(which, shapes, engine.parameter_dtype)
+        _check_finite(values, str(which))
+        return about.get("step"), engine.parameters_from(values), about, []
+    step, parameters, metadata, skipped = engine.restore_parameters(run_path / "checkpoints", which)
+    _check_finite(engine.canonical(parameters), f"the checkpoint of step {step} of {run_path}")
+    return step, parameters, metadata, skipped
+
+
+def _check_finite(values: dict[str, np.ndarray], place: str) -> None:
+    broken = [name for name, value in values.items() if not np.isfinite(value).all()]
+    if broken:
+        raise UserError(
+            f"{place} holds numbers that are not finite, in {', '.join(broken[:3])}"
+            f"{f' and {len(broken) - 3} more' if broken[3:] else ''}: it says nothing.\n"
+            "Name another checkpoint with job.checkpoint=best or STEP, or train again."
+        )
 
 
 def open_run(config: Config, load_engine: LoadEngine) -> tuple[RunDirectory, Dataset, Engine]:

@@ -7,20 +7,32 @@ from typing import Any
 from jaxlm.config import Config, resolve_model
 from jaxlm.duration import Horizon, horizon
 from jaxlm.errors import UserError
-from jaxlm.flops import exact_flops_per_token
+from jaxlm.flops import exact_flops_per_token, flops_per_token
 
 
 def cost(config: Config) -> float:
-    """Training FLOPs of a run, about: where only the data tell its vocabulary, it is guessed.
+    """A run's work for estimates of time: `flops_exact`, of a guessed vocabulary where only the
+    data tell it.
 
     A run that the clock limits, or that counts epochs, costs 1.
     """
-    ahead = _ahead(config)
-    if ahead is None or ahead.steps is None:
+    tokens = _tokens(config)
+    if tokens is None:
         return 1.0
     vocab_size = config.data.vocab_size or config.tokenizer.vocab_size
-    model = resolve_model(config.model, vocab_size)
-    return exact_flops_per_token(model) * ahead.steps * ahead.tokens_per_step
+    return exact_flops_per_token(resolve_model(config.model, vocab_size)) * tokens
+
+
+def training_flops(config: Config) -> float | None:
+    """`flops` of a run, 6 N D; None where the clock or the size of the corpus decides."""
+    tokens = _tokens(config)
+    return None if tokens is None else flops_per_token(resolve_model(config.model, 1)) * tokens
+
+
+def _tokens(config: Config) -> int | None:
+    ahead = _ahead(config)
+    known = ahead is not None and ahead.steps is not None
+    return ahead.steps * ahead.tokens_per_step if known else None
 
 
 def fraction_done(config: Config, record: dict[str, Any]) -> float:

@@ -157,7 +157,6 @@ def _stages(training: "Training", signals: "Signals") -> Generator[Any, Any, int
         with training.checkpoints:
             status = yield from training.stages(signals)
             training.clocks.pause()
-        training.ledger.summarize(status, training.position)
         yield Trained()
     except Diverged as error:
         training.clocks.pause()

@@ -12,9 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxlm.config import Config, ModelConfig, resolve_model
-from jaxlm.duration import horizon
+from jaxlm.duration import horizon, parse
 from jaxlm.errors import UserError, nearest
-from jaxlm.flops import exact_flops_per_token, flops_per_token, parameter_counts, peak_flops
+from jaxlm.flops import (
+    exact_flops_per_token,
+    flops_per_token,
+    flops_words,
+    parameter_counts,
+    peak_flops,
+)
 
 MFU = 0.4  # of peak: what good trainers of dense models reach (EXPERIMENTS, "Records to beat")
 TOKENS_PER_PARAMETER = 20.0  # Hoffmann et al. 2022, table 3
@@ -73,7 +79,7 @@ def measured_flops(precision: str = "bfloat16") -> float:
 
 
 def estimate_lines(config: Config, model: ModelConfig) -> list[str]:
-    """FLOPs of training a resolved model, and hours on each known device at 0.4 of its peak.
+    """FLOPs of training a resolved model, and the time on each known device at 0.4 of its peak.
 
     Where the length of the run depends on data that are not read here (epochs), or on a clock, the
     estimate is for 20 tokens per parameter, embeddings and head included.
@@ -82,16 +88,17 @@ def estimate_lines(config: Config, model: ModelConfig) -> list[str]:
     tokens = _tokens(config)
     if tokens is None:
         tokens = TOKENS_PER_PARAMETER * counts.total
-        length = f"{_short(tokens)} tokens (20 per parameter; {config.train.duration} is as long as"
-        length += " the data make it)"
+        limit = "the clock" if parse(config.train.duration, "")[1] == "hours" else "the data"
+        length = f"{_short(tokens)} tokens (20 per parameter; how many {config.train.duration} are "
+        length += f"is up to {limit})"
     else:
         length = f"{_short(tokens)} tokens ({tokens / counts.non_embedding:.3g} per parameter "
         length += "without embeddings)"
     exact = exact_flops_per_token(model) * tokens
     lines = [
         f"training on {length}",
-        f"  6 N D {flops_per_token(model) * tokens:.3g} FLOPs, {exact:.3g} with head and attention",
-        f"  hours on one device at {MFU:.0%} of its {config.precision} peak",
+        f"  FLOPs {flops_words(flops_per_token(model) * tokens, exact)}",
+        f"  time on one device at {MFU:.0%} of its {config.precision} peak",
     ]
     for device in DEVICES:
         needed = hours(exact, device, precision=config.precision)
@@ -152,7 +159,7 @@ class Plan:
              f"tokens, in {parts} part{'s' * (parts > 1)}; {_short(self.tokens / step)} steps"),
             ("learning rate", f"about {self.lr:.2g}; better found on a narrow model and carried "
              "over by muP: hidden matrices' rate proportional to 1 / width (Yang et al. 2022)"),
-            ("compute", f"{self.flops:.3g} FLOPs (6 N D)"),
+            ("compute", f"FLOPs {flops_words(self.flops)}"),
         ]  # fmt: skip
         if self.hours is not None:
             where = (
@@ -350,6 +357,8 @@ def _short(value: float) -> str:
 
 
 def _hours(value: float) -> str:
+    if value < 1 / 60:
+        return f"{3600 * value:.2g} s"
     if value < 1.0:
         return f"{60 * value:.2g} min"
     if value < 48.0:

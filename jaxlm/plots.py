@@ -136,16 +136,35 @@ def scaled(values: np.ndarray, units: Units) -> tuple[np.ndarray, str]:
 
 
 def smoothed(values_N: np.ndarray) -> np.ndarray:
-    """Centred mean over about 2 % of the records, narrower towards both ends; gaps left out."""
+    """Centred mean over `smoothing_width` records, narrower towards both ends; gaps left out."""
     n = len(values_N)
     i_N = np.arange(n)
-    half_N = np.minimum(max(1, n // 100), np.minimum(i_N, n - 1 - i_N))
+    half_N = np.minimum(smoothing_width(n) // 2, np.minimum(i_N, n - 1 - i_N))
     known_N = np.isfinite(values_N)
     sums = np.concatenate([[0.0], np.cumsum(np.where(known_N, values_N, 0.0))])
     counts = np.concatenate([[0], np.cumsum(known_N)])
     low_N, high_N = i_N - half_N, i_N + half_N + 1
     with np.errstate(invalid="ignore"):
         return (sums[high_N] - sums[low_N]) / (counts[high_N] - counts[low_N])
+
+
+def smoothing_width(n: int) -> int:
+    """The records that each smoothed value of `n` records is the mean of: about 2 %, at least 3."""
+    return 2 * max(1, n // 100) + 1
+
+
+def recent_speed(train: Records) -> np.ndarray:
+    """(N,) tokens per second of training time over the last `smoothing_width` records.
+
+    Not from one record to the next: a step's metrics are read when the next one was dispatched,
+    or at once where an evaluation follows, so a record's time may be a step late.
+    """
+    width = smoothing_width(len(train))
+    both_2xN = np.stack([column(train, "tokens"), column(train, "seconds")])
+    before_2xN = np.pad(both_2xN, ((0, 0), (width, 0)))[:, : len(train)]
+    tokens_N, seconds_N = both_2xN - before_2xN
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(seconds_N > 0, tokens_N / seconds_N, np.nan)
 
 
 def thinned(values_NxK: np.ndarray) -> np.ndarray:
@@ -251,7 +270,7 @@ def loss_figure(
             validation = "validation ± standard error"
             style = {"color": ORANGE, "marker": "o", "markevery": every, "label": validation}
             axes.plot(x_E, curve(loss_E), **style)
-        if best_E.any():
+        if best_E.any() and len(evals) > 1:
             text = f"best: {curve(loss_E[best_E])[0]:.{digits}f} at step {best:,}"
             style = {"color": BLACK, "marker": "D", "markersize": 5.5, "fillstyle": "none"}
             axes.plot(x_E[best_E], curve(loss_E[best_E]), linestyle="", label=text, **style)
@@ -414,13 +433,13 @@ def activation_figure(train: Records) -> "Figure":
 
 
 def speed_figure(train: Records) -> "Figure":
-    """Tokens per second of training time, and memory in use, over wall-clock time."""
+    """Tokens per second over the last records, and memory in use, over wall-clock time."""
     figure, panels = new_figure(2, 7)
     x_N, x_label = scaled(column(train, "wall_seconds"), TIME)
-    shown = (("tokens_per_second", SPEED), ("memory_bytes", MEMORY))
-    for axes, (name, units) in zip(panels, shown, strict=True):
-        y_N, label = scaled(column(train, name), units)
-        _noisy(axes, x_N, y_N, smoothed(y_N))
+    shown = ((recent_speed(train), SPEED), (column(train, "memory_bytes"), MEMORY))
+    for axes, (values_N, units) in zip(panels, shown, strict=True):
+        y_N, label = scaled(values_N, units)
+        _line(axes, x_N, y_N, color=BLUE)
         axes.set_ylabel(label)
         _x_axis(axes, x_label)
         if np.isfinite(y_N).any():

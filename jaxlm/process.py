@@ -14,7 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxlm.checked import Damaged, Unfit, fitting, parse_json, read_json
 from jaxlm.errors import UserError
+from jaxlm.formats import OUTCOMES, TIMED_RECORD
 from jaxlm.runs import RunDirectory, atomic_write
 from jaxlm.signals import Signals
 
@@ -76,11 +78,13 @@ class Process:
         self._errors.unlink()
         status = self._process.wait()
         try:
-            outcomes = json.loads(self._outcomes.read_text("utf-8"))
-            self._outcomes.unlink()
-            return [(status, error and f"error: {error}") for status, error in outcomes]
-        except FileNotFoundError:  # one run, or the end of them all
+            outcomes = read_json(self._outcomes, OUTCOMES)
+        except Damaged:
+            outcomes = None
+        self._outcomes.unlink(missing_ok=True)
+        if outcomes is None or len(outcomes) != self.runs:  # one run, or the end of them all
             return [(status, text)] * self.runs
+        return [(status, error and f"error: {error}") for status, error in outcomes]
 
 
 def _share(slot: int, slots: int) -> Mapping[str, str]:
@@ -121,10 +125,10 @@ def out_of_memory(exit_status: int, errors: str) -> bool:
 
 def last_record(run: Path) -> dict[str, Any]:
     """The newest whole record of metrics.jsonl, read from the file's end; {} for none."""
-    with contextlib.suppress(OSError, ValueError), open(run / "metrics.jsonl", "rb") as file:
+    with contextlib.suppress(OSError, Unfit), open(run / "metrics.jsonl", "rb") as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - 2**16))
         lines = file.read().split(b"\n")[:-1]
-        return json.loads(lines[-1]) if lines else {}
+        return fitting(parse_json(lines[-1]), TIMED_RECORD) if lines else {}
     return {}
 
 

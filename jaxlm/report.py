@@ -2,29 +2,39 @@
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxlm.config import Config, identity, resolve_model
+from jaxlm.config import Config, identity, operation, resolve_model
 from jaxlm.console import clock
+from jaxlm.flops import flops_words
+from jaxlm.late import late_mean, late_words
+from jaxlm.plots import smoothing_width
 
 Records = list[dict[str, Any]]
 
 _CAPTIONS = {
-    "loss": "Loss of training and validation against steps, tokens and wall-clock time.",
-    "perplexity": "Perplexity, over its whole range.",
+    "loss": "Loss of training and validation against steps, tokens and wall-clock time. {train}",
+    "perplexity": "Perplexity, exp of the loss, over its whole range. {train}",
     "accuracy": "How often the likeliest token, or one of the five likeliest, is right; mean "
     "probability of the likeliest; bits per byte of text.",
-    "optimization": "Learning rate, and norm of the gradient before clipping.",
+    "optimization": "Learning rate, and norm of the gradient before clipping (bold: the mean of "
+    "{width} records).",
     "gradient_norms": "Gradient norms of each group of parameters, before clipping.",
     "weight_norms": "Weight norms.",
     "update_norms": "Norms of the steps taken.",
     "update_ratio": "Norm of a step relative to the weights it changes.",
     "activation_rms": "Size of the residual stream after each block.",
-    "speed": "Speed between records, evaluation and compilation left out; memory in use.",
+    "speed": "Tokens per second of training time (no evaluation, no compilation) over the last "
+    "{width} records; memory in use.",
 }
+_TRAIN = (
+    "Training: the batch of each recorded step (pale) and the mean of {width} such, fewer at both "
+    "ends (bold)."
+)
 _PROMPTS = {"stories": "Once", "shakespeare": "ROMEO:"}
 
 
@@ -37,8 +47,8 @@ def write_run_report(
     figures: Sequence[Path],
 ) -> None:
     """Write a run's page, Markdown, to `path`, the run's folder being its parent."""
-    again = ["python", "run.py", *overrides(config)]
-    going_on = next_commands(config, summary, path.parent, again)
+    again = ["python", "run.py", *overrides(config), *how(config)]
+    going_on = next_commands(config, summary, path.parent)
     parts = [
         f"# {config.run.name}",
         _status(summary) + ".",
@@ -46,7 +56,7 @@ def write_run_report(
         _bullets(description(config, summary)),
         "## Result",
         _table(results(summary, records)),
-        *(_figure(figure, path.parent) for figure in figures),
+        *(_figure(figure, path.parent, records) for figure in figures),
         *_sample(samples),
         "## Again, and on",
         "The same model in an empty folder, bit for bit on the machine and versions of "
@@ -56,7 +66,7 @@ def write_run_report(
         _fenced("\n".join(f"{command}  # {why}" for command, why in going_on), "sh"),
         "All numbers are in `metrics.jsonl` and `summary.json`, all keys in `config.yaml`.",
     ]
-    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def summary_lines(
@@ -69,15 +79,16 @@ def summary_lines(
     lines += [f"  {name:<{width}}  {value}" for name, value in table]
     there = ["report.md", "plots/", "samples.txt", "metrics.jsonl", "checkpoints/"]
     there = [name for name in there if (Path(run_path) / name).exists() or name == "report.md"]
-    lines += [f"  {'files':<{width}}  {', '.join(there)} in {run_path}", "", "next:"]
-    again = ["python", "run.py", *overrides(config)]
-    return lines + [f"  {line}" for line, _ in next_commands(config, summary, run_path, again)]
+    lines.append(f"  {'files':<{width}}  {', '.join(there)} in {run_path}")
+    commands = next_commands(config, summary, run_path)
+    return lines + ["", "next:", *(f"  {line}" for line, _ in commands)] if commands else lines
 
 
 def _status(summary: dict[str, Any]) -> str:
     words = str(summary["status"]).replace("_", " ")
     reason = f" ({summary['reason']})" if summary.get("reason") else ""
-    return f"{words}{reason} at step {summary['step']:,} after {clock(summary['wall_seconds'])}"
+    time = f"{clock(summary['wall_seconds'])} of wall-clock time"
+    return f"{words}{reason} at step {summary['step']:,} after {time}"
 
 
 def description(config: Config, summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -91,11 +102,12 @@ def description(config: Config, summary: dict[str, Any]) -> list[tuple[str, str]
     norm = "no norm" if model.norm == "none" else f"{model.norm_placement}-{model.norm}"
     tied = "tied" if model.tie_embeddings else "untied"
     warmup = f"warm-up {config.schedule.warmup}"
-    text = config.data.path or config.data.name
+    blocks = f"{model.n_layers} block{'s' * (model.n_layers > 1)}"
+    heads = heads.replace("1 heads", "1 head") if model.n_heads == 1 else heads
     return [
         (
             "model",
-            f"{model.n_layers} blocks, {model.d_model} wide, {heads}, {model.ffn} {model.d_ff}, "
+            f"{blocks}, {model.d_model} wide, {heads}, {model.ffn} {model.d_ff}, "
             f"{norm}, {model.position} positions, {tied} head, context {model.context_length}",
         ),
         (
@@ -103,14 +115,34 @@ def description(config: Config, summary: dict[str, Any]) -> list[tuple[str, str]
             f"{summary['parameters']:,}, of them {summary['non_embedding_parameters']:,} without "
             "embedding and head",
         ),
-        ("data", f"{text}; tokenizer {config.tokenizer.name}, vocabulary {vocab_size:,}"),
+        ("data", f"{_corpus(config)}; {_tokenizer(config)}, vocabulary {vocab_size:,}"),
         (
             "training",
-            f"{train.duration} at {train.batch_size} x {model.context_length} tokens a step, "
-            f"{config.optimizer.name} {config.optimizer.lr:g}, {config.schedule.name} ({warmup}), "
-            f"{config.precision}, seed {config.seed}",
+            f"{_duration(train.duration)} of {train.batch_size} x {model.context_length} tokens a "
+            f"step, {config.optimizer.name} at a learning rate of {config.optimizer.lr:g}, "
+            f"{config.schedule.name} ({warmup}), {config.precision}, seed {config.seed}, "
+            f"backend {config.backend}",
         ),
     ]
+
+
+def _corpus(config: Config) -> str:
+    """The corpus that was read: a path or a name of the hub only where it had an effect."""
+    data = config.data
+    if data.name == "hub":
+        return data.path or str(data.hub)
+    return data.path if data.name in ("text", "tokens") and data.path else data.name
+
+
+def _tokenizer(config: Config) -> str:
+    name = config.tokenizer.name
+    return "token ids as they are" if name == "none" else f"tokenizer {name}"
+
+
+def _duration(text: str) -> str:
+    """A bare number of train.duration with its unit."""
+    bare = re.fullmatch(r"[\d.e+]+[kKMGBT]?", text)
+    return f"{text} steps" if bare else text
 
 
 def results(summary: dict[str, Any], records: Records) -> list[tuple[str, str]]:
@@ -119,14 +151,28 @@ def results(summary: dict[str, Any], records: Records) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     if evals:
         rows += _validation(evals[-1], summary)
+    train = [record for record in records if record["kind"] == "train"]
+    loss = late_mean(train, "loss")
+    if loss is not None:
+        rows.append(("training loss", f"{loss:.4f}, {late_words(train)}"))
+    rows += [("data", note) for note in summary.get("data_notes") or ()]
     rows.append(("tokens", f"{summary['tokens']:,}"))
-    rows.append(("training time", f"{clock(summary['seconds'])} ({summary['seconds']:.1f} s)"))
+    time = f"{summary['seconds']:.1f} s"
+    if summary["seconds"] >= 60:
+        time = f"{clock(summary['seconds'])} ({time})"
+    rows.append(("training time", f"{time}, without compilation and evaluation"))
     if summary.get("tokens_per_second"):
-        rows.append(("speed", f"{summary['tokens_per_second']:,.0f} tokens/s"))
+        rows.append(
+            ("mean speed", f"{summary['tokens_per_second']:,.0f} tokens/s of training time")
+        )
     if summary.get("mfu"):
         rows.append(("model FLOP utilisation", f"{summary['mfu']:.1%}"))
-    rows.append(("training FLOPs", f"{summary['flops_exact']:.3g}"))
-    rows.append(("peak memory", f"{summary['peak_memory_bytes'] / 2**20:,.0f} MiB"))
+    rows.append(("training FLOPs", flops_words(summary["flops"], summary["flops_exact"])))
+    if (summary.get("packed") or 1) > 1:
+        together = f"{summary['packed']} runs in one program"
+        rows.append(("trained together", f"{together}: time, speed and memory are the program's"))
+    peak = f"{summary['peak_memory_bytes'] / 2**20:,.0f} MiB"
+    rows.append(("peak memory", f"{peak}, of the device, or on a CPU of the process"))
     return rows
 
 
@@ -134,15 +180,15 @@ def _validation(last: dict[str, Any], summary: dict[str, Any]) -> list[tuple[str
     def shown(name: str, form: str) -> str:
         return "not finite" if last.get(name) is None else format(last[name], form)
 
-    loss = shown("loss", ".4f")
-    if last.get("standard_error") is not None:
-        loss += f" ± {last['standard_error']:.4f}"
-    rows = [("validation loss", f"{loss} nats per token at step {last['step']:,}")]
+    loss, error = shown("loss", ".4f"), last.get("standard_error")
+    within = "" if error is None else f" ± {error:.4f}"
+    said = f"{loss}{within} nats per token at step {last['step']:,}"
+    rows = [("validation loss", said + " (± standard error)" * (error is not None))]
     best, floor = summary.get("best_val_loss"), summary.get("entropy_floor")
     if best is not None and summary["best_step"] != last["step"]:
         rows.append(("best validation loss", f"{best:.4f} at step {summary['best_step']:,}"))
     if floor is not None and last["loss"] is not None:
-        rows.append(("entropy floor", f"{floor:.4f}, no model can be below it"))
+        rows.append(("entropy floor", f"{floor:.4f}, the least that any model can expect"))
         rows.append(("above the floor", f"{last['loss'] - floor:.4f}"))
     rows.append(("perplexity", shown("perplexity", ".3f")))
     if last.get("bits_per_byte") is not None:
@@ -152,35 +198,95 @@ def _validation(last: dict[str, Any], summary: dict[str, Any]) -> list[tuple[str
     return rows
 
 
-def next_commands(
-    config: Config, summary: dict[str, Any], run_path: Path, again: Sequence[str]
-) -> list[tuple[str, str]]:
-    """(command, what for), most wanted first; `again` are the words that train the run."""
-    folder = shlex.quote(f"run.dir={run_path}")
-    commands = []
-    if config.tokenizer.name != "none":
+def next_commands(config: Config, summary: dict[str, Any], run_path: Path) -> list[tuple[str, str]]:
+    """(command, what for), most wanted first. Each works when copied into a shell.
+
+    They keep what the run was told about how to compute, and nothing is offered that needs a
+    checkpoint where none can be.
+    """
+    train = ["python", "run.py", *overrides(config), *how(config)]
+    opened = [f"run.dir={run_path}", *how(config, opened=True)]
+    commands, status = [], summary["status"]
+    if config.tokenizer.name != "none" and status != "diverged":
         prompt = shlex.quote(_PROMPTS.get(config.data.name, "The"))
         prompt = prompt if prompt.startswith("'") else f'"{prompt}"'
+        words = shlex.join(["python", "run.py", "job=generate", *opened])
+        commands.append((f"{words} job.prompt={prompt}", "continue a text"))
+    if summary.get("best_step") is not None:
+        words = ["python", "run.py", "job=evaluate", *opened, "job.checkpoint=best"]
+        commands.append((shlex.join(words), "measure the best checkpoint"))
+    elif status != "diverged":
+        words = ["python", "run.py", "job=evaluate", *opened]
+        commands.append((shlex.join(words), "measure the last checkpoint"))
+    if status in ("finished", "stopped_early"):
         commands.append(
-            (f"python run.py job=generate {folder} job.prompt={prompt}", "continue a text")
+            (shlex.join(_other_seed(config, train)), "how much is chance? another seed")
         )
-    commands.append(
-        (f"python run.py job=evaluate {folder} job.checkpoint=best", "measure the best checkpoint")
-    )
-    if summary["status"] in ("finished", "stopped_early"):
-        seed = config.seed + 1
-        rest = [word for word in again if not word.startswith(("seed=", "run.name="))]
-        changed = shlex.join([*rest, f"seed={seed}", f"run.name={config.run.name}-seed{seed}"])
-        commands.append((changed, "how much is chance? another seed"))
-    elif summary["status"] != "diverged":
-        commands.append((shlex.join([*again, f"run.dir={run_path}"]), "resume"))
+    elif status != "diverged":
+        commands.append((shlex.join([*train, f"run.dir={run_path}"]), "resume"))
     return commands
+
+
+def _other_seed(config: Config, train: Sequence[str]) -> list[str]:
+    """The words that train the same with the next seed, in a folder beside the run's own."""
+    seed = config.seed + 1
+    rest = [word for word in train if not word.startswith(("seed=", "run.name="))]
+    name = _reseeded(config.run.name, config.seed, seed)
+    words = [*rest, f"seed={seed}", f"run.name={name}"]
+    folder = Path(config.run.dir)
+    in_study = any((above / "study.json").exists() for above in list(folder.parents)[:2])
+    if folder != Path("runs") / config.run.name and not in_study:
+        words.append(f"run.dir={folder.parent / _reseeded(folder.name, config.seed, seed)}")
+    return words
+
+
+def _reseeded(name: str, old: int, new: int) -> str:
+    for ending in (f"-seed{old}", f"_seed={old}"):
+        name = name.removesuffix(ending)
+    return f"{name}-seed{new}"
+
+
+# Operation that is no part of how a model is computed, or is a run's own.
+_ASIDE = ("job.", "study.", "debug.", "run.name", "run.dir", "run.experiment", "run.options")
+_ASIDE += ("run.overwrite", "run.stop_at")
+# What opening a run needs of it: where its text lies, and what computes it.
+_OPENING = ("backend", "parallel.", "torch.", "run.cache")
+
+
+def how(config: Config, opened: bool = False) -> list[str]:
+    """The words of the command line that keep how a run is computed: backend, devices, cache,
+    intervals of saving and logging, ...; with `opened` only what a job that opens a run needs.
+
+    Relative to the run's experiment, as `overrides` is.
+    """
+    from jaxlm.compose import compose
+
+    usual = _leaves(operation(compose([] if opened else _start(config))))
+    found = {}
+    for key, value in _leaves(operation(config)).items():
+        wanted = key.startswith(_OPENING) if opened else not key.startswith(_ASIDE)
+        if wanted and key in usual and usual[key] != value:
+            found[key] = value
+    return [f"{key}={_typed(value)}" for key, value in found.items()]
 
 
 def overrides(config: Config) -> list[str]:
     """The shortest command line known that composes to the same identity: from the default
     experiment, or from the run's own.
     """
+    from jaxlm.compose import compose
+
+    start = _start(config)
+    usual = _leaves(identity(compose(start)))
+    wanted = _leaves(identity(config))
+    differing = [f"{key}={_typed(v)}" for key, v in wanted.items() if usual.get(key, v) != v]
+    default = start[0].removeprefix("experiment=") if start else "quickstart"
+    named = [] if config.run.name in (None, default) else [f"run.name={config.run.name}"]
+    return start + differing + named
+
+
+def _start(config: Config) -> list[str]:
+    """The experiment that the fewest words lead on from; [] for the default one."""
     from jaxlm.compose import compose, groups
 
     wanted = _leaves(identity(config))
@@ -189,13 +295,10 @@ def overrides(config: Config) -> list[str]:
     for start in [[], *([f"experiment={name}"] for name in names if name != "quickstart")]:
         usual = compose(start)
         there = _leaves(identity(usual))
-        differing = [f"{key}={_typed(v)}" for key, v in wanted.items() if there.get(key, v) != v]
+        differing = [key for key, v in wanted.items() if there.get(key, v) != v]
         job = [] if usual.job.name == "train" else ["job=train"]  # one run of a study or ladder
-        candidates.append((start + job, differing))
-    start, differing = min(candidates, key=lambda found: len(found[1]))
-    default = start[0].removeprefix("experiment=") if start else "quickstart"
-    named = [] if config.run.name in (None, default) else [f"run.name={config.run.name}"]
-    return start + differing + named
+        candidates.append((start + job, len(differing)))
+    return min(candidates, key=lambda found: found[1])[0]
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -220,9 +323,11 @@ def _table(pairs: list[tuple[str, str]]) -> str:
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in pairs)])
 
 
-def _figure(figure: Path, folder: Path) -> str:
+def _figure(figure: Path, folder: Path, records: Records) -> str:
     where = Path(os.path.relpath(figure, folder)).as_posix()
+    width = smoothing_width(sum(record["kind"] == "train" for record in records))
     caption = _CAPTIONS.get(figure.stem, figure.stem)
+    caption = caption.format(width=width, train=_TRAIN.format(width=width))
     return f"![{figure.stem.replace('_', ' ')}]({where})\n\n*{caption}*"
 
 

@@ -1,6 +1,7 @@
 """The run directory: configuration, environment, records, summary. Imports no jax."""
 
 import errno
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -15,16 +16,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+from jaxlm.checked import Damaged, Unfit, fitting, parse_json, read_bytes, read_json, record
 from jaxlm.errors import UserError
+from jaxlm.formats import ENVIRONMENT, RECORD, STUDY, SUMMARY
 from jaxlm.lock import WriterLock
+from jaxlm.names import check_utf8
 
 FORMAT_VERSION = 1
+_START_OVER = "Put back a good copy of the file, or start the run over with run.overwrite=true."
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "torch")
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
     """Replaces `path` by `content`, whole or not at all, also when the machine loses power."""
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -63,8 +68,8 @@ def plain(value: Any) -> Any:
 class RunDirectory:
     """One run's folder: its configuration, environment, records and summary.
 
-    Whatever cannot be read or written, and a folder that a newer version of this program wrote,
-    is a UserError.
+    Whatever cannot be read or written, or is damaged, and a folder that a newer version of this
+    program wrote, is a UserError.
     """
 
     def __init__(self, path: str | Path):
@@ -72,6 +77,7 @@ class RunDirectory:
 
     def check_writable(self) -> None:
         """Makes the folder. UserError where it, or a file in it, cannot be made."""
+        check_utf8(self.path, "run.dir")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
@@ -82,8 +88,9 @@ class RunDirectory:
 
     def check_format(self) -> None:
         """UserError where a newer version of this program wrote the run."""
-        version = (self._read_json("environment.json") or {}).get("format_version", FORMAT_VERSION)
-        if not isinstance(version, int) or version > FORMAT_VERSION:
+        environment = read_json(self.path / "environment.json", record({}), _START_OVER) or {}
+        version = environment.get("format_version", FORMAT_VERSION)
+        if type(version) is not int or version > FORMAT_VERSION:
             raise UserError(
                 f"{self.path} was written by a newer version of this program: its format is "
                 f"{version}, this one reads up to {FORMAT_VERSION}.\n"
@@ -96,7 +103,7 @@ class RunDirectory:
 
     def write_text(self, name: str, text: str) -> None:
         """Replaces the file `name`, whole or not at all."""
-        self._write(name, text.encode())
+        self._write(name, text.encode("utf-8", "backslashreplace"))
 
     def write_config(self, text: str) -> None:
         """Replaces config.yaml by the resolved configuration."""
@@ -133,14 +140,14 @@ class RunDirectory:
             "platform": platform.platform(),
             "git_commit": start["git_commit"],
             "devices": devices,
-            "starts": [*self.read_environment().get("starts", []), start],
+            "starts": [*(self.read_environment().get("starts") or []), start],
         }
         self.write_text("environment.json", json.dumps(environment, indent=1) + "\n")
 
     def read_environment(self) -> dict:
         """environment.json, or {} where there is none."""
         self.check_format()
-        return self._read_json("environment.json") or {}
+        return read_json(self.path / "environment.json", ENVIRONMENT, _START_OVER) or {}
 
     def append(self, record: dict) -> None:
         """Appends one record to metrics.jsonl; a reader sees it whole or not at all."""
@@ -172,24 +179,37 @@ class RunDirectory:
             kept = [line for line, record in self._lines() if record["step"] <= step]
             self._write("metrics.jsonl", b"".join(kept))
 
+    def records_seal(self) -> dict[str, Any]:
+        """Length and SHA-256 of the records so far; a checkpoint carries it."""
+        content = self._records_bytes()
+        return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+    def has_records(self, seal: dict[str, Any]) -> bool:
+        """Whether the records begin with those that were sealed, to the byte."""
+        content = self._records_bytes()[: seal["bytes"]]
+        return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} == seal
+
+    def truncate_to(self, length: int) -> None:
+        """Drops what metrics.jsonl holds beyond its first `length` bytes."""
+        content = self._records_bytes()
+        if len(content) > length:
+            self._write("metrics.jsonl", content[:length])
+
+    def _records_bytes(self) -> bytes:
+        path = self.path / "metrics.jsonl"
+        return read_bytes(path, advice=_START_OVER) or b""
+
     def _lines(self) -> list[tuple[bytes, dict]]:
         """Each whole line of metrics.jsonl with the record it holds."""
-        path = self.path / "metrics.jsonl"
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise _cannot("read", path, error) from error
-        lines = []
-        for number, line in enumerate(content.split(b"\n")[:-1], 1):
+        path, lines = self.path / "metrics.jsonl", []
+        for number, line in enumerate(self._records_bytes().split(b"\n")[:-1], 1):
             try:
-                lines.append((line + b"\n", json.loads(line)))
-            except ValueError as error:
-                raise UserError(
+                lines.append((line + b"\n", fitting(parse_json(line), RECORD)))
+            except Unfit as error:
+                raise Damaged(
                     f"{path}, line {number}, is not a record: {error}.\n"
                     "Remove the line, or start the run over with run.overwrite=true."
-                ) from error
+                ) from None
         return lines
 
     def write_summary(self, summary: dict) -> None:
@@ -198,7 +218,7 @@ class RunDirectory:
 
     def read_summary(self) -> dict | None:
         """summary.json, or None before the first one is written."""
-        return self._read_json("summary.json")
+        return read_json(self.path / "summary.json", SUMMARY, _START_OVER)
 
     def _write(self, name: str, content: bytes) -> None:
         try:
@@ -206,13 +226,11 @@ class RunDirectory:
         except OSError as error:
             raise _cannot("write", self.path / name, error) from error
 
-    def _read_json(self, name: str) -> Any:
-        try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise _cannot("read", self.path / name, error) from error
+
+def read_study(folder: Path) -> dict | None:
+    """study.json of a study's folder, or None where there is none. Raises Damaged."""
+    advice = "The study itself writes it anew when its command is given again."
+    return read_json(folder / "study.json", STUDY, advice)
 
 
 def _cannot(what: str, path: Path, error: Exception) -> UserError:

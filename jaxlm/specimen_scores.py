@@ -39,9 +39,7 @@ LEGEND = {
     "tokens_per_second_generating": "Tokens a second, one text at a time, compilation left out.",
 }
 _SEPARATOR = "\0"
-_CHUNK = 1 << 20
 _MEANS = ("words", "repetition_4", "known_words", "overlap_characters", "overlap_words")
-_REPLACEMENT = "\ufffd".encode()
 
 
 class Specimen(NamedTuple):
@@ -100,16 +98,12 @@ def _codes(text: str) -> np.ndarray:
 
 def split_text(tokens_N: np.ndarray, tokenizer: Tokenizer) -> str:
     """The text of ids, a NUL in place of each end_of_text."""
-    pieces = list(tokenizer.token_bytes)
-    if tokenizer.end_of_text is not None:
-        pieces[tokenizer.end_of_text] = _SEPARATOR.encode()
-    beyond = int(tokens_N.max(initial=0)) + 1 - len(pieces)
-    pieces += [_REPLACEMENT] * beyond
-    parts = (
-        b"".join(map(pieces.__getitem__, tokens_N[first : first + _CHUNK].tolist()))
-        for first in range(0, len(tokens_N), _CHUNK)
-    )
-    return b"".join(parts).decode("utf-8", "replace")
+    if tokenizer.end_of_text is None:
+        return tokenizer.decode(tokens_N.tolist())
+    places = np.flatnonzero(tokens_N == tokenizer.end_of_text)
+    first, *others = np.split(tokens_N, places)
+    documents = [first, *(ids[1:] for ids in others)]
+    return _SEPARATOR.join(tokenizer.decode(ids.tolist()) for ids in documents)
 
 
 def passages(dataset: Dataset, characters: int, count: int, most_tokens: int) -> list[Specimen]:

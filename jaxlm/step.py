@@ -124,8 +124,9 @@ def make_train_step(
 def make_eval_step(model: Transformer) -> Callable[[Any, EvalBatch], dict[str, Array]]:
     """(parameters, batch) -> sums over each row, (B,): tokens, loss, loss squared, bytes, ...
 
-    `correct` and `top5` count targets of rank 1 and within 5, ties going to the lower id;
-    `confidence` sums the probability of the likeliest token.
+    `correct` and `top5` count targets of rank 1 and within 5, ties going to the lower id; a target
+    whose loss is not finite is neither, since NaN compares as no less than anything. `confidence`
+    sums the probability of the likeliest token.
     """
 
     def eval_step(parameters: Any, batch: EvalBatch) -> dict[str, Array]:
@@ -136,12 +137,13 @@ def make_eval_step(model: Transformer) -> Callable[[Any, EvalBatch], dict[str, A
         ids_V = jnp.arange(logits_BxLxV.shape[-1])
         ahead = (logits_BxLxV > chosen) | ((logits_BxLxV == chosen) & (ids_V < target_BxLx1))
         rank_BxL = jnp.sum(ahead, axis=-1)
+        known_BxL = jnp.isfinite(loss_BxL)
         likeliest = jnp.exp(logits_BxLxV.max(-1) - jax.nn.logsumexp(logits_BxLxV, axis=-1))
         values = {
             "tokens": jnp.ones_like(loss_BxL),
             "loss": loss_BxL,
-            "correct": rank_BxL < 1,
-            "top5": rank_BxL < 5,
+            "correct": (rank_BxL < 1) & known_BxL,
+            "top5": (rank_BxL < 5) & known_BxL,
             "confidence": likeliest,
             "bytes": batch.bytes,
         }

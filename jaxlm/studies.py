@@ -14,10 +14,11 @@ from typing import Any
 from jaxlm.config import Config, StudyConfig, resolve_model
 from jaxlm.duration import horizon, parse, tokens_needed
 from jaxlm.errors import UserError, nearest
-from jaxlm.flops import parameter_counts
+from jaxlm.flops import flops_words, parameter_counts
 from jaxlm.limit import Doubling, sizes_that_fit
 from jaxlm.member import Member, members_of
-from jaxlm.pace import cost
+from jaxlm.pace import training_flops
+from jaxlm.runs import read_study
 from jaxlm.study import run_study
 
 Variants = dict[str, list[str]]
@@ -72,8 +73,8 @@ def _specimens(config: Config) -> Callable[[Mapping[str, Path], Path], dict[str,
 
 
 def _has_results(folder: Path) -> bool:
-    rows = json.loads((folder / "study.json").read_text("utf-8"))["runs"]
-    return any(row["status"] in ("finished", "stopped_early") for row in rows)
+    rows = (read_study(folder) or {"runs": []})["runs"]
+    return any(row.get("status") in ("finished", "stopped_early") for row in rows)
 
 
 def definition_of(
@@ -145,7 +146,13 @@ def variants_of(config: Config, axes: Mapping[str, list | Doubling]) -> Variants
         label = ",".join(f"{short[key]}={_label(value)}" for key, value in point.items())
         words = [f"{key}={_word(value)}" for key, value in point.items()]
         words += _retuned(config, point, [*changes, *words])
-        found[",".join(filter(None, [name, label]))] = [*changes, *words]
+        full = ",".join(filter(None, [name, label]))
+        if full in found:
+            raise UserError(
+                f"study.axes: two of its points would share the folder {full}.\n"
+                "Leave out the value that stands twice, or name both in study.variants."
+            )
+        found[full] = [*changes, *words]
     return found
 
 
@@ -163,7 +170,9 @@ def _label(value: Any) -> str:
     """A value as part of a folder's name."""
     if isinstance(value, list):
         return "-".join(map(_label, value))
-    text = f"{value:g}" if isinstance(value, float) else _word(value)
+    text = _word(value)
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        text = f"{value:g}"
     return re.sub(r"[^\w.%+-]", "_", text)
 
 
@@ -265,27 +274,28 @@ def _clocked(config: Config, variants: Variants, baseline: str | None) -> Varian
 
 
 def plan_lines(config: Config, variants: Variants) -> list[str]:
-    """The study as a table, and what it costs in all (vocabularies are guessed)."""
+    """The study as a table, and what it costs in all."""
     members = members_of(config, variants, config.study.seeds[:1])
     width = max(len(name) for name in variants)
-    lines = [f"{'variant':<{width}}  parameters  duration        FLOPs  overrides"]
+    lines = [f"{'variant':<{width}}  N, non-embedding  duration      6 N D FLOPs  overrides"]
     lines.append("-" * len(lines[0]))
-    total = 0.0
+    found = []
     for member in members:
-        flops = cost(member.config)
-        total += flops
-        shown = f"{flops:.3g}" if flops > 1 else "?"
+        flops = training_flops(member.config)
+        found.append(flops)
+        shown = "?" if flops is None else f"{flops:.3g}"
         lines.append(
-            f"{member.variant:<{width}}  {_parameters(member):>10,}  "
-            f"{member.config.train.duration:<12} {shown:>8}  {' '.join(variants[member.variant])}"
+            f"{member.variant:<{width}}  {_parameters(member):>16,}  "
+            f"{member.config.train.duration:<12}  {shown:>11}  {' '.join(variants[member.variant])}"
         )
     runs = len(members) * len(config.study.seeds)
-    known = f"; {total * len(config.study.seeds):.3g} FLOPs in all" if total > len(members) else ""
+    known = ""
+    if None not in found:
+        known = f"; FLOPs in all: {flops_words(sum(found) * len(config.study.seeds))}"
     lines.append(f"{runs} runs, {len(config.study.seeds)} of each variant{known}")
     return lines
 
 
 def _parameters(member: Member) -> int:
-    config = member.config
-    vocab_size = config.data.vocab_size or config.tokenizer.vocab_size
-    return parameter_counts(resolve_model(config.model, vocab_size)).total
+    """Without embeddings and head: only the data tell the vocabulary."""
+    return parameter_counts(resolve_model(member.config.model, 1)).non_embedding

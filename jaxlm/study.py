@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxlm.checked import Damaged
 from jaxlm.config import Config
 from jaxlm.console import Console, clock
 from jaxlm.errors import UserError
@@ -24,7 +25,7 @@ from jaxlm.process import (
     outcome,
     wait_for_orphans,
 )
-from jaxlm.runs import RunDirectory, plain
+from jaxlm.runs import RunDirectory, plain, read_study
 from jaxlm.signals import Signals
 
 __all__ = ["finished_runs", "last_record", "members_of", "outcome", "run_study", "words_of"]
@@ -64,7 +65,7 @@ def run_study(
     with folder.lock(), Signals() as signals:
         console = Console(folder.path / "log.txt")
         try:
-            for line in changes_of(folder.path, members):
+            for line in [*_damage(folder.path), *changes_of(folder.path, members)]:
                 console.say(line)
             study = _Study(folder, members, console, config, definition, timed)
             study.train(signals)
@@ -75,20 +76,32 @@ def run_study(
 
 def finished_runs(study: Path) -> list[Path]:
     """The run directories of a study's finished runs, in its order. Raises UserError."""
-    try:
-        found = json.loads((study / "study.json").read_text("utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{study} is no study: it has no study.json.") from None
-    return [study / row["path"] for row in found["runs"] if row["status"] == "finished"]
+    found = read_study(study)
+    if found is None:
+        raise UserError(f"{study} is no study: it has no study.json.")
+    return [study / row["path"] for row in found["runs"] if row.get("status") == "finished"]
 
 
 def _rows_before(folder: Path) -> dict[str, dict[str, Any]]:
-    """Path -> row of the runs that an earlier process of this study noted."""
+    """Path -> row of the runs that an earlier process of this study noted.
+
+    Nothing where study.json is damaged: it is written anew from the runs.
+    """
     try:
-        rows = json.loads((folder / "study.json").read_text("utf-8"))["runs"]
-        return {row["path"]: row for row in rows}
-    except (OSError, ValueError, KeyError):
+        found = read_study(folder)
+    except Damaged:
         return {}
+    return {row["path"]: row for row in found["runs"]} if found else {}
+
+
+def _damage(folder: Path) -> list[str]:
+    """A line on a study.json that cannot be read."""
+    try:
+        read_study(folder)
+    except Damaged as error:
+        said = str(error).splitlines()[0].rstrip(".")
+        return [f"warning: {said}: it is written anew from the runs"]
+    return []
 
 
 def changes_of(folder: Path, members: Sequence[Member]) -> list[str]:
@@ -140,11 +153,18 @@ class _Study:
 
     def _look_up(self, member: Member) -> None:
         """Take over how a run stands that needs no more training."""
-        summary = member.run.read_summary() or {}
+        summary = self._summary(member)
         if summary.get("status") in SETTLED and not member.config.run.overwrite:
             member.status, member.reason = summary["status"], summary.get("reason")
             key = str(member.run.path.relative_to(self.folder.path))
             member.process_seconds = self.before.get(key, {}).get("process_seconds")
+
+    def _summary(self, member: Member) -> dict[str, Any]:
+        """A run's summary, {} where there is none or it is damaged: the run itself refuses that."""
+        try:
+            return member.run.read_summary() or {}
+        except UserError:
+            return {}
 
     def _waiting(self) -> list[int]:
         return [i for i, member in enumerate(self.members) if member.status == "waiting"]
@@ -195,7 +215,8 @@ class _Study:
     def _set_times(self) -> None:
         """Give all but the baseline the time that it took, on average over its seeds."""
         clocks = [m for i, m in enumerate(self.members) if i not in self.timed]
-        found = [m.run.read_summary() for m in clocks if m.status == "finished"]
+        found = [self._summary(m) for m in clocks if m.status == "finished"]
+        found = [summary for summary in found if summary.get("wall_seconds")]
         for number in sorted(self.timed):
             member = self.members[number]
             try:
@@ -271,13 +292,13 @@ class _Study:
         return f"{self.members[numbers[0]].label}{others} {done:.0%}"
 
     def _tell(self, number: int) -> None:
-        member, summary = self.members[number], self.members[number].run.read_summary() or {}
+        member, summary = self.members[number], self._summary(self.members[number])
         loss = f", validation loss {summary['val_loss']:.4f}" if summary.get("val_loss") else ""
         reason = f" ({member.reason})" if member.reason else ""
         status = member.status.replace("_", " ")
         self.console.say(
             f"[{number + 1}/{len(self.members)}] {member.label}: {status}{reason}{loss} "
-            f"after {clock(member.process_seconds)}"
+            f"after {clock(member.process_seconds)}, start and report included"
         )
 
     def end(self, signals: Signals) -> int:
@@ -300,12 +321,12 @@ class _Study:
 
     def write(self, status: str, reason: str | None = None) -> None:
         """Replace study.json."""
-        rows = [_row(member, self.folder.path) for member in self.members]
+        rows = [_row(m, self._summary(m), self.folder.path) for m in self.members]
         study = {"status": status, "reason": reason, "definition": self.definition, "runs": rows}
         self.folder.write_text("study.json", json.dumps(plain(study), indent=1) + "\n")
 
 
-def _row(member: Member, study: Path) -> dict[str, Any]:
+def _row(member: Member, summary: dict[str, Any], study: Path) -> dict[str, Any]:
     row = {
         "variant": member.variant,
         "seed": member.seed,
@@ -314,6 +335,5 @@ def _row(member: Member, study: Path) -> dict[str, Any]:
         "reason": member.reason,
         "process_seconds": member.process_seconds,
     }
-    summary = member.run.read_summary() or {}
     names = ("step", "tokens", "non_embedding_parameters", "flops", "val_loss", "seconds")
     return row | {name: summary.get(name) for name in names}

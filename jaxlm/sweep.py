@@ -1,52 +1,198 @@
 """`-m`: Hydra's own sweeps, one run for each combination of comma-separated values."""
 
+import dataclasses
+import json
 import sys
+import traceback
 from pathlib import Path
+from typing import Any
 
-from jaxlm.compose import check_override, config_folder, groups, split_override, typed
+from jaxlm.compose import check_override, config_folder, free_text_keys, groups, typed
+from jaxlm.config import Config, identity
 from jaxlm.errors import UserError
+from jaxlm.memory import forget_process_peak
+from jaxlm.sweep_names import sweep_label
+
+# Jobs that make a folder. All others look into one, whose name tells what was computed alone.
+_MAKING = ("train", "study", "ladder")
+_IDENTITY_GROUPS = ("model", "data", "tokenizer", "optimizer", "schedule", "scale")
+_QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none")
+
+
+@dataclasses.dataclass
+class Outcome:
+    """One run of a sweep: its number, what is swept there, how it ended."""
+
+    number: int
+    label: str
+    status: int
+    folder: Path | None = None  # of a training
+    error: str | None = None
+
+    def line(self, width: int) -> str:
+        return f"  [{self.number}] {self.label or 'as given':<{width}}  {self._words()}".rstrip()
+
+    def _words(self) -> str:
+        if self.error is not None:
+            return f"failed: {self.error}"
+        try:
+            summary = json.loads((self.folder / "summary.json").read_text("utf-8"))
+            loss, best = summary.get("val_loss"), summary.get("best_val_loss")
+            said = f"{summary['status']} at step {summary['step']:,}".replace("_", " ")
+            said += "" if loss is None else f", validation loss {loss:.4f}"
+            if best is not None and summary["best_step"] != summary["step"]:
+                said += f" (best {best:.4f} at step {summary['best_step']:,})"
+            return f"{said}; {self.folder}"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return "done" if self.status == 0 else f"exit status {self.status}"
 
 
 def sweep(overrides: list[str]) -> int:
-    """Run every combination through Hydra's sweeper and launcher; 2 where any was refused.
+    """Run every combination through Hydra's sweeper and launcher; the worst exit status.
 
-    A job that fails is reported, and the others go on. Values follow Hydra's grammar here, since a
-    comma separates them. A run's name gets the job's overrides added.
+    A run that fails is reported, and the others go on; a signal ends them all. Values follow
+    Hydra's grammar here, since a comma separates them. A run's name, and a run.dir that does not
+    follow it, get what is swept added: NAME_lr=0.001.
     """
     import hydra
+    from hydra.core.hydra_config import HydraConfig
 
-    from jaxlm import jobs
+    arguments, swept = _arguments(overrides)
+    outcomes: list[Outcome] = []
 
-    arguments = []
-    for override in overrides:
-        key, value = check_override(override)
-        plain = key in groups() or key.startswith(("hydra.", "hydra/"))
-        arguments.append(f"{key}={value}" if plain else f"++{key}={value}")
-    statuses: list[int] = []
-
-    def task(composed) -> None:
-        from hydra.core.hydra_config import HydraConfig
-
+    def task(composed: Any) -> None:
         settings = HydraConfig.get()
-        experiment = settings.runtime.choices.get("experiment")
-        parts = [word.lstrip("+") for word in settings.overrides.task]
-        label = ",".join(part for part in parts if not part.startswith(("run.", "experiment=")))
-        name = ",".join(filter(None, [experiment, label])).replace("/", "_")
-        print(f"\n[{settings.job.num}] {' '.join(parts)}", flush=True)
-        try:
-            given = [split_override(part)[0] for part in parts]
-            statuses.append(jobs.run(typed(composed, {}, settings.runtime.choices, name), given))
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            statuses.append(2)
+        if outcomes and outcomes[-1].status >= 128:
+            return
+        values = _values(settings.overrides.task)
+        one = Outcome(settings.job.num, sweep_label({k: values[k] for k in swept}), 0)
+        outcomes.append(one)
+        print(f"\n[{one.number}] {one.label or 'as given'}", flush=True)
+        forget_process_peak()
+        _run(one, composed, values, swept, dict(settings.runtime.choices))
 
     # Hydra reads the command line itself, and takes no list of overrides.
     before, sys.argv = sys.argv, [sys.argv[0], "--multirun", *arguments]
+    refused = 0
     try:
         folder = str(Path(config_folder()))
         hydra.main(version_base="1.3", config_path=folder, config_name="config")(task)()
+    except SystemExit as error:  # Hydra has said what it could not compose
+        refused = 2 if error.code else 0
     finally:
         sys.argv = before
-    failed = sum(status != 0 for status in statuses)
-    print(f"\n{len(statuses)} runs, {failed} of them failed", flush=True)
-    return max(statuses, default=0)
+    failed = sum(one.status != 0 for one in outcomes)
+    width = max((len(one.label or "as given") for one in outcomes), default=0)
+    print(f"\n{len(outcomes)} runs, {failed} of them failed", flush=True)
+    print("\n".join(one.line(width) for one in outcomes), flush=True)
+    return max([refused, *(one.status for one in outcomes)])
+
+
+def _run(
+    one: Outcome, composed: Any, values: dict[str, Any], swept: list[str], choices: dict[str, Any]
+) -> None:
+    """Carry out one job of the sweep, and note in `one` how it went."""
+    from jaxlm import jobs
+
+    argv = sys.argv
+    try:
+        places = _places(composed, values, swept, choices)
+        config = typed(composed, places, choices, given=list(values), strict=True)
+        values = {
+            k: v for k, v in values.items() if not k.startswith(("hydra.", "hydra/"))
+        } | places
+        words = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in values.items()]
+        sys.argv = [argv[0], *words]  # the command that a run notes is its own
+        if config.job.name == "train":
+            one.folder = Path(config.run.dir)
+        one.status = jobs.run(config, list(values))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        one.status, one.error = 2, str(error).splitlines()[0]
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        one.status, one.error = 130, "interrupted"
+    except (Exception, SystemExit) as error:  # a defect of ours: the other runs still have results
+        traceback.print_exc()
+        one.status, one.error = 1, f"{type(error).__name__}: {error}".splitlines()[0]
+    finally:
+        sys.argv = argv
+
+
+def _arguments(overrides: list[str]) -> tuple[list[str], list[str]]:
+    """(Hydra's arguments, the keys and groups that have several values). Raises UserError."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    arguments, swept, free = [], [], free_text_keys()
+    for override in overrides:
+        key, value = check_override(override)
+        plain = key in groups() or key.startswith(("hydra.", "hydra/"))
+        word = f"{key}={value}" if plain else f"++{key}={value}"
+        try:
+            parsed = OverridesParser.create().parse_override(word)
+            several = parsed.is_sweep_override()
+            if several and key in groups() and parsed.is_choice_sweep():
+                for option in parsed.sweep_string_iterator():
+                    check_override(f"{key}={option}")
+            if several and not parsed.is_discrete_sweep():
+                raise UserError(f"{override}: a sweep needs values that can be counted.")
+        except HydraException as error:
+            if key not in free or "," in value:
+                reason = str(error).strip().splitlines()[0]
+                advice = f"Quote text for -m, as {key}=\"'...'\"."
+                raise UserError(f"{override}: {reason}\n{advice}") from None
+            escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+            word, several = f"++{key}='{escaped}'", False
+        arguments.append(word)
+        if several:
+            swept.append(key)
+    given = {word.partition("=")[0] for word in arguments}
+    return [*arguments, *(w for w in _QUIET if w.partition("=")[0] not in given)], swept
+
+
+def _values(task: list[str]) -> dict[str, Any]:
+    """Key or group -> its value in one job of the sweep."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_overrides(list(task))
+    return {word.key_or_group: word.value() for word in parsed}
+
+
+def _places(
+    composed: Any, values: dict[str, Any], swept: list[str], choices: dict[str, Any]
+) -> dict[str, str]:
+    """run.name of one job, and run.dir where it does not follow the name, with what is swept."""
+    from omegaconf import OmegaConf
+
+    run = OmegaConf.to_container(composed.run, resolve=False) if "run" in composed else {}
+    making = (choices.get("job") or "train") in _MAKING
+    named = [
+        key
+        for key in swept
+        if key not in ("run.name", "run.dir", "job")
+        and not key.startswith(("hydra.", "hydra/"))
+        and (making or key in ("experiment", *_IDENTITY_GROUPS) or _is_identity(key))
+    ]
+    given = run.get("name")
+    if not given and "experiment" in named:
+        named.remove("experiment")  # the name itself says it
+    label = sweep_label({key: values[key] for key in named})
+    name = "_".join(filter(None, [str(given or choices.get("experiment") or "run"), label]))
+    places = {"run.name": name}
+    folder = run.get("dir")
+    if folder and "${run.name}" not in str(folder):
+        apart = [*named, "experiment", "run.name"]
+        label = sweep_label({key: values[key] for key in swept if key in apart})
+        places["run.dir"] = "_".join(filter(None, [str(folder).rstrip("/"), label]))
+    return places
+
+
+def _is_identity(key: str) -> bool:
+    """Whether a key is part of what is computed, and so of a run's name."""
+    node: Any = identity(Config())
+    for part in key.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return False
+        node = node[part]
+    return True

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxlm.errors import UserError
+from jaxlm.names import expanded
 from jaxlm.runs import atomic_write
 
 _ABOUT = ("step", "documents")
@@ -18,7 +19,7 @@ def write_weights(path: str | Path, parameters: dict[str, np.ndarray], about: di
     arrays = {name: np.ascontiguousarray(value) for name, value in parameters.items()}
     content = save(arrays, {name: json.dumps(about[name]) for name in _ABOUT})
     try:
-        atomic_write(Path(path).expanduser(), content)
+        atomic_write(expanded(path), content)
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror or error}.") from None
 
@@ -33,7 +34,7 @@ def read_weights(
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path).expanduser()
+    path = expanded(path)
     try:
         with open(path, "rb") as file:
             start = file.read(4)

@@ -1,7 +1,5 @@
 """Generated tokens, filtered distributions and evaluation metrics."""
 
-from types import SimpleNamespace
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -93,8 +91,7 @@ def test_draws_are_the_same_tokens():
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_every_metric_of_an_evaluation(pair, precision):
     ids = np.random.default_rng(0).integers(0, VOCABULARY, 3001).astype(np.uint16)
-    tokenizer = SimpleNamespace(bytes_V=np.arange(VOCABULARY) % 3)
-    dataset = Dataset(ids, ids, tokenizer, VOCABULARY, "fingerprint")
+    dataset = Dataset(ids, ids, None, VOCABULARY, "fingerprint", validation_bytes=ids % 3)
     rows = parity.evaluation(pair(precision, SHARP), dataset)
     assert {row.quantity for row in rows} == {
         f"evaluate: {name}" for name in (

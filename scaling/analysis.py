@@ -30,8 +30,10 @@ class Analysis:
     notes: tuple[str, ...]
 
     def text(self) -> str:
-        """The tables, for a terminal."""
-        parts = [fit_table(self.fit, self.budgets)]
+        """How the records were read, and the tables, for a terminal."""
+        read = [f"note: {note}" for note in self.records.notes]
+        parts = ["\n".join(read)] if read else []
+        parts.append(fit_table(self.fit, self.budgets))
         if self.isoflop is not None or self.envelope is not None:
             parts.append(approaches_table(self.fit, self.isoflop, self.envelope))
         if self.bias is not None:
@@ -130,7 +132,7 @@ def analyse(
     """
     cut = None if holdout is None else cut_of(records, holdout)
     whole = fit(records, law, **options)
-    notes, isoflop, bias, envelope = list(records.notes), None, None, None
+    notes, isoflop, bias, envelope = [], None, None, None
 
     def attempt(name: str, part: Callable[..., Any], *words: Any, **more: Any) -> Any:
         try:

@@ -1,10 +1,12 @@
 """The shell's way to a fit: python -m scaling.fit FILE."""
 
 import argparse
+import contextlib
 import sys
 
 from scaling import compiled, drawing
 from scaling.analysis import analyse
+from scaling.columns import spelled
 from scaling.errors import ScalingError
 from scaling.laws import LAWS
 from scaling.records import read_records
@@ -15,7 +17,9 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m scaling.fit", description="Fit a scaling law to records and print it."
     )
-    parser.add_argument("records", nargs="+", help="CSV, JSON or npy files, or run directories")
+    parser.add_argument(
+        "records", nargs="+", help="CSV, JSON, parquet or npy files, run directories, or folders"
+    )
     parser.add_argument("--law", default="chinchilla", help=f"one of {', '.join(LAWS)}")
     parser.add_argument("--delta", type=float, default=1e-3, help="Huber's delta in log loss")
     parser.add_argument("--squares", action="store_true", help="least squares instead of Huber")
@@ -24,17 +28,26 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--bootstrap-starts", type=int, default=1, help="starts of each resample")
     parser.add_argument("--count", help="what N counts: non_embedding or total")
     parser.add_argument("--where", help="use only these rows: column=value, <value or >value")
-    parser.add_argument("--keep", default="final", help="final points of each run, or all")
+    parser.add_argument(
+        "--keep", default="final", help="final point of each run, the best at each N and D, or all"
+    )
+    parser.add_argument("--columns", help="which column holds what: 'N=size*1e6, loss=c4_val'")
     parser.add_argument("--holdout", help="predict above these FLOPs (1e21, or 10x below the top)")
     parser.add_argument("--budget", type=float, action="append", default=[], help="FLOPs to divide")
     parser.add_argument("--out", help="folder for fit.json, figures and report.md")
     asked = parser.parse_args(words)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):  # an ASCII locale has no ±
+            stream.reconfigure(errors="backslashreplace")
     source = asked.records[0] if len(asked.records) == 1 else asked.records
     compiled.keep_programs()
     if asked.out:
         drawing.prepare()
     try:
-        records = read_records(source, count=asked.count, keep=asked.keep, where=asked.where)
+        records = read_records(
+            source, count=asked.count, keep=asked.keep, where=asked.where, columns=asked.columns
+        )
+        records = records.respelled(lambda name: f"--{name} ")
         analysis = analyse(
             records,
             asked.law,
@@ -49,6 +62,6 @@ def main(words: list[str] | None = None) -> int:
         if asked.out:
             print(f"\nwritten: {analysis.save(asked.out, tell=print)}")
     except ScalingError as error:
-        print(error, file=sys.stderr)
+        print(spelled(str(error), lambda name: f"--{name} "), file=sys.stderr)
         return 2
     return 0 if analysis.fit.success else 1

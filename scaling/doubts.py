@@ -38,7 +38,7 @@ def warn(
 
 
 def _of_records(records: Records, problem: Problem) -> list[str]:
-    found = []
+    found = list(records.warnings)
     law = problem.law
     if len(records) < 8:
         found.append(f"only {len(records)} points for {problem.basis.shape[1]} parameters")

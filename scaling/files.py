@@ -1,15 +1,22 @@
-"""Tables of named columns from CSV, JSON, JSON lines and npy files, and what errors say of them."""
+"""Tables of named columns from CSV, JSON, JSON lines, npy and parquet files, and what errors say of
+them.
+"""
 
 import csv
 import dataclasses
+import gzip
 import io
 import json
 import re
+import shlex
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from scaling import numerals
 from scaling.errors import ScalingError
 
 
@@ -23,27 +30,44 @@ class Table:
     count: str | None  # what N counts, where the caller says it
     noun: str = "row"
     one_run: bool = False
+    styles: dict[str, str] = dataclasses.field(default_factory=dict)  # of numerals, by column
+    notes: tuple[str, ...] = ()  # how the file was read, where it could have been otherwise
+    named: bool = True  # by the caller, rather than found in a folder
 
     def take(self, indices: Any) -> "Table":
         columns = {name: [cells[i] for i in indices] for name, cells in self.columns.items()}
         return dataclasses.replace(self, columns=columns, rows=[self.rows[i] for i in indices])
 
-    def numbers(self, name: str) -> np.ndarray:
-        """A column in float64. Raises ScalingError for a cell that is not a number."""
-        values = np.empty(len(self.rows))
-        for index, cell in enumerate(self.columns[name]):
-            try:
-                # Python takes a bool for a number; here it tells of a mistaken column.
-                values[index] = float("true" if isinstance(cell, bool) else cell)
-            except OverflowError:
-                values[index] = np.inf
-            except (TypeError, ValueError):
-                said = "an empty cell" if is_empty(cell) else repr(cell)[:40]
+    def numbers(self, name: str, small: bool = False) -> np.ndarray:
+        """A column in float64. Raises ScalingError for a cell that is not a number.
+
+        Args:
+          small: the values are small, so that 3,960 alone is 3.96 and not 3960.
+        """
+        return self.numbers_and_units(name, small)[0]
+
+    def numbers_and_units(self, name: str, small: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """`numbers`, and which cells bear a unit of their own, as 10.2M: both (n,)."""
+        style = self.styles.get(name, numerals.POINT)
+        if style == numerals.UNCLEAR:
+            style = numerals.COMMA
+            if not small:
+                cell = next(cell for cell in self.columns[name] if "," in str(cell))
                 raise ScalingError(
-                    f"{self.place}, {self.noun} {self.rows[index]}, column {name!r}: "
-                    f"{said} is not a number."
-                ) from None
-        return values
+                    f"{self.place}, column {name!r}: {cell!r} can be "
+                    f"{numerals.number(cell, numerals.COMMA)[0]:g} or "
+                    f"{numerals.number(cell)[0]:g}.\nWrite it without a comma."
+                )
+        values, own, wrong = numerals.numbers(self.columns[name], style)
+        if wrong is not None:
+            cell = self.columns[name][wrong]
+            said = "an empty cell" if is_empty(cell) else repr(cell)[:40]
+            hint = f"\nwhere='{name}>0' leaves such rows out." if is_empty(cell) else ""
+            raise ScalingError(
+                f"{self.place}, {self.noun} {self.rows[wrong]}, column {name!r}: "
+                f"{said} is not a number.{hint}"
+            )
+        return values, own
 
     def checked(self, name: str, zero: bool = False) -> np.ndarray:
         """`numbers`, all of them finite and positive. Raises ScalingError with the rows."""
@@ -62,7 +86,8 @@ def is_empty(cell: Any) -> bool:
 
 
 def key(name: str) -> str:
-    return re.sub(r"[\s_-]", "", name.lower())
+    """A name without case and without what different exporters put between its words."""
+    return re.sub(r"[\s_/.#()\[\]-]", "", name.lower())
 
 
 def check_values(place, name, values, noun, rows, zero=False) -> None:
@@ -78,12 +103,37 @@ def check_values(place, name, values, noun, rows, zero=False) -> None:
 
 
 def read_text(path: Path) -> str:
+    content = _read_bytes(path)
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        kind = next((kind for magic, kind in _MAGICS.items() if content.startswith(magic)), None)
+        said = f"it is {kind}" if kind else error.reason
+        new = path.with_name(f"{path.stem}_utf8{path.suffix}")
+        command = shlex.join(["iconv", "-f", "cp1252", "-t", "utf-8", str(path)])
+        hint = "" if kind else f"\nSave it as UTF-8, or: {command} > {shlex.quote(str(new))}"
+        raise ScalingError(f"{path} is not UTF-8 text: {said}.{hint}") from error
+
+
+_MAGICS = {
+    b"\x80": "a pickle, which is never opened: it can run any code",
+    b"PAR1": "a parquet file; let its name end in .parquet",
+    b"PK": "a zip archive or a spreadsheet; export it as CSV",
+    b"\x1f\x8b": "compressed; let its name end in .gz",
+    b"\x93NUMPY": "an array of numpy; let its name end in .npy",
+    b"\xff\xfe": "UTF-16; save it as UTF-8",
+    b"\xfe\xff": "UTF-16; save it as UTF-8",
+}
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if path.suffix.lower() == ".gz" else content
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ScalingError(f"{path} is not compressed by gzip, or damaged: {error}.") from error
     except OSError as error:
         raise ScalingError(f"cannot read {path}: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise ScalingError(f"{path} is not UTF-8 text: {error.reason}.") from error
 
 
 def parse_json(text: str, place: str) -> Any:
@@ -105,12 +155,29 @@ def _refuse_doubles(names: list[str], place: str) -> None:
         raise ScalingError(f"{place}: two columns are called {doubled[0]!r}; keep one.")
 
 
+def reader_of(path: Path) -> Callable[[Path], Any] | None:
+    """What reads a file of records of this name; None for other files."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    packed = suffixes[-1:] == [".gz"]
+    suffix = (suffixes[:-1] if packed else suffixes)[-1:]
+    reader = _READERS.get(suffix[0]) if suffix else None
+    return None if packed and reader in (_npy, _parquet) else reader
+
+
 def read_table(path: Path, count: str | None) -> Table:
-    readers = {".csv": _csv, ".json": _json, ".jsonl": read_jsonl, ".npy": _npy}
-    reader = readers.get(path.suffix.lower())
+    """The columns of a file of records. Raises ScalingError: what is wrong with the file."""
+    reader = reader_of(path)
     if reader is None:
-        raise ScalingError(f"{path}: files of records end in {', '.join(readers)}.")
-    columns = reader(path)
+        if path.suffix.lower() in _NEVER:
+            raise ScalingError(
+                f"{path}: pickles (and {', '.join(_NEVER[2:])}) are never opened, since they can "
+                "run any code.\nSave the records as CSV: DataFrame.to_csv, or csv.writer."
+            )
+        raise ScalingError(
+            f"{path}: files of records end in {', '.join(_READERS)} (or that + .gz)."
+        )
+    notes: list[str] = []
+    columns = reader(path, notes) if reader is _csv else reader(path)
     columns = as_columns(columns) if isinstance(columns, list) else columns
     lengths = {len(cells) for cells in columns.values()} or {0}
     if len(lengths) > 1:
@@ -118,7 +185,11 @@ def read_table(path: Path, count: str | None) -> Table:
     if lengths == {0}:
         raise ScalingError(f"{path} holds no points.")
     rows = [str(row) for row in range(1, lengths.pop() + 1)]
-    return Table(str(path), columns, rows, count, one_run=reader is _npy)
+    plain = all(map(numerals.all_plain, columns.values()))
+    styles = {} if plain else numerals.styles(columns, reader is _csv and not notes)
+    return Table(
+        str(path), columns, rows, count, one_run=reader is _npy, styles=styles, notes=tuple(notes)
+    )
 
 
 def as_columns(objects: list[dict]) -> dict[str, list]:
@@ -126,9 +197,15 @@ def as_columns(objects: list[dict]) -> dict[str, list]:
     return {name: [item.get(name) for item in objects] for name in names}
 
 
-def _csv(path: Path) -> dict[str, list]:
+def _csv(path: Path, notes: list[str]) -> dict[str, list]:
+    text = read_text(path)
+    # Excel's word on its own separator.
+    stated = re.match(r"sep=(.)\r?\n", text)
+    text = text[stated.end() :] if stated else text
+    separator = stated[1] if stated else _separator(text)
     try:
-        lines = list(csv.reader(io.StringIO(read_text(path), newline=""), strict=True))
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        lines = list(reader)
     except csv.Error as error:
         raise ScalingError(f"{path} is not CSV: {error}.") from error
     lines = [line for line in lines if any(cell.strip() for cell in line)]
@@ -137,17 +214,73 @@ def _csv(path: Path) -> dict[str, list]:
     for row, line in enumerate(lines[1:], 1):
         if len(line) != len(header):
             cells = f"{len(line)} cells, but the header has {len(header)}"
-            raise ScalingError(f"{path}, row {row}: {cells}.")
+            hint = ""
+            if separator == "," and len(line) > len(header):
+                hint = (
+                    "\nAre there decimal commas? Put such cells in quotes, or semicolons between."
+                )
+            raise ScalingError(f"{path}, row {row}: {cells}.{hint}")
+    if separator != ",":
+        notes.append(f"{path}: cells are separated by {_SEPARATORS[separator]}.")
     return {name: [line[i] for line in lines[1:]] for i, name in enumerate(header) if name}
+
+
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
+def _separator(text: str) -> str:
+    """What separates the cells of the header: the sign that cuts it into most of them."""
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    header = re.sub('"[^"]*"', "", header)
+    return max(_SEPARATORS, key=header.count)
 
 
 def _json(path: Path) -> dict[str, list] | list[dict]:
     content = parse_json(read_text(path), str(path))
-    inside = content.values() if isinstance(content, dict) else content
-    wanted = {list: dict, dict: list}.get(type(content))
-    if wanted is None or not all(isinstance(item, wanted) for item in inside):
-        raise ScalingError(f"{path}: wanted is a list of objects, or an object of columns (lists).")
-    return content
+    if isinstance(content, dict) and content:
+        inside = list(content.values())
+        if len(inside) == 1 and isinstance(inside[0], list) and _are(dict, inside[0]):
+            content = inside[0]  # {"runs": [...]}
+        elif _are(dict, inside) and _are((int, float, str, type(None)), _flat(inside)):
+            content = _by_key(content)
+        elif _are((int, float, str, type(None)), _flat([content])):
+            content = [content]  # one run
+    if isinstance(content, list) and _are(dict, content):
+        return [_unfolded(item) for item in content]
+    if isinstance(content, dict) and _are(list, content.values()):
+        return content
+    raise ScalingError(f"{path}: wanted is a list of objects, or an object of columns (lists).")
+
+
+def _are(kind: Any, values: Any) -> bool:
+    return all(isinstance(value, kind) for value in values)
+
+
+def _flat(objects: list[dict]) -> list:
+    return [value for item in objects for value in _unfolded(item).values()]
+
+
+def _unfolded(item: dict, above: str = "") -> dict:
+    """Objects inside an object as columns named outer/inner."""
+    found = {}
+    for name, value in item.items():
+        if isinstance(value, dict):
+            found |= _unfolded(value, f"{above}{name}/")
+        else:
+            found[above + name] = value
+    return found
+
+
+def _by_key(content: dict[str, dict]) -> dict[str, list] | list[dict]:
+    """{"N": {"0": ...}}, as pandas writes a table, or {"run a": {"N": ...}}."""
+    inner = [list(cells) for cells in content.values()]
+    if all(names == inner[0] for names in inner) and all(name.isdigit() for name in inner[0]):
+        return {name: list(cells.values()) for name, cells in content.items()}
+    if any(_are(dict, [value]) for cells in content.values() for value in cells.values()):
+        return [content]  # one run in sections, such as config and summary
+    if all(set(names) & set(inner[0]) for names in inner):
+        return [{"run": name} | cells for name, cells in content.items()]
+    return [content]
 
 
 def read_jsonl(path: Path) -> list[dict]:
@@ -164,7 +297,10 @@ def _npy(path: Path) -> dict[str, list]:
         with open(path, "rb") as file:
             array = np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise ScalingError(f"{path} is not an array that numpy reads: {error}") from error
+        said = str(error)
+        if "pickle" in said.lower():
+            said = "it holds pickled objects, which are never opened. Save an array of numbers."
+        raise ScalingError(f"{path} is not an array that numpy reads: {said}") from error
     if array.dtype.names and array.ndim == 1:
         return {name: array[name].tolist() for name in array.dtype.names}
     if array.ndim == 2 and array.shape[1] == 4 and array.dtype.kind in "fiu":
@@ -173,6 +309,33 @@ def _npy(path: Path) -> dict[str, list]:
         f"{path}: its shape is {array.shape}, its type {array.dtype}.\n"
         "Wanted are named fields, or n rows of step, tokens, FLOPs, loss."
     )
+
+
+def _parquet(path: Path) -> dict[str, list]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise ScalingError(
+            f"{path}: reading parquet takes pyarrow. Install it: pip install pyarrow\n"
+            "(or save the records as CSV)."
+        ) from None
+    try:
+        return parquet.read_table(path).to_pydict()
+    except (ArrowException, OSError, ValueError) as error:
+        said = str(error).splitlines()[0]
+        raise ScalingError(f"{path} is not a parquet file that pyarrow reads: {said}") from error
+
+
+_READERS: dict[str, Callable[..., Any]] = {
+    ".csv": _csv,
+    ".json": _json,
+    ".jsonl": read_jsonl,
+    ".npy": _npy,
+    ".tsv": _csv,
+    ".ndjson": read_jsonl,
+    ".parquet": _parquet,
+}
+_NEVER = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".bin")
 
 
 def choose(table: Table, where: str) -> Table:
@@ -185,9 +348,11 @@ def choose(table: Table, where: str) -> Table:
             f"The columns of {table.place} are {table.listed()}."
         )
 
+    style = table.styles.get(names[0], numerals.POINT)
+
     def holds(cell: Any) -> bool:
         try:
-            a, b = float(cell), float(match[3])
+            a, b = numerals.number(cell, style)[0], numerals.number(match[3])[0]
         except (TypeError, ValueError, OverflowError):
             return match[2] == "=" and str(cell).strip() == match[3]
         return {"=": a == b, "<": a < b, ">": a > b}[match[2]]

@@ -3,52 +3,28 @@
     records = read_records("points.csv", count="total", where="in_fit=1")
     records = read_records("runs/ladder")  # every finished run below the folder
 
-What was left out or assumed on the way stands in `records.notes`.
+What was left out or assumed on the way stands in `records.notes`, what should be doubted in
+`records.warnings`.
 """
 
 import csv
 import dataclasses
-import glob
-import os
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from scaling import repeats
+from scaling.columns import Column, roles_of, spelled
+from scaling.curves import select
 from scaling.errors import ScalingError
-from scaling.files import (
-    Table,
-    as_columns,
-    check_values,
-    choose,
-    is_empty,
-    key,
-    parse_json,
-    read_jsonl,
-    read_table,
-    read_text,
-)
+from scaling.files import Table, check_values, choose, is_empty
+from scaling.heads import COUNTS
+from scaling.plausibility import Points, judge
+from scaling.sources import read_sources
 
-COUNTS = ("non_embedding", "total", "unstated")
-# What a column holds, by its name in lower case without spaces, dashes and underscores.
-_NAMES = {
-    "non_embedding": r"(n|num)?nonembedding(param(eter)?s?)?|param(eter)?snonembedding|nne",
-    "total": r"(n|num)?totalparam(eter)?s?|param(eter)?stotal|ntotal",
-    "unstated": r"n|(n|num|model)?param(eter)?s?(count)?|modelsize",
-    "D": r"d|(n|num)?(train|training|trained|total)?tokens?(seen|count)?|datasize",
-    "C": r"c|(train|training|total)?(flops?|compute)(budget)?",
-    "loss": r"(final)?(val|valid|validation|eval|evaluation|test)?loss",
-    "training": r"(final)?train(ing)?loss",
-    "run": r"run(id|name)?|name",
-    "step": r"(global)?steps?|iter(ation)?s?",
-    "unique": r"(n|num)?unique((train|training)?tokens|data)?|u",
-    "weight": r"(sample)?weights?",
-    "middle": r"middle",
-    "floor": r"entropyfloor",
-    "natural": r"naturaltext",
-}
+KEEPS = ("final", "best", "all")
 _OPTIONAL = ("unique", "weight", "middle")
 
 
@@ -73,6 +49,7 @@ class Records:
     natural_text: bool = True  # False for the built-in grammar
     floor: float | None = None  # exact entropy of the corpus, nats per token
     notes: tuple[str, ...] = ()  # what was left out or assumed while reading
+    warnings: tuple[str, ...] = ()  # what should be doubted
 
     def __post_init__(self):
         if self.count not in COUNTS:
@@ -106,6 +83,13 @@ class Records:
         chosen = {name: getattr(self, name)[np.asarray(mask)] for name in self.arrays()}
         return dataclasses.replace(self, **chosen)
 
+    def respelled(self, option: Callable[[str], str]) -> "Records":
+        """The records with the options in their notes as a command line writes them: `spelled`."""
+        notes, warnings = (
+            tuple(spelled(text, option) for text in texts) for texts in (self.notes, self.warnings)
+        )
+        return dataclasses.replace(self, notes=notes, warnings=warnings)
+
     @classmethod
     def from_arrays(
         cls,
@@ -129,7 +113,10 @@ class Records:
         return cls(N, D, loss, C, run, count, **others)
 
     def to_csv(self, path: str | Path) -> None:
-        """Writes a file that `read_records(path, keep="all")` reads back to the same bits."""
+        """Writes a file that `read_records(path, keep="all")` reads back to the same bits.
+
+        Points that cannot be true, or that repeat others, are not read back.
+        """
         heads = {"N": {"unstated": "N"}.get(self.count, f"{self.count}_parameters")}
         columns = {heads.get(name, name): getattr(self, name).tolist() for name in self.arrays()}
         if self.middle is not None:
@@ -149,34 +136,38 @@ def read_records(
     count: str | None = None,
     keep: str = "final",
     where: str | None = None,
+    columns: str | None = None,
 ) -> Records:
     """The records of one or several files or run directories.
 
     Args:
-      source: a .csv, .json (objects, or an object of columns), .jsonl or .npy file (one run: named
-        fields, or the columns step, tokens, FLOPs, loss), a run directory, a folder of them, a
-        glob, or a list of these. Columns may bear any usual name; of N, D and C two suffice.
-        Rows of one run share its name; without names, steps of a single model size are one run.
+      source: a file, a run directory, a folder of runs or of files, a glob, or a list of these.
+        Files: CSV (cells separated by commas, semicolons, tabs or bars), JSON (objects, an object
+        of columns, or one run), JSON lines, parquet, or npy (one run: named fields, or the columns
+        step, tokens, FLOPs, loss). Columns may bear any usual name, with a unit (`params_M`,
+        `compute (PF-days)`); of N, D and C two suffice. Rows of one run share its name; without
+        names, values of `step` at a single model size are one run.
       count: what N counts, "non_embedding" or "total", where the file does not say it or has both.
         Run directories: non_embedding unless told otherwise.
-      keep: "final", the last point of each run, or "all", every evaluation.
+      keep: "final", the last point of each run; "best", of these the lowest loss at each N and D;
+        or "all", every evaluation.
       where: "column=value", "column<value" or "column>value": only these rows; they are chosen
         before the last of each run is.
+      columns: which column holds what, "N=size*1e6, D=tokens, loss=c4_val": a column, times or
+        over a number where one is given (which is then believed), ln(column), a number for all
+        rows, or nothing, which leaves a role out.
 
     Raises:
-      ScalingError: what is wrong, in which file, row and column.
+      ScalingError: what is wrong, in which file, row and column. N, D, C and losses that cannot be
+        true in the units that they are said to be in are refused with the unit that would fit.
     """
     if count not in (None, "non_embedding", "total"):
         raise ScalingError(f"count={count!r}: give 'non_embedding' or 'total'.")
-    if keep not in ("final", "all"):
-        raise ScalingError(f"keep={keep!r}: give 'final' or 'all'.")
+    if keep not in KEEPS:
+        raise ScalingError(f"keep={keep!r}: give {', '.join(map(repr, KEEPS))}.")
     items = [source] if isinstance(source, (str, Path)) else list(source)
     shown, notes = ", ".join(str(item) for item in items), []
-    found = [path for item in items for path in _expand(Path(item).expanduser(), notes)]
-    paths = {path.resolve(): path for path in found}.values()
-    tables = [read_table(path, count) for path in paths if not path.is_dir()]
-    tables.append(_read_runs([path for path in paths if path.is_dir()], keep, count, notes))
-    tables = [table for table in tables if table.rows]
+    tables = read_sources(items, count, keep, notes)
     if not tables:
         place = shown or "an empty list"
         raise ScalingError("\n".join([f"there is no finished run in {place}.", *notes[:2]]))
@@ -184,202 +175,56 @@ def read_records(
         tables = [chosen for table in tables if (chosen := choose(table, where)).rows]
         if not tables:
             raise ScalingError(f"{shown}: no row has {where}.")
-    parts = [_records(table, keep, several=len(tables) > 1) for table in tables]
-    return _join(parts, shown, notes)
+    tables = [table for table in tables if table.named or _is_of_records(table, columns, notes)]
+    if not tables:
+        raise ScalingError("\n".join([f"there are no records in {shown}.", *notes[-2:]]))
+    several = len(tables) > 1
+    parts = [_records(table, keep, columns, several) for table in tables]
+    return _join(parts, shown, notes, keep)
 
 
-def _expand(path: Path, notes: list[str]) -> list[Path]:
-    """The files and run directories that a path, folder or glob stands for."""
-    if path.exists():
-        matches = [path]
-    elif glob.has_magic(str(path)):
-        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
-        # Beside run directories lie reports and the like.
-        matches = [match for match in matches if match.is_dir()] or matches
-    else:
-        raise ScalingError(f"there is no file or folder {path}.")
-    if not matches:
-        raise ScalingError(f"no file or folder matches {path}.")
-    found = []
-    for match in matches:
-        if match.name in ("summary.json", "metrics.jsonl") and _is_run(match.parent):
-            match = match.parent
-        below = _runs_below(match) if match.is_dir() else [match]
-        if not below:
-            notes.append(f"{match}: left out, no run in it (for files, give a glob as DIR/*.csv).")
-        found.extend(below)
-    return found
-
-
-def _is_run(folder: Path) -> bool:
-    return any((folder / name).exists() for name in ("summary.json", "metrics.jsonl"))
-
-
-def _runs_below(folder: Path) -> list[Path]:
-    found = []
-    for place, names, _ in os.walk(folder):
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        if _is_run(Path(place)):
-            found.append(Path(place))
-            names.clear()
-    return found
-
-
-def _read_runs(folders: list[Path], keep: str, count: str | None, notes: list[str]) -> Table:
-    """The finished ones of our run directories: a row each, or one for each evaluation."""
-    points = []
-    for folder in folders:
-        path = folder / "summary.json"
-        summary = (
-            parse_json(read_text(path), str(path)) if path.exists() else {"status": "unfinished"}
-        )
-        status = summary.get("status") if isinstance(summary, dict) else None
-        if status != "finished" or summary.get("val_loss") is None:
-            reason = "it was never evaluated" if status == "finished" else f"its status is {status}"
-            notes.append(f"{folder}: left out, {reason}.")
-            continue
-        path = folder / "config.yaml"
-        config = read_text(path) if path.exists() else ""
-        summary["run"] = str(folder)
-        summary["natural_text"] = int(_setting(config, "data", "name") not in ("stories", "markov"))
-        summary["loss"] = summary.pop("val_loss")
-        found = [summary]
-        if keep == "all":
-            own = ("step", "tokens", "flops", "loss")
-            lines = read_jsonl(folder / "metrics.jsonl")
-            found = [
-                summary | {name: line.get(name) for name in own}
-                for line in lines
-                if line.get("kind") == "eval"
-            ]
-        # At a constant rate no point lacks a decay.
-        decays = _setting(config, "schedule", "name") != "constant"
-        for index, point in enumerate(found, 1):
-            point["middle"] = int(decays and index < len(found))
-            # `flops` counts without embeddings, so for all parameters C is derived anew.
-            point.pop("flops" if count == "total" else None, None)
-        points.extend(found)
-    if count == "total" and points:
-        notes.append("C of the run directories is 6 N D, N counting all parameters.")
-    rows = [f"{point['run']} at step {point.get('step')}" for point in points]
-    default = count or "non_embedding"
-    return Table("run directories", as_columns(points), rows, noun="run", count=default)
-
-
-def _setting(config: str, section: str, name: str) -> str | None:
-    """A value of config.yaml, whose sections are indented by two spaces."""
-    match = re.search(rf"(?m)^{section}:\n(?:  .*\n)*?  {name}: (\S+)", config)
-    return match and match[1]
-
-
-def _roles(table: Table) -> tuple[dict[str, str], str]:
-    """The column of each role, and what N counts. Raises ScalingError: missing, or not clear."""
-    found: dict[str, list[str]] = {}
-    for name in table.columns:
-        for role, pattern in _NAMES.items():
-            if re.fullmatch(pattern, key(name)):
-                found.setdefault(role, []).append(name)
-    sizes = {kind: found.pop(kind) for kind in COUNTS if kind in found}
-    count = table.count or (next(iter(sizes)) if len(sizes) == 1 else "unstated")
-    names = " and ".join(repr(name) for group in sizes.values() for name in group)
-    if len(sizes) > 1 and not table.count:
-        raise ScalingError(
-            f"{table.place}: {names} both give N.\n"
-            "Choose with count='non_embedding' or count='total'."
-        )
-    if sizes:
-        # A column that does not say what it counts is taken at the caller's word.
-        found["N"] = sizes.get(count) or sizes.get("unstated")
-        if found["N"] is None:
-            raise ScalingError(f"{table.place}: count={count!r}, but N is only there as {names}.")
-    training = found.pop("training", [])
-    found["loss"] = found.get("loss", training)
-    found["run"] = sorted(found.get("run", []), key=lambda name: key(name) == "name")[:1]
-    for role, names in found.items():
-        if len(names) > 1:
-            said = " and ".join(map(repr, names))
-            raise ScalingError(f"{table.place}: {said} both give {role}; keep one of them.")
-    if not found["loss"] or len({"N", "D", "C"} & set(found)) < 2:
-        raise ScalingError(
-            f"{table.place}: its columns are {table.listed()}.\n"
-            "Wanted are the loss (loss, final_loss, val_loss, ...) and two of N (params, "
-            "non_embedding_parameters, ...), D (tokens, ...) and C (flops, compute, ...)."
-        )
-    return {role: names[0] for role, names in found.items() if names}, count
-
-
-def _is_curve(table: Table, found: dict[str, str]) -> bool:
-    """Whether rows without a run's name are the evaluations of one: steps of one model size."""
-    if "step" not in found:
+def _is_of_records(table: Table, columns: str | None, notes: list[str]) -> bool:
+    """Whether a file that lies in a folder has N, D and loss; a note where it has not."""
+    try:
+        roles_of(table, columns, [])
+    except ScalingError as error:
+        notes.append(f"left out: {str(error).splitlines()[0]}")
         return False
-    if "N" in found:
-        sizes = table.numbers(found["N"])
-    else:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            sizes = table.numbers(found["C"]) / table.numbers(found["D"])
-    sizes = sizes[np.isfinite(sizes)]
-    return np.unique(table.numbers(found["step"])).size == len(table.rows) and bool(
-        np.allclose(sizes, sizes[-1:], rtol=1e-3)
-    )
+    return True
 
 
-def _select(table: Table, found: dict, keep: str, notes: list) -> tuple[Table, list, Any]:
-    """The rows to keep, the run of each, and whether it lies before its run's end (or None)."""
-    size = len(table.rows)
-    if "run" in found:
-        cells = zip(table.columns[found["run"]], table.rows, strict=True)
-        runs = [f"row {row}" if is_empty(cell) else str(cell) for cell, row in cells]
-    elif table.one_run or _is_curve(table, found):
-        runs = [table.place] * size
-    else:
-        if "step" in found:
-            notes.append(f"{table.place}: no column names the run; each row counts as a run's end.")
-        return table, [f"row {row}" for row in table.rows], None
-    groups, group = np.unique(runs, return_inverse=True)
-    if groups.size == size:
-        return table, runs, None if table.noun == "row" and not table.one_run else np.zeros(size)
-    order = table.checked(found.get("step") or found.get("D") or found["C"], zero=True)
-    ranked = np.lexsort((order, group))
-    last = np.zeros(size, bool)
-    last[ranked[np.append(np.diff(group[ranked]) != 0, True)]] = True
-    # An evaluation before the first step has no training compute to speak of.
-    kept = np.flatnonzero(last if keep == "final" else last | (order > 0))
-    if kept.size < size:
-        what = "the last point of each run" if keep == "final" else "points after step 0"
-        hint = "; keep='all' takes every one" * (keep == "final")
-        notes.append(f"{table.place}: {what}, {kept.size} of {size}{hint}.")
-    return table.take(kept), [runs[i] for i in kept], ~last[kept]
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Part:
+    """The records of one table, and what tells its points apart beside their numbers: (n,)."""
+
+    records: Records
+    names: list[str | None]
+    settings: list[tuple]
+    others: list[frozenset]
 
 
-def _records(table: Table, keep: str, several: bool) -> Records:
+def _records(table: Table, keep: str, said: str | None, several: bool) -> _Part:
     """The points of a table. Raises ScalingError for what is missing, mistaken or not positive."""
-    found, count = _roles(table)
-    notes: list[str] = []
-    table, runs, middle = _select(table, found, keep, notes)
-    if several and table.noun == "row":
+    notes: list[str] = list(table.notes)
+    found, count = roles_of(table, said, notes)
+    table, runs, middle = select(table, found, keep, notes)
+    names = runs if "run" in found else [None] * len(runs)
+    if several and table.noun != "run":
         runs = [run if run == table.place else f"{table.place}: {run}" for run in runs]
-    needed = ("N", "D", "C", "loss", "unique", "weight")
-    given = {
-        name: table.checked(found[name], zero=name == "weight") for name in needed if name in found
-    }
-    with np.errstate(all="ignore"):
-        if "N" not in given:
-            given["N"] = given["C"] / 6 / given["D"]
-        elif "D" not in given:
-            given["D"] = given["C"] / 6 / given["N"]
-        product = 6 * given["N"] * given["D"]
-        away = np.max(np.abs(given.setdefault("C", product) / product - 1))
-    if away > 0.1:
-        notes.append(f"{table.place}: C differs from 6 N D by up to {away:.0%}; used as recorded.")
+    given, floors = _numbers(table, found, notes), _floors(table, found)
     if "middle" in found:
-        middle = table.numbers(found["middle"]) != 0
-    floors: list[float | None] = [None] * len(runs)
-    if "floor" in found:
-        cells = table.columns[found["floor"]]
-        told = table.take([i for i, cell in enumerate(cells) if not is_empty(cell)])
-        floors[: len(told.rows)] = told.checked(found["floor"], zero=True)
-    natural = "natural" not in found or bool(np.any(table.numbers(found["natural"])))
-    return Records(
+        middle = found["middle"].raw(table) != 0
+    natural = "natural" not in found or bool(np.any(found["natural"].raw(table)))
+    warnings: list[str] = []
+    ends = np.ones(len(runs), bool) if middle is None else ~np.asarray(middle, bool)
+    if table.noun != "run" and np.any(ends):  # a run directory states its own numbers
+        points = Points.of(table, found, given, ends)
+        for known, new in zip((notes, warnings), judge(points, natural), strict=True):
+            known.extend(new)
+    if keep == "final" and (warning := repeats.sweep(table, given["N"], given["D"], given["loss"])):
+        warnings.append(warning)
+    warnings += _below(table, given["loss"], floors)
+    records = Records(
         **given,
         run=runs,
         count=count,
@@ -388,7 +233,62 @@ def _records(table: Table, keep: str, several: bool) -> Records:
         natural_text=natural,
         floor=_one_floor(floors, notes),
         notes=tuple(notes),
+        warnings=tuple(warnings),
     )
+    taken = {column.name for role, column in found.items() if role in given}
+    return _Part(records, names, *repeats.described(table, taken))
+
+
+def _numbers(table: Table, found: dict[str, Column], notes: list[str]) -> dict[str, np.ndarray]:
+    """N, D, C, loss and what else is recorded, all positive; one of N, D, C may follow from two."""
+    loss = found["loss"].raw(table, small=True)
+    if np.all(loss < 0):
+        name = found["loss"].name
+        raise ScalingError(
+            f"{table.place}, column {name!r}: all losses are negative, as log-likelihoods are.\n"
+            f"If they are, and a token's: columns='loss={name}*-1'."
+        )
+    given = {}
+    for name in ("N", "D", "C", "loss", "unique", "weight"):
+        if name in found:
+            small = name == "loss"
+            given[name] = found[name].values(table, zero=name == "weight", small=small)
+    with np.errstate(all="ignore"):
+        for name, other in (("N", "D"), ("D", "N")):
+            if name not in given:
+                given[name] = given["C"] / 6 / given[other]
+                if table.noun != "run" and not table.one_run:
+                    notes.append(f"{table.place}: no column gives {name}; it is C / 6 {other}.")
+        given.setdefault("C", 6 * given["N"] * given["D"])
+    return given
+
+
+def _floors(table: Table, found: dict[str, Column]) -> list[float | None]:
+    floors: list[float | None] = [None] * len(table.rows)
+    if "floor" in found and found["floor"].constant is not None:
+        return [found["floor"].constant] * len(floors)
+    if "floor" in found:
+        cells = table.columns[found["floor"].name]
+        there = [i for i, cell in enumerate(cells) if not is_empty(cell)]
+        for i, value in zip(
+            there, found["floor"].values(table.take(there), zero=True), strict=True
+        ):
+            floors[i] = value
+    return floors
+
+
+def _below(table: Table, loss: np.ndarray, floors: list[float | None]) -> list[str]:
+    """A warning where losses are below what any model can reach."""
+    known = np.array([-np.inf if floor is None else floor for floor in floors])
+    below = np.flatnonzero(loss < known - 1e-9)
+    if not below.size:
+        return []
+    deepest = below[np.argmax(known[below] - loss[below])]
+    return [
+        f"{table.place}: {below.size} of {len(loss)} losses are below the entropy floor, by up to "
+        f"{known[deepest] - loss[deepest]:.3g} nats ({table.noun} {table.rows[deepest]}): no model "
+        "can reach that; the floor or the loss is of another text or unit"
+    ]
 
 
 def _one_floor(floors: list[float | None], notes: list[str]) -> float | None:
@@ -403,30 +303,60 @@ def _one_floor(floors: list[float | None], notes: list[str]) -> float | None:
     return float(known[0] + np.mean(np.subtract(known, known[0])))
 
 
-def _join(parts: list[Records], source: str, notes: list[str]) -> Records:
+def _join(parts: list[_Part], source: str, notes: list[str], keep: str) -> Records:
     """The records of several tables as one. Raises ScalingError where they do not fit together."""
-    counts = sorted({part.count for part in parts})
+    tables = [part.records for part in parts]
+    counts = sorted({table.count for table in tables})
     if len(counts) > 1:
         raise ScalingError(
             f"{source}: N counts different things in these files ({', '.join(counts)}).\n"
             "Say what it counts with count='non_embedding' or count='total'."
         )
     joined: dict[str, Any] = {}
-    for name in dict.fromkeys(name for part in parts for name in part.arrays()):
-        arrays = [getattr(part, name) for part in parts]
+    for name in dict.fromkeys(name for table in tables for name in table.arrays()):
+        arrays = [getattr(table, name) for table in tables]
         if name == "middle":
-            sizes = map(len, parts)
+            sizes = map(len, tables)
             arrays = [np.zeros(n) if a is None else a for a, n in zip(arrays, sizes, strict=True)]
-        lacking = [part.source for part, a in zip(parts, arrays, strict=True) if a is None]
+        lacking = [table.source for table, a in zip(tables, arrays, strict=True) if a is None]
         if lacking:
             raise ScalingError(f"{lacking[0]} has no {name} column, but other files have one.")
         joined[name] = np.concatenate(arrays)
-    notes = [*notes, *(note for part in parts for note in part.notes)]
-    return Records(
+    notes = [*notes, *(note for table in tables for note in table.notes)]
+    records = Records(
         **joined,
         count=counts[0],
         source=source,
-        natural_text=any(part.natural_text for part in parts),
-        floor=_one_floor([part.floor for part in parts], notes),
-        notes=tuple(notes),
+        natural_text=any(table.natural_text for table in tables),
+        floor=_one_floor([table.floor for table in tables], notes),
+        warnings=tuple(warning for table in tables for warning in table.warnings),
     )
+    return _thinned(records, parts, notes, keep)
+
+
+def _thinned(records: Records, parts: list[_Part], notes: list[str], keep: str) -> Records:
+    """The records without repetitions, and with keep="best" only the best at each N and D."""
+    warnings = list(records.warnings)
+    repeated = repeats.duplicates(
+        [getattr(records, name) for name in records.arrays() if name != "run"],
+        records,
+        table=np.repeat(np.arange(len(parts)), [len(part.names) for part in parts]),
+        names=[name for part in parts for name in part.names],
+        settings=[item for part in parts for item in part.settings],
+        others=[item for part in parts for item in part.others],
+    )
+    if np.any(repeated):
+        which = [str(run) for run in records.run[repeated]]
+        more = f" and {len(which) - 3} more" * (len(which) > 3)
+        warnings.insert(
+            0,
+            f"{len(which)} of {len(records)} points repeat others and count once "
+            f"({', '.join(which[:3])}{more})",
+        )
+        records = records.where(~repeated)
+    if keep == "best":
+        best = repeats.best(records.N, records.D, records.loss)
+        if len(best) < len(records):
+            notes.append(f"the lowest loss at each N and D: {len(best)} of {len(records)} points.")
+        records = records.where(best)
+    return dataclasses.replace(records, notes=tuple(notes), warnings=tuple(warnings))

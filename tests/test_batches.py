@@ -212,3 +212,31 @@ def test_a_split_with_nothing_to_score_is_refused():
     dataset = SimpleNamespace(validation=np.zeros(1, np.uint16), scores_documents=False)
     with pytest.raises(UserError, match="too few to score"):
         next(evaluation_batches(dataset, 2, 4))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(st.integers(1, 50), max_size=12), min_size=1, max_size=9),
+    st.integers(1, 5),
+    st.integers(1, 12),
+    st.booleans(),
+)
+def test_bytes_of_an_evaluation_are_those_of_its_targets(documents, size, context, by_document):
+    """Of a stream, all but those of its first token, which is no target."""
+    tokens = np.array([token for document in documents for token in [*document, 0]], np.uint16)
+    sizes = np.where(tokens == 0, 0, 300 * (tokens % 3)).astype(np.uint16)
+    dataset = SimpleNamespace(
+        validation=tokens,
+        validation_bytes=sizes,
+        scores_documents=by_document,
+        tokenizer=SimpleNamespace(end_of_text=0),
+    )
+    if len(tokens) < 2 and not by_document:
+        return
+    pieces = list(evaluation_batches(dataset, size, context))
+    total = sum(int(piece.bytes_BxL.sum()) for piece in pieces)
+    assert total == int(sizes[0 if by_document else 1 :].sum())
+    for piece in pieces:
+        np.testing.assert_array_equal(
+            piece.bytes_BxL, 300 * (piece.targets_BxL % 3) * (piece.targets_BxL > 0)
+        )

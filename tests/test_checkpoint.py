@@ -316,7 +316,7 @@ def test_without_any_checkpoint_one_is_told_to_train_first(tmp_path):
 
 
 def test_a_step_of_a_newer_format_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(manifest, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(manifest, "FORMAT_VERSION", 3)
     saved(tmp_path, [1])
     monkeypatch.undo()
     with pytest.raises(UserError, match="newer version of this program"):

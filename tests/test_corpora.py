@@ -142,7 +142,7 @@ def test_long_documents_are_cut_where_no_tokenizer_notices():
     for file in ("smollm_tokenizer.json", "gpt2_vocab.json"):
         path = shared_file(f"tokenizers/{file}")
         tokenizer = load_pretrained(path if "smollm" in file else path.parent)
-        encoded = np.concatenate(list(encode_pieces(pieces, tokenizer, None)))
+        encoded = np.concatenate([p.ids_N for p in encode_pieces(pieces, tokenizer, None)])
         np.testing.assert_array_equal(encoded, tokenizer.encode(text))
 
 
@@ -153,7 +153,7 @@ def test_text_without_any_blank_is_cut_all_the_same():
     assert documents_of(pieces) == text.split(END_OF_TEXT)
     halves = ["x" * 65_530 + END_OF_TEXT[:8], END_OF_TEXT[8:] + "y"]  # cut within the mark
     assert documents_of(split_documents(halves)) == ["x" * 65_530, "y"]
-    ids = np.concatenate(list(encode_pieces(pieces, ByteTokenizer(), 256)))
+    ids = np.concatenate([p.ids_N for p in encode_pieces(pieces, ByteTokenizer(), 256)])
     assert (ids == 256).sum() == 2  # pieces within a document are not its end
 
 
@@ -178,7 +178,7 @@ def test_cuts_suit_pretokenizers_that_join_punctuation_with_line_breaks():
     tokenizer = LibraryTokenizer(json.loads(library.to_str()))
     for shift in range(0, 60, 3):  # so that cuts are due at every place of the pattern
         pieces = list(split_documents([text[shift:]]))
-        encoded = np.concatenate(list(encode_pieces(pieces, tokenizer, None)))
+        encoded = np.concatenate([p.ids_N for p in encode_pieces(pieces, tokenizer, None)])
         np.testing.assert_array_equal(encoded, tokenizer.encode(text[shift:]))
 
 
@@ -407,7 +407,7 @@ def test_flat_files_are_used_in_place(tmp_path, dtype):
     for name in ("x.bin", "x.npy"):
         data = dict(name="tokens", path=tmp_path / name, dtype=dtype, vocab_size=300)
         dataset = prepare(configured("none", **data), cache=tmp_path)
-        assert dataset.tokenizer is None and dataset.bytes_V is None
+        assert dataset.tokenizer is None and dataset.validation_bytes is None
         assert dataset.vocab_size == 300
         np.testing.assert_array_equal(dataset.train, ids[:900])
         np.testing.assert_array_equal(dataset.validation, ids[900:])

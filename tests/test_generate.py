@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tokenizers_made import tokenizer as made_tokenizer
 
 import jaxlm
 from jaxlm.checkpoint import Checkpoints
@@ -119,6 +120,24 @@ def test_text_is_valid_unicode_whatever_the_bytes(bytes_):
         assert text.startswith("é") and text.encode().decode() == text
     pieces = list(bytes_.stream("é", max_tokens=60, temperature=2.0))
     assert "".join(pieces) == bytes_.generate("é", max_tokens=60, temperature=2.0)
+
+
+def test_text_goes_on_from_its_prompt_whatever_the_tokenizer(tmp_path):
+    """No mark of a blank is seen, none is lost after the prompt; `</s>` in a prompt is text."""
+    kind = made_tokenizer("unigram always")
+    run = jaxlm.load(write_run(tmp_path / "unigram", kind))
+    assert kind.end_of_text not in run._start("the </s>cat")[1]
+    job = GenerateJob(max_tokens=40, temperature=1.0)
+    for prompt in ("the cat", "the cat ", "a</s>"):
+        pieces = list(run.stream(prompt, max_tokens=40, temperature=1.0))
+        ids = np.concatenate(list(run._decoded(prompt, job, None, None)), axis=1)[0].tolist()
+        ids = ids[: ids.index(kind.end_of_text)] if kind.end_of_text in ids else ids
+        text = "".join(pieces)
+        assert text == run.generate(prompt, max_tokens=40, temperature=1.0)
+        assert text == kind.decode([*kind.encode(prompt), *ids])
+        assert "▁" not in text
+    with pytest.raises(UserError, match="'日' 1 times"):
+        run.generate("日")
 
 
 def cut_by_characters(text, stop):

@@ -109,7 +109,7 @@ def test_what_n_counts_is_chosen_and_kept(tmp_path):
         records = read_records(path, count=count)
         np.testing.assert_array_equal(records.N, expected)
         assert records.count == count
-    one = write(tmp_path / "b.csv", {"Total Params": N, "D": D, "loss": LOSS})
+    one = write(tmp_path / "b.csv", {"Total Params": N, "D": D, "loss": LOSS + 1})
     assert read_records(one).count == "total"
     assert "'Total Params'" in refusal(one, count="non_embedding")
     open_ = write(tmp_path / "c.csv", TABLE)
@@ -135,8 +135,8 @@ def test_where_selects_rows_and_errors_keep_the_rows_of_the_file(tmp_path):
 
 
 def test_the_last_point_of_each_run_or_all_of_them(tmp_path):
-    columns = {"run": list("baab"), "step": [0, 9, 10, 10], "D": [0, 9, 10, 20]}
-    columns |= {"N": [5, 1, 1, 5], "loss": [9, 4, 3, 2]}
+    columns = {"run": list("baab"), "step": [0, 9, 10, 10], "D": [0, 9e6, 1e7, 2e7]}
+    columns |= {"N": [5e5, 1e5, 1e5, 5e5], "loss": [9, 4, 3, 2]}
     path = write(tmp_path / "a.csv", {"name": list("xxxx")} | columns)
     final = read_records(path)
     assert final.run.tolist() == ["a", "b"] and final.loss.tolist() == [3, 2]
@@ -145,31 +145,34 @@ def test_the_last_point_of_each_run_or_all_of_them(tmp_path):
     assert every.run.tolist() == ["a", "a", "b"], "step 0 is left out: nothing was trained"
     assert every.middle.tolist() == [True, False, False] and every.notes
     nameless = {name: columns[name] for name in ("step", "D", "N", "loss")}
-    records = read_records(write(tmp_path / "b.csv", nameless | {"D": [1, 9, 10, 20]}))
+    records = read_records(write(tmp_path / "b.csv", nameless | {"D": [1e6, 9e6, 1e7, 2e7]}))
     assert len(records) == 4 and "each row counts as a run's end" in records.notes[0]
-    one = {"step": [10, 20, 30], "tokens": [1, 2, 3], "flops": [60, 120, 180], "loss": [3, 2, 1]}
+    one = {"step": [10, 20, 30], "tokens": [1e6, 2e6, 3e6], "loss": [3, 2, 1]}
+    one["flops"] = [60e10, 120e10, 180e10]
     one = read_records(write(tmp_path / "c.csv", one))
-    assert (one.N, one.D, one.loss) == (10, 3, 1)
+    assert (one.N, one.D, one.loss) == (1e5, 3e6, 1)
 
 
 def test_arrays_of_other_trainers_are_one_run_each(tmp_path):
     steps = np.array([30, 10, 20])
     for size in (10, 20):
-        flops = 6 * size * (steps * 1000)
-        curve = np.stack([steps, steps * 1000, flops, 5 - steps / 10], axis=1)
+        flops = 6 * size * 10_000 * (steps * 100_000)
+        curve = np.stack([steps, steps * 100_000, flops, 5 - steps / 10], axis=1)
         np.save(tmp_path / f"{size}.npy", curve)
         np.save(tmp_path / f"int{size}.npy", curve.astype(np.int64))
     records = read_records(tmp_path / "?0.npy")
-    assert records.N.tolist() == [10, 20] and records.D.tolist() == [30000] * 2
+    assert records.N.tolist() == [1e5, 2e5] and records.D.tolist() == [3e6] * 2
     assert records.loss.tolist() == [2, 2] and records.count == "unstated"
     every = read_records(tmp_path / "?0.npy", keep="all", count="total")
     assert every.middle.tolist() == [False, True, True] * 2 and every.count == "total"
     assert len(set(every.run)) == 2
-    assert read_records(tmp_path / "int10.npy").N.tolist() == [10]
+    assert read_records(tmp_path / "int10.npy").N.tolist() == [1e5]
     fields = [("Step", "i4"), ("Tokens", "i8"), ("loss", "f4"), ("n_params", "i8")]
-    np.save(tmp_path / "named.npy", np.array([(1, 5, 2.5, 7), (2, 6, 1.5, 7)], fields))
+    np.save(
+        tmp_path / "named.npy", np.array([(1, 50_000, 2.5, 7000), (2, 60_000, 1.5, 7000)], fields)
+    )
     named = read_records(tmp_path / "named.npy")
-    assert (named.N, named.D, named.loss, named.C) == (7, 6, 1.5, 252)
+    assert (named.N, named.D, named.loss, named.C) == (7000, 60_000, 1.5, 2.52e9)
 
 
 def test_run_directories_give_their_final_evaluation(tmp_path):
@@ -316,8 +319,11 @@ def test_a_written_file_reads_back_to_the_same_bits(tmp_path_factory, data, size
     others = {"natural_text": data.draw(st.booleans()), "floor": data.draw(st.none() | positive)}
     for name, values in {"unique": positive, "weight": positive, "middle": st.booleans()}.items():
         others[name] = data.draw(st.sampled_from([None, column(values)]))
-    numbers = [column(positive) for _ in range(4)]
-    written = Records(*numbers, run=runs, count=count, **others)
+    N = np.array(column(st.floats(1e3, 1e13)))
+    D = N * column(st.floats(1, 150))
+    loss = np.array(column(st.floats(0.01, 1))) + np.arange(size)
+    C = 6 * N * D * column(st.floats(0.2, 5))
+    written = Records(N, D, loss, C, run=runs, count=count, **others)
     path = tmp_path_factory.getbasetemp() / "written.csv"
     written.to_csv(path)
     read = read_records(path, keep="all")
@@ -363,14 +369,14 @@ def test_files_that_record_different_things_do_not_join(tmp_path):
 def test_the_same_file_or_run_counts_once(tmp_path):
     path = write(tmp_path / "a.csv", TABLE)
     assert len(read_records([path, tmp_path / "*.csv", str(path)])) == 4
-    both = read_records([path, write(tmp_path / "b.jsonl", TABLE)])
+    both = read_records([path, write(tmp_path / "b.jsonl", TABLE | {"loss": LOSS + 1})])
     assert len(both) == 8 and len(set(both.run)) == 8
 
 
 def test_recorded_compute_is_kept_and_a_difference_noted(tmp_path):
     records = read_records(write(tmp_path / "a.csv", TABLE | {"C": 7.5 * N * D}))
     np.testing.assert_array_equal(records.C, 7.5 * N * D)
-    assert "25%" in records.notes[0]
+    assert "C is 1.25 times 6 N D" in records.notes[0]
 
 
 def test_the_shared_points_are_read():

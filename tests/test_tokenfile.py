@@ -1,9 +1,11 @@
 """Token files: written whole or not at all, reused, checked; also the cache's other promises."""
 
+import hashlib
 import os
 import resource
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -15,7 +17,7 @@ import pytest
 from jaxlm.config import Config
 from jaxlm.data import encoding, prepare, progress, tokenfile
 from jaxlm.data.cache import remembered, replacing
-from jaxlm.data.tokenfile import open_tokens, write_tokens
+from jaxlm.data.tokenfile import Tokens, open_tokens, write_tokens
 from jaxlm.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,8 +45,8 @@ def age(path, seconds=100):
 def test_ids_are_as_small_as_the_vocabulary_allows(tmp_path, vocab_size, dtype):
     write(tmp_path / "x.tokens", vocab_size)
     tokens = open_tokens(tmp_path / "x.tokens", vocab_size, FINGERPRINT, tmp_path)
-    assert isinstance(tokens, np.memmap) and tokens.dtype == dtype
-    np.testing.assert_array_equal(tokens, IDS)
+    assert isinstance(tokens.ids_N, np.memmap) and tokens.ids_N.dtype == dtype
+    np.testing.assert_array_equal(tokens.ids_N, IDS)
 
 
 def test_a_file_of_other_text_or_vocabulary_is_not_taken(tmp_path):
@@ -62,6 +64,35 @@ def test_any_flipped_bit_is_noticed(tmp_path, place):
     content = bytearray(path.read_bytes())
     content[place] ^= 4
     path.write_bytes(content)
+    assert open_tokens(path, 1000, FINGERPRINT, tmp_path) is None
+
+
+@pytest.mark.parametrize("most, dtype", [(255, "u1"), (256, "<u2"), (65_536, "<u4")])
+def test_bytes_and_what_was_found_are_kept_with_the_ids(tmp_path, most, dtype):
+    sizes = IDS % 7
+    sizes[5] = most
+    parts = [Tokens(IDS[:300], sizes[:300]), Tokens(IDS[300:], sizes[300:])]
+    path, about = tmp_path / "x.tokens", {"characters": 3}
+    write_tokens(path, parts, 1000, FINGERPRINT, lambda: about)
+    tokens = open_tokens(path, 1000, FINGERPRINT, tmp_path)
+    assert tokens.about == about and tokens.bytes_N.dtype == dtype
+    np.testing.assert_array_equal(tokens.ids_N, IDS)
+    np.testing.assert_array_equal(tokens.bytes_N, sizes)
+    np.testing.assert_array_equal(tokens.head(9).bytes_N, sizes[:9])
+    for place in (96, 100, 2200, -1):  # bytes per count, of the JSON; a count; the JSON
+        content = bytearray(path.read_bytes())
+        content[place] ^= 4
+        (tmp_path / "y.tokens").write_bytes(content)
+        assert open_tokens(tmp_path / "y.tokens", 1000, FINGERPRINT, tmp_path) is None
+
+
+def test_a_file_of_the_first_version_is_made_again(tmp_path):
+    """It holds ids alone, of which some were control tokens that a text had named."""
+    path = tmp_path / "x.tokens"
+    content = IDS.astype("<u2").tobytes()
+    facts = (bytes.fromhex(FINGERPRINT), hashlib.sha256(content).digest())
+    header = struct.pack("<8sIIQQ32s32s", b"JAXLMTOK", 1, 2, len(IDS), 1000, *facts)
+    path.write_bytes(header.ljust(128, b"\0") + content)
     assert open_tokens(path, 1000, FINGERPRINT, tmp_path) is None
 
 
@@ -169,7 +200,7 @@ def test_two_writers_at_once_both_succeed(tmp_path):
     path = tmp_path / "x.tokens"
     writers = [start_writer(path, seconds) for seconds in (0.1, 0.15)]
     assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
-    np.testing.assert_array_equal(open_tokens(path, 1000, FINGERPRINT, tmp_path), IDS)
+    np.testing.assert_array_equal(open_tokens(path, 1000, FINGERPRINT, tmp_path).ids_N, IDS)
     assert not list(tmp_path.glob("*.partial"))
 
 
@@ -178,8 +209,8 @@ def test_a_map_of_the_old_file_stays_readable_when_it_is_replaced(tmp_path):
     write(path)
     old = open_tokens(path, 1000, FINGERPRINT, tmp_path)
     write_tokens(path, [IDS[::-1]], 1000, FINGERPRINT)
-    np.testing.assert_array_equal(old, IDS)
-    np.testing.assert_array_equal(open_tokens(path, 1000, FINGERPRINT, tmp_path), IDS[::-1])
+    np.testing.assert_array_equal(old.ids_N, IDS)
+    np.testing.assert_array_equal(open_tokens(path, 1000, FINGERPRINT, tmp_path).ids_N, IDS[::-1])
 
 
 def test_only_abandoned_temporary_files_are_removed(tmp_path):

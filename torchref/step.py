@@ -116,8 +116,9 @@ def make_train_step(
 def eval_step(model: Transformer, batch: EvalBatch) -> dict[str, Tensor]:
     """Sums over each row, (B,): tokens, loss, correct, top5, confidence, bytes.
 
-    `correct` and `top5` count targets of rank 1 and within 5, ties going to the lower id;
-    `confidence` sums the probability of the likeliest token.
+    `correct` and `top5` count targets of rank 1 and within 5, ties going to the lower id; a target
+    whose loss is not finite is neither, since NaN compares as no less than anything. `confidence`
+    sums the probability of the likeliest token.
     """
     logits_BxLxV = model(batch.inputs)
     loss_BxL = cross_entropy(logits_BxLxV, batch.targets)
@@ -129,8 +130,8 @@ def eval_step(model: Transformer, batch: EvalBatch) -> dict[str, Tensor]:
     values = {
         "tokens": torch.ones_like(loss_BxL),
         "loss": loss_BxL,
-        "correct": rank_BxL < 1,
-        "top5": rank_BxL < 5,
+        "correct": (rank_BxL < 1) & loss_BxL.isfinite(),
+        "top5": (rank_BxL < 5) & loss_BxL.isfinite(),
         "confidence": (logits_BxLxV.amax(-1) - logits_BxLxV.logsumexp(-1)).exp(),
         "bytes": batch.bytes,
     }

@@ -146,7 +146,8 @@ def _numbers(
         found = mean(list(values.values()))
         parts.append(f"{claim[side]} {shown(metric, found.value, found.half)}")
     text = f"{metric.title}: {', '.join(parts)}; difference "
-    text += f"{difference_shown(metric, difference.value, difference.half)} {metric.unit}".rstrip()
+    unit = "points" if metric.unit == "%" else metric.unit
+    text += f"{difference_shown(metric, difference.value, difference.half)} {unit}".rstrip()
     if difference.p is not None and not metric.exact:
         said = p_shown(difference.p)
         text += f" (p {said})" if said.startswith("<") else f" (p = {said})"
@@ -196,8 +197,9 @@ def reported_words(row: Mapping[str, Any]) -> str:
     if metric.exact:
         return "the same" if gap == 0 else f"{difference_shown(metric, gap, None)}"
     if row["half"] is None:
-        return f"{difference_shown(metric, gap, None)} {metric.unit} (one seed)".replace("  ", " ")
+        unit = "points" if metric.unit == "%" else metric.unit
+        return f"{difference_shown(metric, gap, None)} {unit} (one seed)".replace("  ", " ")
     where = "within" if abs(gap) <= row["half"] else "above" if gap > 0 else "below"
     said = {"within": "within our interval", "above": "ours is higher", "below": "ours is lower"}
-    size = "" if where == "within" else f" by {amount(metric, abs(gap))}"
+    size = "" if where == "within" else f" by {amount(metric, abs(gap), difference=True)}"
     return said[where] + size

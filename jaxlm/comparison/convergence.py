@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxlm.comparison.metrics import late_mean
 from jaxlm.comparison.reading import Run
+from jaxlm.late import late_mean
 from jaxlm.plots import column, smoothed
 
 EARLY = (0.1, 0.25, 0.5)
+LEAST_RECORDS = 20
+"""With fewer training records, a tenth of the run holds not even two: no share is told."""
 BUDGETS = ("step", "tokens", "flops", "seconds")
 
 
@@ -20,11 +22,16 @@ def early_shares(run: Run) -> dict[float, float] | None:
     """Part of the run -> share of the training loss's total fall that was reached by then.
 
     The fall is from the first record to the mean over the last 5 % of the steps; the loss on the
-    way is smoothed. None where the loss did not fall.
+    way is smoothed. None where the loss did not fall, or the records are fewer than LEAST_RECORDS.
     """
     loss_N, step_N = column(run.train, "loss"), column(run.train, "step")
     final = late_mean(run.train, "loss")
-    if len(loss_N) < 2 or final is None or not np.isfinite(loss_N[0]) or loss_N[0] <= final:
+    if (
+        len(loss_N) < LEAST_RECORDS
+        or final is None
+        or not np.isfinite(loss_N[0])
+        or loss_N[0] <= final
+    ):
         return None
     known_N = np.isfinite(loss_N)
     smooth_N = smoothed(loss_N[known_N])

@@ -113,21 +113,17 @@ def parameters_figure(comparison: Comparison) -> "Figure":
 
 
 def convergence_figure(comparison: Comparison) -> "Figure":
-    """Share of the fall reached early; steps and training time to the loss that all reach."""
+    """Share of the fall reached early, where it is known; steps and training time to the loss that
+    all reach."""
     by_name = style.drawn_looks(comparison)
     rows = len(by_name)
     height = max(2.7, 1.0 + 0.34 * rows)
-    figure, (early, steps, seconds) = style.grid(1, 3, 10, height, width_ratios=(1.1, 1, 1))
-    for variant, shares in comparison.shares.items():
-        if variant not in by_name:
-            continue
-        look = by_name[variant]
-        y = [100 * shares[part].value for part in EARLY]
-        early.plot([100 * part for part in EARLY], y, **look.line(marker=look.marker))
-    early.set_xticks([100 * part for part in EARLY])
-    early.set_xlabel("part of the run (%)")
-    early.set_ylabel("share of the fall of the training loss (%)")
-    style.round_ticks(early, "y")
+    if comparison.shares:
+        figure, panels = style.grid(1, 3, 10, height, width_ratios=(1.1, 1, 1))
+        _early(comparison, panels[0])
+    else:
+        figure, panels = style.grid(1, 2, 7, height)
+    steps, seconds = panels[-2:]
     for axes, name, units in ((steps, "step", STEPS), (seconds, "seconds", TIME)):
         means = {v: found[name] for v, found in comparison.reaching.items() if v in by_name}
         largest = np.array([found.value for found in means.values()] or [0.0])
@@ -142,3 +138,17 @@ def convergence_figure(comparison: Comparison) -> "Figure":
         axes.set_xlabel(f"{label} to loss {target}")
     seconds.set_yticklabels([])
     return figure
+
+
+def _early(comparison: Comparison, early: "Axes") -> None:
+    by_name = style.drawn_looks(comparison)
+    for variant, shares in comparison.shares.items():
+        if variant not in by_name:
+            continue
+        look = by_name[variant]
+        y = [100 * shares[part].value for part in EARLY]
+        early.plot([100 * part for part in EARLY], y, **look.line(marker=look.marker))
+    early.set_xticks([100 * part for part in EARLY])
+    early.set_xlabel("part of the run (%)")
+    early.set_ylabel("share of the fall of the training loss (%)")
+    style.round_ticks(early, "y")

@@ -27,8 +27,8 @@ MARKERS = "osD^vPX<>hp*"
 LONGEST_NAME = 34
 MOST_DRAWN = 12
 _DPI = 144
-FLOPS: Units = ((0, 1, "training FLOPs"),) + tuple(
-    (10.0**power, 10.0**power, f"training FLOPs ($10^{{{power}}}$)") for power in range(3, 31, 3)
+FLOPS: Units = ((0, 1, "FLOPs (6 N D)"),) + tuple(
+    (10.0**power, 10.0**power, f"FLOPs (6 N D, $10^{{{power}}}$)") for power in range(3, 31, 3)
 )
 
 

@@ -26,20 +26,27 @@ def _figures(comparison: Comparison) -> dict[str, tuple[str, "Figure"]]:
     """name -> (caption, figure), in the order of a report."""
     if not comparison.ranking:
         return {}
+    seeds = [comparison.mean(v, comparison.primary.name).n for v in comparison.ranking]
+    one_seed = max(seeds) == 1
     kind = "lines are means over seeds, bands reach from the lowest to the highest seed"
+    kind = "one seed each" if one_seed else kind
+    interval = "" if one_seed else ", with the 95 % interval over seeds"
+    result = "one seed each" if one_seed else "its seeds (rings), their mean and its 95 % interval"
+    smooth = ", training loss as a mean over about 2 % of the records, 3 at least"
+    smooth = smooth if comparison.comparable else ""
     many = len(style.drawn_looks(comparison)) < len(comparison.variants)
     some = f" Of {len(comparison.variants)} variants, the best and the baseline." if many else ""
     grey = " Grey dots are the variants that the other figures leave out." if many else ""
     unit = "nats per token" if comparison.comparable else "bits per byte"
     found = {
         "final_performance_comparison": (
-            "Each variant's result: its seeds (rings), their mean and its 95 % interval"
+            f"Each variant's result: {result}"
             + (", and the authors' figure (×)." if comparison.reported else ".")
             + some,
             figure_points.performance_figure(comparison),
         ),
         "training_loss_comparison": (
-            f"Loss against steps, {unit}; {kind}. × ends a run that diverged.{some}",
+            f"Loss against steps, {unit}{smooth}; {kind}. × ends a run that diverged.{some}",
             figure_curves.training_figure(comparison),
         ),
         "loss_curves": (
@@ -48,16 +55,19 @@ def _figures(comparison: Comparison) -> dict[str, tuple[str, "Figure"]]:
             figure_curves.curves_figure(comparison),
         ),
         "efficiency_analysis": (
-            "What the loss costs: speed, training time and FLOPs against it, with the 95 % "
-            f"interval over seeds.{grey}",
+            f"What the loss costs: speed, training time and FLOPs (6 N D) against it{interval}."
+            f"{grey}",
             figure_points.efficiency_figure(comparison),
         ),
     }  # fmt: skip
     if comparison.shares or comparison.reaching:
+        share = (
+            "the share of the training loss's fall reached after a tenth, a quarter and half of "
+            "the steps; and "
+        )
         found["convergence_analysis"] = (
-            "Early against late: the share of the training loss's fall reached after a tenth, a "
-            "quarter and half of the steps; and what each variant needed to reach the loss that "
-            "all reach.",
+            f"Early against late: {share if comparison.shares else ''}what each variant needed to "
+            "reach the loss that all reach.",
             figure_points.convergence_figure(comparison),
         )
     sizes = {value for v in comparison.variants

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxlm.checked import Damaged
 from jaxlm.comparison.analysis import run_dict
 from jaxlm.comparison.document import Block, Bullets, Cell, Heading, Paragraph, Table
 from jaxlm.comparison.metrics import METRICS, Metric, heading, metric_named, shown
@@ -14,6 +15,8 @@ from jaxlm.comparison.reading import LeftOut, Run
 from jaxlm.comparison.variants import differing_keys
 from jaxlm.console import clock
 from jaxlm.errors import UserError, nearest
+from jaxlm.flops import flops_words
+from jaxlm.runs import read_study
 
 NEWEST = "newest"
 _COLUMNS = ("best_val_loss", "best_bits_per_byte", "tokens", "flops")
@@ -91,11 +94,13 @@ def _studies(runs: Sequence[Run]) -> dict[Path, tuple[dict[str, Any], dict[str, 
 def _study(folder: Path) -> dict[str, Any] | None:
     """Name, question and rows of the folder's study.json; None where there is none to read."""
     try:
-        content = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-        rows = {row["path"]: row for row in content["runs"]}
-        question = (content.get("definition") or {}).get("question")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        content = read_study(folder)
+    except Damaged:
         return None
+    if content is None:
+        return None
+    rows = {row["path"]: row for row in content["runs"]}
+    question = (content.get("definition") or {}).get("question")
     return {"name": folder.name, "question": question, "rows": rows, "path": folder}
 
 
@@ -137,8 +142,8 @@ def log_page(
     blocks: list[Block] = [
         Heading(1, "Experiment log"),
         Paragraph(
-            f"{len(runs)} runs, {clock(wall)} of wall-clock time and {flops:.3g} FLOPs in all; "
-            f"{order}."
+            f"{len(runs)} run{'s' * (len(runs) != 1)}, {clock(wall)} of wall-clock time in all, "
+            f"FLOPs {flops_words(flops)}; {order}."
         ),
     ]
     if left_out:
@@ -178,7 +183,7 @@ def _studies_table(found: Sequence[Entry]) -> Table:
                 f"{flops:.3g}",
             ]
         )
-    header = ["study", "finished", "lowest validation loss", "of", "time", "FLOPs"]
+    header = ["study", "finished", "lowest validation loss", "of", "time", "FLOPs (6 N D)"]
     return Table(header, rows, text_columns=(0, 3))
 
 
@@ -192,7 +197,7 @@ def _runs_table(found: Sequence[Entry], sort: str | None) -> Table:
     rows = []
     for entry in found:
         run = entry.run
-        wall = run.summary.get("wall_seconds")
+        wall = None if run.summary.get("wall_seconds") is None else run.cost_seconds
         rows.append(
             [
                 Cell(day(entry.time) or "–", entry.time),
@@ -219,7 +224,8 @@ def log_lines(found: Sequence[Entry], sort: str | None = None, most: int = 20) -
     lines = []
     for entry in found[:most]:
         run, value = entry.run, shown(metric, entry.run.metrics[metric.name])
-        time = clock(run.summary.get("wall_seconds") or 0)
+        known = run.summary.get("wall_seconds") is not None
+        time = clock(run.cost_seconds) if known else "–"
         status = run.status.replace("_", " ")
         lines.append(
             f"{day(entry.time) or '?':<16}  {status:<13} {value:>10}  {time:>8}  {entry.question}"

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxlm.errors import UserError, nearest
+from jaxlm.late import late_mean, late_records
 
 Records = list[dict[str, Any]]
-
-LATE_SHARE = 0.05
-"""The end of training, over whose records a noisy quantity is averaged: the last 5 % of steps."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,8 @@ _LIST = [
     _metric("val_loss", "final validation loss", "nats/token", "lower",
             "validation loss at the last evaluation, the whole split", **_NATS),
     _metric("train_loss", "training loss", "nats/token", "lower",
-            "mean of the training records in the last 5 % of the steps, dropout on", **_NATS),
+            "mean of the training records in the last 5 % of the steps, each of one batch, dropout "
+            "on; late_records says how many", **_NATS),
     _metric("best_perplexity", "best perplexity", "", "lower",
             "exp of best_val_loss", decimals=3, **_NATS),
     _metric("perplexity", "final perplexity", "", "lower",
@@ -70,23 +69,28 @@ _LIST = [
     _metric("overfitting", "overfitting", "", "lower",
             "val_loss over train_loss", decimals=3, **_NATS),
     _metric("gradient_norm", "gradient norm", "", None,
-            "global norm before clipping, mean over the last 5 % of the steps", decimals=3),
+            "global norm before clipping, mean of the training records in the last 5 % of the "
+            "steps", decimals=3),
+    _metric("late_records", "records averaged", "", None,
+            "training records in the last 5 % of the steps: as many as train_loss and "
+            "gradient_norm are means of", **_COUNT),
     _metric("steps_per_second", "steps/s", "1/s", "higher",
             "steps over training time, without compilation and evaluation", decimals=2),
     _metric("tokens_per_second", "tokens/s", "1/s", "higher",
-            "tokens over training time", form="count"),
+            "tokens over training time, without compilation and evaluation", form="count"),
     _metric("seconds", "training time", "s", "lower",
-            "training time, without compilation and evaluation", decimals=1),
+            "training time, saving included, without compilation and evaluation", decimals=1),
     _metric("wall_seconds", "wall-clock time", "s", "lower",
-            "with compilation, evaluation and saving", decimals=1),
+            "with compilation and evaluation, and what a restart did again", decimals=1),
     _metric("peak_memory_bytes", "peak memory", "MiB", "lower",
             "most memory in use: the device's, or the process's on a CPU (in files bytes)",
             scale=2.0**-20, form="count"),
     _metric("parameters", "parameters", "", "lower", "all parameters", **_COUNT),
     _metric("non_embedding_parameters", "without embeddings", "", "lower",
             "without the token and position tables and an untied head", **_COUNT),
-    _metric("flops", "FLOPs", "", "lower",
-            "6 x non_embedding_parameters x tokens", form="e", exact=True),
+    _metric("flops", "FLOPs (6 N D)", "", "lower",
+            "6 x non_embedding_parameters x tokens, without head and attention",
+            form="e", exact=True),
     _metric("tokens", "tokens", "", None, "training tokens seen", form="count", exact=True),
     _metric("steps", "steps", "", None, "optimizer steps taken", form="count", exact=True),
 ]  # fmt: skip
@@ -124,20 +128,12 @@ def metrics_of(summary: dict[str, Any], train: Records, evals: Records) -> dict[
         "overfitting": _of(lambda a, b: a / b, val_loss, train_loss),
         "gradient_norm": late_mean(train, "gradient_norm"),
         "steps_per_second": _of(lambda a, b: a / b, steps, seconds),
+        "late_records": len(late_records(train)) or None,
         "steps": steps,
     }
     for name in ("bits_per_byte", "accuracy", "top5_accuracy", "confidence"):
         found[name] = last.get(name)
     return {name: _finite(found.get(name, summary.get(name))) for name in METRICS}
-
-
-def late_mean(train: Records, name: str) -> float | None:
-    """Mean of a field over the training records of the last 5 % of the steps; None for none."""
-    if not train:
-        return None
-    start = train[-1]["step"] * (1 - LATE_SHARE)
-    values = [record.get(name) for record in train if record["step"] > start]
-    return None if None in values else math.fsum(values) / len(values)
 
 
 def _lowest(evals: Records) -> dict[str, Any]:
@@ -176,19 +172,26 @@ def shown(metric: Metric, value: float | None, half: float | None = None) -> str
         decimals = min(max(digits, metric.decimals - 1, 0), metric.decimals + 1)
     elif abs(value) >= 1000 and metric.decimals <= 2:
         decimals = 0
-    text = f"{value:,.{decimals}f}"
-    return text.replace("-", "−") + (f" ± {half:,.{decimals}f}" if half else "")
+    text = f"{value:,.{decimals}f}".replace("-", "−")
+    text = text if text.strip("−0.,") else text.removeprefix("−")  # no minus before a zero
+    if not half:
+        return text
+    width = f"{half:,.{decimals}f}"
+    return f"{text} ± {width if float(width.replace(',', '')) else f'{half:.1g}'}"
 
 
 def difference_shown(metric: Metric, value: float, half: float | None) -> str:
-    """A difference with its sign, and ± its half-width: '+0.031 ± 0.012'."""
+    """A difference with its sign, and ± its half-width: '+0.031 ± 0.012'; zero has no sign."""
     text = shown(metric, value, half)
-    return text if text.startswith("−") else f"+{text}"
+    zero = not text.partition(" ")[0].strip("0.,")
+    return text if text.startswith("−") or zero else f"+{text}"
 
 
-def amount(metric: Metric, value: float, half: float | None = None) -> str:
-    """A value with its unit; '0.03 ± 0.01 nats/token'."""
-    unit = "points" if metric.unit == "%" and half is not None else metric.unit
+def amount(
+    metric: Metric, value: float, half: float | None = None, *, difference: bool = False
+) -> str:
+    """A value with its unit; '0.03 ± 0.01 nats/token'. Percentages differ by points."""
+    unit = "points" if difference and metric.unit == "%" else metric.unit
     return f"{shown(metric, value, half)} {unit}".rstrip()
 
 

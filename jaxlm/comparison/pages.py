@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxlm.comparison import provenance, samples, sweeps
+from jaxlm.comparison import convergence_page, provenance, samples, sweeps
 from jaxlm.comparison.analysis import Comparison, equal_words, seeds_words
 from jaxlm.comparison.claims import p_shown, reported_words
-from jaxlm.comparison.convergence import EARLY
 from jaxlm.comparison.document import (
     Block,
     Bullets,
@@ -26,6 +25,7 @@ from jaxlm.comparison.metrics import (
     shown,
 )
 from jaxlm.comparison.statistics import ALPHA
+from jaxlm.late import LATE_SHARE
 
 _LOSS = (
     "best_val_loss",
@@ -55,13 +55,8 @@ _COST = (
     "non_embedding_parameters",
     "flops",
 )
-_BUDGET_WORDS = {
-    "step": ("steps", METRICS["steps"], "at {} steps"),
-    "tokens": ("tokens", METRICS["tokens"], "at {} tokens"),
-    "flops": ("FLOPs", METRICS["flops"], "at {} FLOPs"),
-    "seconds": ("training time (s)", METRICS["seconds"], "after {} s of training"),
-}
 _MOST_KEYS_SHOWN = 12
+_FEW_RECORDS = 5
 
 
 def comparison_page(
@@ -86,8 +81,10 @@ def comparison_page(
         _reported(comparison),
         _sweeps(comparison, drawn(*swept)),
         [Heading(2, "Curves"), *drawn("training_loss_comparison", "loss_curves")],
-        _convergence(comparison, drawn("convergence_analysis")),
-        _efficiency(comparison, drawn("efficiency_analysis", "parameters_against_loss")),
+        convergence_page.convergence(comparison, drawn("convergence_analysis")),
+        convergence_page.efficiency(
+            comparison, drawn("efficiency_analysis", "parameters_against_loss")
+        ),
         samples.blocks(comparison, specimens),
         provenance.blocks(comparison),
         _reading(comparison),
@@ -121,11 +118,16 @@ def answer_words(comparison: Comparison) -> str:
     if not ranking:
         return "No run has finished, so there is nothing to compare yet."
     best = comparison.mean(ranking[0], metric.name)
+    title = f"{metric.title[0].upper()}{metric.title[1:]}"
+    if len(ranking) == 1:
+        said = f"{title} of **{ranking[0]}**: {amount(metric, best.value, best.half)}"
+        return f"{said}, over {seeds_words([best.n])}. No other variant has finished."
     counts = [comparison.mean(v, metric.name).n for v in ranking]
-    text = f"{metric.title[0].upper()}{metric.title[1:]}: **{ranking[0]}** has the best mean, "
+    which = "value" if max(counts) == 1 else "mean"
+    text = f"{title}: **{ranking[0]}** has the best {which}, "
     text += f"{amount(metric, best.value, best.half)}, over {seeds_words(counts)}."
     found = comparison.differences.get(metric.name, {})
-    if base is None or len(ranking) == 1 or not found:
+    if base is None or not found:
         return text
     tested = {v: d for v, d in found.items() if d.p_holm is not None}
     if not tested:
@@ -137,7 +139,9 @@ def answer_words(comparison: Comparison) -> str:
     said = []
     for words, members in (("better", better), ("worse", worse)):
         if members:
-            sizes = [amount(metric, abs(sure[v].value), sure[v].half) for v in members]
+            sizes = [
+                amount(metric, abs(sure[v].value), sure[v].half, difference=True) for v in members
+            ]
             listed = [f"{v} (by {size})" for v, size in zip(members, sizes, strict=True)]
             said.append(f"{words}: {_few(listed)}")
     if same:
@@ -199,13 +203,18 @@ def _value(value: Any) -> str:
 def _results(comparison: Comparison) -> list[Block]:
     if not comparison.ranking:
         return []
+    seeds = max(comparison.mean(v, comparison.primary.name).n for v in comparison.ranking)
+    said = (
+        "Means over seeds with the 95 % interval of the mean (Student's t); the best mean of a "
+        "column is bold."
+        if seeds > 1
+        else "One seed each, so there are no intervals; the best value of a column is bold."
+    )
     return [
-        Paragraph(
-            "Means over seeds with the 95 % interval of the mean (Student's t); the best mean of a "
-            "column is bold."
-        ),
+        Paragraph(said),
         _metric_table(comparison, _LOSS),
         _metric_table(comparison, _PREDICTIONS),
+        *_averaged(comparison),
         Heading(3, "Against the baseline"),
         _verdicts(comparison),
         *_differences(comparison),
@@ -230,6 +239,26 @@ def _metric_table(comparison: Comparison, names: Sequence[str]) -> Table:
             row.append(f"**{text}**" if found and found.value == best[metric.name] else text)
         rows.append(row)
     return Table(["variant", *map(heading, known)], rows)
+
+
+def _averaged(comparison: Comparison) -> list[Block]:
+    """How many training records the training loss and what follows from it rest on."""
+    known = [run.metrics["late_records"] for run in comparison.counted]
+    counts = sorted({int(count) for count in known if count})
+    if not counts:
+        return []
+    few = f"{counts[0]} to {counts[-1]} records" if len(counts) > 1 else f"{counts[0]} records"
+    said = (
+        "Training loss (and overfitting, which is validation loss over it) and gradient norm are "
+        "means of the training records in the last 5 % of a run's steps: "
+        f"{'1 record, a single batch' if counts == [1] else f'{few}, each of one batch'}."
+    )
+    if counts[0] < _FEW_RECORDS:
+        said += " So few batches make them noisy."
+        steps = [run.metrics["steps"] or 0 for run in comparison.counted]
+        if LATE_SHARE * max(steps) >= 2 * counts[0]:
+            said += " A shorter train.log_every records more of them."
+    return [Paragraph(said)]
 
 
 def _best(comparison: Comparison, metric: Metric) -> float | None:
@@ -282,11 +311,15 @@ def _differences(comparison: Comparison) -> list[Block]:
             sure = test and test.p_holm is not None and test.p_holm < ALPHA
             row.append(f"{text} *" if sure and not metric.exact else text)
         rows.append(row)
-    note = (
-        "Mean difference with its 95 % interval, paired by seed. A star: p < 0.05 in the paired t "
-        "test, corrected (Holm) for the number of variants within that metric, not for the number "
-        "of metrics."
-    )
+    note = "Differences of percentages are in points. "
+    if max(d.n for name in comparison.differences.values() for d in name.values()) > 1:
+        note += (
+            "Mean difference with its 95 % interval, paired by seed. A star: p < 0.05 in the "
+            "paired t test, corrected (Holm) for the number of variants within that metric, not "
+            "for the number of metrics."
+        )
+    else:
+        note += "Of one seed each: nothing here was tested."
     title = f"Differences to {comparison.baseline} in every metric"
     return [Details(title, [Table(["metric", *others], rows), Paragraph(note)])]
 
@@ -338,59 +371,6 @@ def _sweeps(comparison: Comparison, figures: list[Block]) -> list[Block]:
         made.append(Bullets(sweeps.words(sweep, METRICS[sweep.metric])))
         made.append(figure)
     return made
-
-
-# -- convergence and cost ------------------------------------------------------------------------
-
-
-def _convergence(comparison: Comparison, figures: list[Block]) -> list[Block]:
-    made: list[Block] = [Heading(2, "Early against late")]
-    if comparison.shares:
-        header = ["variant", *(f"at {part:.0%} of the steps" for part in EARLY)]
-        rows = []
-        for variant, shares in comparison.shares.items():
-            cells = [f"{100 * shares[p].value:.1f} %" + _plus_minus(shares[p]) for p in EARLY]
-            rows.append([variant, *cells])
-        said = "Share of the training loss's whole fall (first record to the mean of the last 5 %)."
-        made += [Paragraph(said), Table(header, rows)]
-    if comparison.reaching:
-        unit = "nats per token" if comparison.comparable else "bits per byte"
-        target = f"{comparison.common_loss:.4f} {unit}"
-        said = (
-            f"What each variant needed for a validation loss of {target}, which all reach; linear "
-            "between evaluations, and no finer than the first of them."
-        )
-        header = ["variant", *(words for words, *_ in _BUDGET_WORDS.values())]
-        rows = [
-            [v, *(shown(m, found[name].value, found[name].half)
-                  for name, (_, m, _) in _BUDGET_WORDS.items())]
-            for v, found in comparison.reaching.items()
-        ]  # fmt: skip
-        made += [Paragraph(said), Table(header, rows)]
-    return made + figures
-
-
-def _plus_minus(found: Any) -> str:
-    return f" ± {100 * found.half:.1f}" if found.half else ""
-
-
-def _efficiency(comparison: Comparison, figures: list[Block]) -> list[Block]:
-    made: list[Block] = [Heading(2, "What the loss costs")]
-    if len(comparison.ranking) > 1 and comparison.at_equal_budgets:
-        metric = METRICS["best_val_loss"]
-        header, rows = ["variant"], [[variant] for variant in comparison.variants]
-        for name, found in comparison.at_equal_budgets.items():
-            _, count, words = _BUDGET_WORDS[name]
-            header.append(words.format(shown(count, found["x"])))
-            for row, mean in zip(rows, found["loss"].values(), strict=True):
-                row.append(shown(metric, mean.value, mean.half) if mean else "–")
-        said = (
-            f"{comparison.loss_label[0].upper()}{comparison.loss_label[1:]} at the largest budget "
-            "that all finished runs reach, read off the curves. A run that goes on has not yet "
-            "lowered its learning rate there, so this favours the one whose end it is."
-        )
-        made += [Paragraph(said), Table(header, rows)]
-    return made + figures
 
 
 def _reading(comparison: Comparison) -> list[Block]:

@@ -63,7 +63,7 @@ def _facts(runs: Sequence[Run]) -> list[str]:
         span = day(times[0]) if day(times[0]) == day(times[-1]) else (
             f"{day(times[0])} to {day(times[-1])}"
         )  # fmt: skip
-        facts.append(f"**when**: {span}")
+        facts.append(f"**started**: {span}")
     for word, values in (
         ("machine", [_machine(e) for e in environments]),
         ("versions", [_versions(e) for e in environments]),
@@ -111,7 +111,7 @@ def _runs_table(comparison: Comparison) -> Table:
                 shown(METRICS["steps"], run.summary["step"]),
                 shown(METRICS["best_val_loss"], run.metrics["best_val_loss"]),
                 shown(METRICS["train_loss"], run.metrics["train_loss"]),
-                clock(run.summary.get("wall_seconds") or 0),
+                clock(run.cost_seconds),
                 f"`{comparison.study.place(run.path)}`",
             ]
         )

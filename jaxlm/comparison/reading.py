@@ -6,23 +6,24 @@ samples.txt; no run is opened, locked or changed.
 
 import dataclasses
 import glob
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jaxlm.checked import read_yaml
 from jaxlm.comparison.metrics import metrics_of
 from jaxlm.config import Config, identity, operation
 from jaxlm.errors import UserError
-from jaxlm.runs import RunDirectory
+from jaxlm.runs import RunDirectory, read_study
 
 Records = list[dict[str, Any]]
 
 COMPLETE = ("finished", "stopped_early")
 _FILES = ("config.yaml", "summary.json", "metrics.jsonl")
 _GROUPS = ("gradient_norms", "weight_norms", "update_norms", "activation_rms")
+_RECORDED = ("tokens", "flops", "seconds", "wall_seconds", "loss")
 _NEEDED = ("status", "step", "tokens", "parameters", "non_embedding_parameters", "flops")
 
 
@@ -119,7 +120,7 @@ def read_run(path: Path) -> Run:
     summary = run.read_summary()
     if summary is None:
         raise UserError("it has no summary.json: it has not begun, or its start failed")
-    missing = [name for name in _NEEDED if not isinstance(summary, dict) or name not in summary]
+    missing = [name for name in _NEEDED if summary.get(name) is None]
     if missing:
         raise UserError(f"its summary.json does not say {', '.join(missing)}")
     train, evals = _records(run)
@@ -136,19 +137,12 @@ def read_run(path: Path) -> Run:
 
 def _keys(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """(identity keys and backend, the run.* keys) of config.yaml; new keys have their defaults."""
-    import yaml
-
-    try:
-        text = (path / "config.yaml").read_text(encoding="utf-8")
-        tree = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except FileNotFoundError:
-        raise UserError("it has no config.yaml") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"its config.yaml cannot be read ({first})") from None
-    if not isinstance(tree, dict) or not isinstance(tree.get("seed"), int):
-        raise UserError("its config.yaml is not a run's configuration")
+    tree = read_yaml(path / "config.yaml")
+    if tree is None:
+        raise UserError("it has no config.yaml")
     leaves, default = flat(tree), Config()
+    if wrong := _unlike(leaves, flat(identity(default))):
+        raise UserError(f"its config.yaml is not a run's configuration: {wrong}")
     how = {item.name for item in dataclasses.fields(Config) if item.metadata["operation"]}
     dropped = set(flat(operation(default)))
     kept = {
@@ -160,6 +154,28 @@ def _keys(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if keys.get("data_seed") is None or tree.get("data_seed") is None:
         keys["data_seed"] = keys["seed"]
     return keys, tree.get("run") if isinstance(tree.get("run"), dict) else {}
+
+
+def _unlike(leaves: dict[str, Any], usual: dict[str, Any]) -> str | None:
+    """What keeps a configuration's leaves from being a run's, as far as reports use them."""
+    if type(leaves.get("seed")) is not int:
+        return "it has no seed"
+    sections = {name.rsplit(".", 1)[0] for name in usual if "." in name}
+    for name, value in leaves.items():
+        above = name.rsplit(".", 1)[0]
+        if name in sections or (above != name and above in usual):
+            return f"{min(name, above, key=len)} has values of another kind"
+        if name in usual and not _alike(value, usual[name]):
+            return f"{name} is {value!r}"[:80]
+    return None
+
+
+def _alike(value: Any, usual: Any) -> bool:
+    """Whether a value is of the kind of another; nulls stand for any single one."""
+    if isinstance(usual, list):
+        return isinstance(value, list) and all(map(_alike, value, [0.0] * len(value)))
+    kinds = {type(value), type(usual)} - {type(None)}
+    return kinds <= {int, float} or (len(kinds) == 1 and kinds <= {bool, str})
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -176,9 +192,10 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _records(run: RunDirectory) -> tuple[Records, Records]:
     kinds: dict[str, Records] = {"train": [], "eval": []}
     for record in run.records():
-        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-            raise UserError("a line of its metrics.jsonl is no record")
         if record.get("kind") in kinds:
+            missing = [name for name in _RECORDED if name not in record]
+            if missing:
+                raise UserError(f"a record of its metrics.jsonl does not say {missing[0]}")
             kept = {name: value for name, value in record.items() if name not in _GROUPS}
             kinds[record["kind"]].append(kept)
     return kinds["train"], kinds["eval"]
@@ -204,7 +221,7 @@ def find_runs(pattern: str) -> list[Path]:
     while base.endswith(("/**", "/**/", "/**/*")):  # walking the folder finds the same, quicker
         base = base.rsplit("/**", 1)[0]
     literal = Path(os.path.expanduser(base))
-    matches = [literal] if literal.exists() else _globbed(base)
+    matches = [literal] if os.path.exists(literal) else _globbed(base)
     found = dict.fromkeys(run for match in matches if match.is_dir() for run in _below(match))
     if not found:
         raise UserError(
@@ -245,14 +262,7 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[LeftOut]]:
 
 def read_study_file(folder: Path) -> dict[str, Any]:
     """study.json, checked as far as it is used. Raises UserError."""
-    path = folder / "study.json"
-    try:
-        study = json.loads(path.read_text(encoding="utf-8"))
-        rows = [(row["variant"], row["path"]) for row in study["runs"]]
-        if not all(isinstance(part, str) for row in rows for part in row):
-            raise ValueError("a variant or path is no text")
-        if not isinstance(study.get("definition") or {}, dict):
-            raise ValueError("its definition is none")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} cannot be read: {error or type(error).__name__}.") from None
+    study = read_study(folder)
+    if study is None:
+        raise UserError(f"cannot read {folder / 'study.json'}: there is no such file.")
     return study

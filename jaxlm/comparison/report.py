@@ -1,12 +1,13 @@
 """The files of a report, written; job=report."""
 
-import json
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxlm.checked import Damaged, maybe, read_json, record
 from jaxlm.comparison import document, files, log, pages, samples
 from jaxlm.comparison.analysis import Comparison, compare, to_dict
 from jaxlm.comparison.metrics import metric_named
@@ -14,6 +15,8 @@ from jaxlm.comparison.reading import LeftOut, find_runs, read_runs
 from jaxlm.comparison.variants import load
 from jaxlm.config import Config
 from jaxlm.errors import UserError
+from jaxlm.formats import SPECIMENS
+from jaxlm.names import expanded
 
 Specimens = Callable[[Mapping[str, Path], Path], Mapping[str, Any]]
 """(variant -> run directory, folder to write into) -> specimens, as `samples` describes them."""
@@ -82,12 +85,13 @@ def _specimens(
 def _measured_before(out: Path, runs: Mapping[str, Path]) -> Mapping[str, Any] | None:
     """The texts that an earlier report of these runs measured, unless one has changed since."""
     try:
-        known = json.loads((out / "research_data.json").read_text("utf-8"))["specimens"]
+        data = read_json(out / "research_data.json", record({}, {"specimens": maybe(SPECIMENS)}))
         since = (out / "generation_comparison.csv").stat().st_mtime
-        newest = max((path / "summary.json").stat().st_mtime for path in runs.values())
-        return known if newest < since and known["models"].keys() <= runs.keys() else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        newest = max(((path / "summary.json").stat().st_mtime for path in runs.values()), default=0)
+    except (OSError, Damaged):
         return None
+    known = data and data.get("specimens")
+    return known if known and newest < since and known["models"].keys() <= runs.keys() else None
 
 
 def warn(left_out: Sequence[LeftOut]) -> None:
@@ -110,8 +114,8 @@ def report_job(config: Config, load_engine: object) -> int:
         raise UserError(
             "job.runs is missing: a study's folder, or a glob of runs, as job.runs='runs/**'."
         )
-    folder = Path(pattern).expanduser()
-    is_study = (folder / "study.json").is_file()
+    folder = expanded(pattern)
+    is_study = os.path.isfile(folder / "study.json")
     out = Path(job.out or (folder if is_study else "report"))
     kind = job.kind if job.kind != "auto" else "log" if "**" in pattern else "comparison"
     if kind == "log":

@@ -111,7 +111,7 @@ def verdict(metric: Metric, difference: Difference | None) -> str:
         return "no seed in common with the baseline: no statement"
     if difference.n == 1:
         return "one seed: no statement"
-    size = amount(metric, abs(difference.value), difference.half)
+    size = amount(metric, abs(difference.value), difference.half, difference=True)
     corrected = difference.p if difference.p_holm is None else difference.p_holm
     if corrected < ALPHA:
         if metric.better is None:

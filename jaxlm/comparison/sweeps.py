@@ -189,6 +189,12 @@ def words(sweep: Sweep, metric: Metric) -> list[str]:
         x, found = best
         value = amount(metric, found.value, found.half)
         text = f"Best {sweep.title}{where}: **{x:g}**, {metric.title} {value}."
+        if len(line.settled) == 1:
+            text = (
+                f"Only one {sweep.title}{where} did not diverge: **{x:g}**, {metric.title} {value}."
+            )
+        elif x == min(at for at, _ in line.points):
+            text += " It is the smallest tried: smaller ones may be better."
         said.append(f"{text} {_edge_words(sweep, line, x)}".strip())
     return said + _transfer_words(sweep, metric)
 

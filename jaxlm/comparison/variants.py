@@ -127,7 +127,7 @@ def named(runs: Sequence[Run]) -> list[Run]:
 def _own_name(run: Run) -> str:
     """run.name without its seed: the seeds of a study's variant, or a folder's, go together."""
     name = str(run.names.get("name") or run.path.name)
-    for ending in (f"-seed{run.seed}", f",seed={run.seed}"):
+    for ending in (f"-seed{run.seed}", f"_seed={run.seed}"):
         name = name.removesuffix(ending)
     return name
 

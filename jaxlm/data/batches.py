@@ -148,11 +148,15 @@ def loader(
 
 
 class EvalBatch(NamedTuple):
-    """One fixed-shape piece of an evaluation; weights are 1 for scored targets, 0 for padding."""
+    """One fixed-shape piece of an evaluation; weights are 1 for scored targets, 0 for padding.
+
+    `bytes_BxL` are the UTF-8 bytes of the text that belong to the targets, 0 without a tokenizer.
+    """
 
     inputs_BxL: np.ndarray
     targets_BxL: np.ndarray
     weights_BxL: np.ndarray
+    bytes_BxL: np.ndarray
 
 
 def evaluation_batches(
@@ -162,10 +166,12 @@ def evaluation_batches(
 
     Windows do not overlap. Where `dataset.scores_documents`, each document starts a row with
     end_of_text as its first input and its targets end with end_of_text; what exceeds the context
-    goes on in further rows. Elsewhere the split is one stream, whose first token is no target.
+    goes on in further rows. Elsewhere the split is one stream, whose first token is no target, so
+    that its bytes do not count. Over all rows the bytes sum up to those of the text of the targets.
     Raises UserError where the split has nothing to score.
     """
     tokens_N = np.asarray(getattr(dataset, split))
+    bytes_N = getattr(dataset, f"{split}_bytes", None)
     if dataset.scores_documents:
         end = dataset.tokenizer.end_of_text
         start_R, length_R = _document_rows(tokens_N, end, context_length)
@@ -185,11 +191,13 @@ def evaluation_batches(
         place_BxL = np.where(weights_BxL, start_B[:, None] + offset_L, 0)
         targets_BxL = tokens_N[place_BxL].astype(np.int32)
         inputs_BxL = np.where(place_BxL > 0, tokens_N[place_BxL - 1], end).astype(np.int32)
+        sizes_BxL = weights_BxL * (0 if bytes_N is None else bytes_N[place_BxL])
         missing = ((0, batch_size - len(start_B)), (0, 0))
         yield EvalBatch(
             np.pad(np.where(weights_BxL, inputs_BxL, 0), missing),
             np.pad(np.where(weights_BxL, targets_BxL, 0), missing),
             np.pad(weights_BxL.astype(np.float32), missing),
+            np.pad(sizes_BxL.astype(np.float32), missing),
         )
 
 

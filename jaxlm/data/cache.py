@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from jaxlm.checked import Damaged, anything, mapping, read_json, record, text
 from jaxlm.errors import UserError
+from jaxlm.names import shown
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ABANDONED_SECONDS = 24 * 3600
@@ -45,12 +47,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def _explain(error: OSError, path: Path) -> Exception:
     if error.errno in _FULL:
         return UserError(
-            f"The disk is full: cannot write {path}.\n"
+            f"The disk is full: cannot write {shown(path)}.\n"
             "Free some space, or set run.cache to a folder on another disk."
         )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+    if error.errno is not None:
         return UserError(
-            f"Cannot write {path}: {error.strerror}.\nSet run.cache to a folder that you may write."
+            f"Cannot write {shown(path)}: {error.strerror}.\n"
+            "Set run.cache to a folder that you may write."
         )
     return error
 
@@ -95,16 +98,18 @@ def remembered(cache: Path, files: list[Path], facts: Any, compute: Callable[[],
     """`compute()`, or its result of an earlier call for files that have not changed since.
 
     A file counts as unchanged while its path, size and time of modification are the same.
-    `facts` names what is computed. The result must survive JSON.
+    `facts` names what is computed. The result must survive JSON. It is kept with its SHA-256, so
+    that a damaged one is computed anew.
     """
     states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     path = cache / "facts" / f"{digest(facts, states)}.json"
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        result = compute()
+    with contextlib.suppress(Damaged):  # then it is found out again
+        known = read_json(path, record({"result": mapping(anything), "sha256": text}))
+        if known and known["sha256"] == digest(known["result"]):
+            return known["result"]
+    result = compute()
     # A file written this very moment could change again within the clock's resolution.
     if all(time.time_ns() - modified > 1_000_000_000 for _, _, modified in states):
         with replacing(path) as file:
-            file.write(json.dumps(result).encode())
+            file.write(json.dumps({"result": result, "sha256": digest(result)}).encode())
     return result

@@ -1,41 +1,45 @@
 """Corpora of text: files to documents, streamed in pieces, and the place where they are split.
 
-A corpus is a sequence of documents. Each file and each line of a .jsonl file is one, and
-`<|endoftext|>` written in a text ends one; line breaks next to it go with it, and documents of
-white space alone are left out. Long documents come in pieces that are cut after a letter or digit
-and before a blank or line break, where every byte-level BPE in use begins a new word, so that
-tokenisation does not notice; a stretch of 65,536 characters without such a place is cut anyway.
+A corpus is a sequence of documents. Each file of plain text is one, each record of a file with
+fields (.jsonl, .json, .csv, .tsv, .parquet), and `<|endoftext|>` written in a text ends one; line
+breaks next to it go with it, and documents of white space alone are left out. Long documents come
+in pieces that are cut after a letter or digit and before a blank or line break, where every
+byte-level BPE in use begins a new word, so that tokenisation does not notice; a stretch of 65,536
+characters without such a place is cut anyway.
 Memory holds a few pieces, whatever the size of the corpus.
 """
 
-import codecs
-import gzip
 import hashlib
-import json
 import os
 import urllib.error
 import urllib.request
-import zlib
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
 from jaxlm.data.cache import remembered, replacing
+from jaxlm.data.encodings import decoded, encoding_of
+from jaxlm.data.folders import counted, files_in, listed
+from jaxlm.data.kinds import Kind, hidden_json, kind_of, known_bytes
+from jaxlm.data.packed import byte_chunks
 from jaxlm.data.progress import progress_bar
+from jaxlm.data.tables import parquet_texts, texts
 from jaxlm.data.tokenizer import END_OF_TEXT
 from jaxlm.errors import UserError
+from jaxlm.names import look_up, shown
 
 SHAKESPEARE_URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 )
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
-_SUFFIXES = (".txt", ".jsonl", ".gz")
+FORMS = "plain text, .jsonl, .json, .csv, .tsv or .parquet, also as .gz, .bz2, .xz or .zst"
 _READ_BYTES = 1 << 20
 _PIECE_CHARACTERS = 1 << 16
+_HEAD_BYTES = 1 << 12
 _MOST_BOUNDARIES = 1 << 16
 
 
@@ -46,49 +50,97 @@ class Piece(NamedTuple):
     ends_document: bool
 
 
+@dataclass
+class Tally:
+    """What a reading of some files came upon."""
+
+    files: int = 0
+    empty: int = 0  # records without text
+    without_text: list[str] = field(default_factory=list)  # files
+
+
 @dataclass(frozen=True)
 class TextFiles:
-    """The documents of some UTF-8 files, in order; the first `documents` of them, or all."""
+    """The documents of some files, in order; the first `documents` of them, or all.
+
+    `left_out` are files of a folder that are not read, each with the reason.
+    """
 
     files: list[Path]
     text_field: str
     documents: int | None = None
+    left_out: tuple[str, ...] = ()
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self, tally: Tally | None = None) -> Iterator[Piece]:
         """All text. Raises UserError where a file cannot be read, with the place."""
         left = self.documents
-        for piece in self._all_pieces():
+        for piece in self._all_pieces(tally or Tally()):
             yield piece
             if left is not None and piece.ends_document:
                 left -= 1
                 if not left:
                     return
 
-    def _all_pieces(self) -> Iterator[Piece]:
+    def _all_pieces(self, tally: Tally) -> Iterator[Piece]:
         for file in self.files:
-            if file.name.removesuffix(".gz").endswith(".jsonl"):
-                for text in _json_texts(file, self.text_field):
-                    yield from split_documents([text])
-            else:
-                yield from split_documents(_text_chunks(file))
+            tally.files += 1
+            empty = True
+            for piece in _file_pieces(file, self.text_field, tally):
+                empty = False
+                yield piece
+            if empty:
+                tally.files -= 1
+                tally.without_text.append(f"{shown(file.name)} (no text)")
+
+
+def _file_pieces(file: Path, text_field: str, tally: Tally) -> Iterator[Piece]:
+    kind = kind_of(file)
+    if kind.form == "refused":
+        raise UserError(f"{shown(file)} is {kind.what}, not text.\n{kind.advice}")
+    if kind.form == "parquet" and kind.packing:
+        raise UserError(f"{shown(file)} is a packed Parquet table.\nUnpack it, and give that file.")
+    if kind.form in ("text", "unknown"):
+        yield from split_documents(_plain_text(file, kind))
+        return
+    if kind.form == "parquet":
+        found = parquet_texts(file, text_field)
+    else:
+        found = texts(_text_chunks(file, kind), kind.form, text_field, file)
+    for text in found:
+        if text is None:
+            tally.empty += 1
+        else:
+            yield from split_documents([text])
+
+
+def _plain_text(file: Path, kind: Kind) -> Iterator[str]:
+    """The text of a file, which must not be JSON by another name."""
+    begun = False
+    for chunk in _text_chunks(file, kind):
+        if not begun and (suffix := hidden_json(chunk)):
+            suffix += file.suffix if kind.packing else ""
+            raise UserError(
+                f"{shown(file)} holds JSON, not plain text.\n"
+                f"Rename it to {suffix}, so that the texts in its fields are read."
+            )
+        begun = True
+        yield chunk
 
 
 def text_files(
     path: str, text_field: str, key: str = "data.path", documents: int | None = None
 ) -> TextFiles:
-    """The corpus at `path`: a file, or the .txt, .jsonl and .gz files of a folder by name."""
-    place = Path(path).expanduser()
-    if place.is_dir():
-        files = sorted(p for p in place.iterdir() if p.suffix in _SUFFIXES and p.is_file())
-        if not files:
-            raise UserError(f"The folder {key}={path} has no .txt, .jsonl or .gz files.")
-        return TextFiles(files, text_field, documents)
-    if not place.is_file():
+    """The corpus at `path`: a file, or the files of text in a folder and in those within it."""
+    place = look_up(path, key, f"Give a file ({FORMS}) or a folder of them.")
+    if not place.is_dir():
+        return TextFiles([place], text_field, documents)
+    files, left_out = files_in(place)
+    if not files:
         raise UserError(
-            f"No such file: {key}={path} (from {Path.cwd()}).\nGive a .txt, .jsonl or .gz file, or "
-            "a folder of them."
+            f"The folder {key}={shown(path)} has no .txt, .jsonl or .gz files, nor others of text"
+            f"{listed(left_out)}.\nThese are read: {FORMS}."
         )
-    return TextFiles([place], text_field, documents)
+    return TextFiles(files, text_field, documents, tuple(left_out))
 
 
 def split_documents(chunks: Iterable[str]) -> Iterator[Piece]:
@@ -134,71 +186,23 @@ def _cut_place(text: str, start: int, stop: int) -> int:
     return stop - len(END_OF_TEXT)  # an end mark may be half read
 
 
-def _open(file: Path):
-    return gzip.open(file, "rb") if file.suffix == ".gz" else open(file, "rb")
+def _text_chunks(file: Path, kind: Kind) -> Iterator[str]:
+    """The text of a file, without a byte order mark. Raises UserError where it holds none."""
+    return decoded(_sane(byte_chunks(file, kind.packing, _READ_BYTES), file), file, kind.packing)
 
 
-def _byte_chunks(file: Path, by_line: bool = False) -> Iterator[bytes]:
-    try:
-        with _open(file) as stream:
-            yield from stream if by_line else iter(lambda: stream.read(_READ_BYTES), b"")
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{file} is a damaged or truncated gzip file: {error}") from error
-    except OSError as error:
-        raise UserError(f"Cannot read {file}: {error.strerror or error}") from error
-
-
-def _not_utf8(file: Path, offset: int, value: int) -> UserError:
-    return UserError(
-        f"{file} is not UTF-8 text: byte 0x{value:02x} at offset {offset:,}.\n"
-        "Convert it, for example with: iconv -f latin1 -t utf-8"
-    )
-
-
-def _text_chunks(file: Path) -> Iterator[str]:
-    """The text of a file, without a byte order mark."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    offset = 0
-    for chunk in _byte_chunks(file):
-        waiting = len(decoder.getstate()[0])
-        yield _decode(decoder, chunk, file, offset - waiting).removeprefix(
-            "\ufeff" if offset == 0 else ""
-        )
-        offset += len(chunk)
-    _decode(decoder, b"", file, offset - len(decoder.getstate()[0]), final=True)
-
-
-def _decode(decoder, chunk: bytes, file: Path, offset: int, final: bool = False) -> str:
-    try:
-        return decoder.decode(chunk, final)
-    except UnicodeDecodeError as error:
-        place = offset + error.start
-        raise _not_utf8(file, place, error.object[error.start]) from None
-
-
-def _json_texts(file: Path, field: str) -> Iterator[str]:
-    """The text of each line of a .jsonl file; empty lines are skipped."""
-    offset = 0
-    for number, line in enumerate(_byte_chunks(file, by_line=True), 1):
-        if line.strip():
-            yield _json_text(file, field, number, line, offset)
-        offset += len(line)
-
-
-def _json_text(file: Path, field: str, number: int, line: bytes, offset: int) -> str:
-    try:
-        text = json.loads(line.decode())[field]
-        text.encode()
-        return text
-    except UnicodeDecodeError as error:
-        raise _not_utf8(file, offset + error.start, line[error.start]) from None
-    except ValueError as error:
-        raise UserError(f"{file}, line {number} is not valid JSON: {error}") from None
-    except (KeyError, TypeError, AttributeError):
-        raise UserError(
-            f"{file}, line {number} has no text in the field {field!r}.\n"
-            "Set data.text_field to the field that holds the text."
-        ) from None
+def _sane(chunks: Iterator[bytes], file: Path) -> Iterator[bytes]:
+    """The chunks of a file that does not begin as one of a kind that is no text."""
+    head = b""
+    for chunk in chunks:
+        if len(head) < _HEAD_BYTES:
+            head += chunk[:_HEAD_BYTES]
+            if encoding_of(head)[1] == 0 and (what := known_bytes(head)):
+                raise UserError(
+                    f"By its first bytes {shown(file)} is {what}, not text.\n"
+                    "Give it the suffix of its kind if it can be read, or give another file."
+                )
+        yield chunk
 
 
 @dataclass(frozen=True)
@@ -207,6 +211,7 @@ class Survey:
 
     `sha256` is of the documents (UTF-8, each followed by the byte 0xff, which UTF-8 never holds).
     The first `cut` characters are the training split (all, where no fraction is held out).
+    `files` had text, `without_text` had none; `empty` records without text are left out.
     """
 
     sha256: str
@@ -214,23 +219,33 @@ class Survey:
     documents: int
     alphabet: str
     cut: int
+    files: int
+    empty: int
+    without_text: list[str]
+
+    def line(self, corpus: TextFiles) -> str:
+        """What was read of a corpus, and what was left out."""
+        read = f"{counted(self.files, 'file')}, {counted(self.documents, 'document')}"
+        empty = f"; left out {counted(self.empty, 'empty document')}" if self.empty else ""
+        left_out = listed([*self.without_text, *corpus.left_out])
+        return f"read {read}, {self.characters:,} characters{left_out}{empty}"
 
 
 def survey(corpus: TextFiles, fraction: float | None, cache: Path, progress: bool = True) -> Survey:
     """Read a corpus once; the result is kept while its files do not change. Raises UserError."""
-    facts = ["survey", corpus.text_field, fraction]
-    facts += [] if corpus.documents is None else [corpus.documents]
+    names = [file.name for file in corpus.files]  # of which the kinds follow
+    facts = ["survey", corpus.text_field, fraction, corpus.documents, names]
     found = remembered(cache, corpus.files, facts, lambda: _survey(corpus, fraction, progress))
     return Survey(**found)
 
 
 def _survey(corpus: TextFiles, fraction: float | None, progress: bool) -> dict:
-    sha256, alphabet = hashlib.sha256(), set()
+    sha256, alphabet, tally = hashlib.sha256(), set(), Tally()
     characters, documents = 0, 0
     boundaries = array("q")  # ends of documents; thinned out so that memory stays flat
     spacing = 1
     with progress_bar("reading the text", None, "characters", progress) as advance:
-        for text, ends_document in corpus.pieces():
+        for text, ends_document in corpus.pieces(tally):
             sha256.update(text.encode())
             alphabet.update(text)
             characters += len(text)
@@ -243,13 +258,16 @@ def _survey(corpus: TextFiles, fraction: float | None, progress: bool) -> dict:
                 if len(boundaries) == _MOST_BOUNDARIES:
                     boundaries, spacing = boundaries[1::2], spacing * 2
     if not characters:
-        raise UserError(f"There is no text in {', '.join(map(str, corpus.files[:3]))}.")
+        raise UserError(f"There is no text in {', '.join(map(shown, corpus.files[:3]))}.")
     return {
         "sha256": sha256.hexdigest(),
         "characters": characters,
         "documents": documents,
         "alphabet": "".join(sorted(alphabet)),
         "cut": characters if fraction is None else cut_place(characters, boundaries, fraction),
+        "files": tally.files,
+        "empty": tally.empty,
+        "without_text": tally.without_text,
     }
 
 
@@ -293,7 +311,7 @@ def shakespeare(path: str | None, cache: Path) -> Path:
         file = text_files(path, "").files[0]
         if _sha256(file) != SHAKESPEARE_SHA256:
             raise UserError(
-                f"data.path={path} is not Tiny Shakespeare (its SHA-256 differs).\n"
+                f"data.path={shown(path)} is not Tiny Shakespeare (its SHA-256 differs).\n"
                 "For a text of your own use data=text."
             )
         return file
@@ -306,7 +324,7 @@ def shakespeare(path: str | None, cache: Path) -> Path:
 
 
 def _sha256(file: Path) -> str:
-    return hashlib.sha256(b"".join(_byte_chunks(file))).hexdigest()
+    return hashlib.sha256(b"".join(byte_chunks(file, None, _READ_BYTES))).hexdigest()
 
 
 def _download_shakespeare(destination: Path) -> None:

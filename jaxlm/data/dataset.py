@@ -18,6 +18,11 @@ class Dataset:
     `entropy_floor` is in nats per scored token of the validation split, end_of_text included: no
     model can do better on average. It is None where unknown. `floor_attainable` is False where
     some validation document exceeds the context.
+    `train_bytes` and `validation_bytes`, indexed like the splits, tell how many UTF-8 bytes of the
+    text belong to each token, counted when the text was encoded; end_of_text has none. They are
+    None where there is no tokenizer. data=tokens has no text: there the bytes are those that the
+    ids decode to. `notes` are lines for the person: what was read,
+    what was left out, and what encoding has lost.
     """
 
     train: np.ndarray
@@ -29,8 +34,32 @@ class Dataset:
     scores_documents: bool = False
     entropy_floor: float | None = None
     floor_attainable: bool = False
+    train_bytes: "np.ndarray | SpelledBytes | None" = None
+    validation_bytes: "np.ndarray | SpelledBytes | None" = None
+    notes: tuple[str, ...] = ()
 
-    @property
-    def bytes_V(self) -> np.ndarray | None:
-        """int64 (V,): UTF-8 bytes per id (0 for control tokens); None without a tokenizer."""
-        return self.tokenizer.bytes_V if self.tokenizer else None
+
+class SpelledBytes:
+    """For ids without a text: the bytes that they decode to, computed where they are asked for.
+
+    Control tokens have none, and a document's first token has none for a blank that decoding
+    takes away.
+    """
+
+    def __init__(self, ids_N: np.ndarray, tokenizer: Tokenizer) -> None:
+        self.ids_N, self.end_of_text = ids_N, tokenizer.end_of_text
+        self.inside_V, self.first_V = (
+            np.append(lengths_V, len("\ufffd".encode()))
+            for lengths_V in (tokenizer.spelling.lengths_V, tokenizer.spelling.first_lengths_V)
+        )
+        for lengths_V in (self.inside_V, self.first_V):
+            lengths_V[list(tokenizer.control_ids)] = 0
+
+    def __getitem__(self, place: np.ndarray) -> np.ndarray:
+        """int64 bytes of the tokens at these places."""
+        known = len(self.inside_V) - 1
+        ids = np.minimum(self.ids_N[place].astype(np.int64), known)
+        begins = place == 0
+        if self.end_of_text is not None:
+            begins = begins | (self.ids_N[place - 1] == self.end_of_text)
+        return np.where(begins, self.first_V[ids], self.inside_V[ids])

@@ -1,4 +1,8 @@
-"""Text to token files: which tokenizer, trained on what, and the files kept in the cache."""
+"""Text to token files: which tokenizer, trained on what, and the files kept in the cache.
+
+While a text is encoded, all of it is decoded again and compared, document by document, and its
+bytes are counted. What was found is kept with the tokens.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -9,8 +13,9 @@ from jaxlm.config import TokenizerConfig
 from jaxlm.data.cache import digest
 from jaxlm.data.corpora import Piece
 from jaxlm.data.hub import hub_tokenizer
+from jaxlm.data.lossless import Comparison, loss_in_words, refuse_loss
 from jaxlm.data.progress import progress_bar
-from jaxlm.data.tokenfile import open_tokens, write_tokens
+from jaxlm.data.tokenfile import Tokens, open_tokens, write_tokens
 from jaxlm.data.tokenizer import (
     ByteTokenizer,
     CharTokenizer,
@@ -23,6 +28,7 @@ from jaxlm.duration import parse_count
 from jaxlm.errors import UserError
 
 _BATCH_CHARACTERS = 1 << 20
+_ENOUGH_CHARACTERS = 1 << 24  # a loss found within them is an error before the rest is encoded
 
 
 def named_tokenizer(config: TokenizerConfig) -> Tokenizer:
@@ -97,43 +103,123 @@ def encode_pieces(
     pieces: Iterable[Piece],
     tokenizer: Tokenizer,
     end_of_text: int | None,
+    comparison: Comparison | None = None,
     advance: Callable[[float], None] = lambda characters: None,
-) -> Iterator[np.ndarray]:
-    """int32 ids of all pieces, about a million characters at a time.
+) -> Iterator[Tokens]:
+    """int32 ids of all pieces and their bytes, about a million characters at a time.
 
-    `end_of_text`, unless None, follows each document. `advance` hears of the characters done.
+    `end_of_text`, unless None, follows each document. `comparison` hears of all texts and ids,
+    `advance` of the characters done. Where a tokenizer's words may span a cut, the pieces of a
+    document are put together again, as far as they lie within a million characters.
     """
-    ending = np.array([] if end_of_text is None else [end_of_text], np.int32)
-    waiting: list[Piece] = []
-    characters = 0
+    comparison = comparison or Comparison(tokenizer)
+    begins, carried, last = True, 0, None
+    for waiting in _batches(pieces):
+        waiting = waiting if tokenizer.cuts_at_words else _joined(waiting)
+        starts = [begins, *(piece.ends_document for piece in waiting[:-1])]
+        encoded = tokenizer.encode_batch([piece.text for piece in waiting], starts)
+        ids, sizes = [], []
+        for piece, begins_here, own in zip(waiting, starts, encoded, strict=True):
+            same = comparison.add(piece.text, own, piece.ends_document)
+            own_sizes = _sizes(piece.text, begins_here, own, same, tokenizer)
+            if end_of_text is not None and piece.ends_document:
+                own, own_sizes = np.append(own, np.int32(end_of_text)), np.append(own_sizes, 0)
+            carried += len(piece.text.encode()) - int(own_sizes.sum())
+            if len(own_sizes):
+                own_sizes[0] += carried  # what of the text so far has no token
+                carried = 0
+            ids.append(own)
+            sizes.append(own_sizes)
+        begins = waiting[-1].ends_document
+        advance(sum(len(piece.text) for piece in waiting))
+        if last is not None:
+            yield last
+        last = Tokens(np.concatenate(ids), np.concatenate(sizes))
+    comparison.finish()
+    if last is not None:
+        if carried and len(last.bytes_N):
+            last.bytes_N[-1] += carried
+        yield last
 
-    def encode() -> np.ndarray:
-        encoded = tokenizer.encode_batch([piece.text for piece in waiting])
-        parts = []
-        for ids, piece in zip(encoded, waiting, strict=True):
-            parts += [ids, ending] if piece.ends_document else [ids]
-        advance(characters)
-        return np.concatenate(parts)
 
+def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    waiting, characters = [], 0
     for piece in pieces:
         waiting.append(piece)
         characters += len(piece.text)
         if characters >= _BATCH_CHARACTERS:
-            yield encode()
+            yield waiting
             waiting, characters = [], 0
     if waiting:
-        yield encode()
+        yield waiting
+
+
+def _joined(pieces: list[Piece]) -> list[Piece]:
+    """Documents rather than pieces of them."""
+    joined, texts = [], []
+    for place, piece in enumerate(pieces):
+        texts.append(piece.text)
+        if piece.ends_document or place + 1 == len(pieces):
+            joined.append(Piece("".join(texts), piece.ends_document))
+            texts = []
+    return joined
+
+
+def _sizes(
+    text: str, begins: bool, ids: np.ndarray, same: bool, tokenizer: Tokenizer
+) -> np.ndarray:
+    """int64 (N,): the bytes of `text` that belong to each of its ids; they sum up to its bytes.
+
+    `same`: the ids spell the text, so that each has the bytes it spells; a blank that decoding
+    takes from the beginning of a document is no byte of the first.
+    """
+    if same:
+        sizes = tokenizer.spelling.lengths_V[ids]
+        excess = int(sizes.sum()) - len(text.encode())
+        if excess == 0:
+            return sizes
+        if 0 < excess <= sizes[0]:
+            sizes[0] -= excess
+            return sizes
+    return tokenizer.bytes_of_tokens(text, begins)
 
 
 def cached_tokens(
-    name: str, arrays: Iterable[np.ndarray], vocab_size: int, fingerprint: str, cache: Path
-) -> np.ndarray:
-    """The memory-mapped tokens of this fingerprint: from the cache, or written from `arrays`."""
+    name: str,
+    parts: Iterable[np.ndarray | Tokens],
+    vocab_size: int,
+    fingerprint: str,
+    cache: Path,
+    about: Callable[[], dict] = dict,
+) -> Tokens:
+    """The memory-mapped tokens of this fingerprint: from the cache, or written from `parts`."""
     path = cache / "tokens" / f"{name}-{fingerprint[:16]}.tokens"
     tokens = open_tokens(path, vocab_size, fingerprint, cache)
     if tokens is None:
-        write_tokens(path, arrays, vocab_size, fingerprint)
+        write_tokens(path, parts, vocab_size, fingerprint, about)
         tokens = open_tokens(path, vocab_size, fingerprint, cache)
     if tokens is None:
         raise UserError(f"{path} does not read back as it was written.\nIs the disk damaged?")
     return tokens
+
+
+def refuse_early(
+    parts: Iterable[Tokens], comparison: Comparison, name: str, lossy: bool
+) -> Iterator[Tokens]:
+    """`parts`; raises UserError soon where a text does not come back, unless `lossy`."""
+    for part in parts:
+        if not lossy and comparison.characters >= _ENOUGH_CHARACTERS:
+            comparison.refuse(name)
+        yield part
+
+
+def note_of_loss(tokens: Tokens, name: str, lossy: bool) -> list[str]:
+    """What to say of the text that was encoded; nothing where all of it came back.
+
+    Raises UserError where it did not, unless `lossy`.
+    """
+    if not tokens.about.get("loss"):
+        return []
+    if not lossy:
+        refuse_loss(tokens.about, name)
+    return [f"tokenizer.lossy=true: of {name}, {loss_in_words(tokens.about)}"]

@@ -13,9 +13,16 @@ from jaxlm.data.batches import document_spans
 from jaxlm.data.cache import digest, remembered
 from jaxlm.data.corpora import Piece
 from jaxlm.data.dataset import Dataset
-from jaxlm.data.encoding import cached_tokens, document_end, encode_pieces, make_tokenizer
+from jaxlm.data.encoding import (
+    cached_tokens,
+    document_end,
+    encode_pieces,
+    make_tokenizer,
+    note_of_loss,
+)
+from jaxlm.data.lossless import Comparison
 from jaxlm.data.progress import progress_bar
-from jaxlm.data.tokenfile import open_tokens
+from jaxlm.data.tokenfile import Tokens, open_tokens
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.duration import parse_count
 from jaxlm.errors import UserError
@@ -50,27 +57,34 @@ def prepare_stories(
         progress,
         most_bytes=_TOKENIZER_BYTES,
     )
+    comparison, end = Comparison(tokenizer), document_end(tokenizer)
     train = first_tokens(
         "stories-train",
-        lambda: encode_pieces(_training_pieces(data), tokenizer, document_end(tokenizer)),
+        lambda: encode_pieces(_training_pieces(data), tokenizer, end, comparison),
         train_tokens or 0,
         tokenizer.vocab_size,
         digest("train", identity, tokenizer.fingerprint),
         cache,
         progress,
+        comparison.found,
     )
+    notes = note_of_loss(train, "stories-train", config.tokenizer.lossy)
     validation, log_prob = _validation(config, identity, tokenizer, cache)
-    _, length_D = document_spans(np.asarray(validation), document_end(tokenizer))
+    notes += note_of_loss(validation, "stories-validation", config.tokenizer.lossy)
+    _, length_D = document_spans(np.asarray(validation.ids_N), end)
     return Dataset(
-        train,
-        validation,
+        train.ids_N,
+        validation.ids_N,
         tokenizer,
         tokenizer.vocab_size,
-        digest(identity, tokenizer.fingerprint, len(train), data.validation_documents),
+        digest(identity, tokenizer.fingerprint, len(train.ids_N), data.validation_documents),
         has_documents=True,
         scores_documents=True,
-        entropy_floor=-log_prob / len(validation),
+        entropy_floor=-log_prob / len(validation.ids_N),
         floor_attainable=int(length_D.max()) <= config.model.context_length,
+        train_bytes=train.bytes_N,
+        validation_bytes=validation.bytes_N,
+        notes=tuple(notes),
     )
 
 
@@ -107,40 +121,44 @@ def _alphabet(data: DataConfig, identity: list, cache: Path) -> str:
 
 def first_tokens(
     name: str,
-    arrays: Callable[[], Iterator[np.ndarray]],
+    parts: Callable[[], Iterator[np.ndarray | Tokens]],
     count: int,
     vocab_size: int,
     fingerprint: str,
     cache: Path,
     progress: bool,
-) -> np.ndarray:
-    """The first `count` tokens of endless arrays: from a file of as many or more, else written."""
+    about: Callable[[], dict] = dict,
+) -> Tokens:
+    """The first `count` tokens of endless parts: from a file of as many or more, else written."""
     if not count:
-        return np.empty(0, np.uint16)
+        return Tokens(np.empty(0, np.uint16))
     for path in (cache / "tokens").glob(f"{name}-*-{fingerprint[:16]}.tokens"):
         if int(path.name.removeprefix(f"{name}-").split("-")[0]) >= count:
             tokens = open_tokens(path, vocab_size, fingerprint, cache)
             if tokens is not None:
-                return tokens[:count]
+                return tokens.head(count)
     with progress_bar(f"writing {name}", count, "tokens", progress) as advance:
-        limited = limit(arrays(), count, advance)
-        return cached_tokens(f"{name}-{count}", limited, vocab_size, fingerprint, cache)
+        limited = limit(parts(), count, advance)
+        return cached_tokens(f"{name}-{count}", limited, vocab_size, fingerprint, cache, about)
 
 
 def limit(
-    arrays: Iterator[np.ndarray], count: int, advance: Callable[[float], object] = lambda n: None
-) -> Iterator[np.ndarray]:
-    """The first `count` tokens of endless arrays."""
+    parts: Iterator[np.ndarray | Tokens],
+    count: int,
+    advance: Callable[[float], object] = lambda n: None,
+) -> Iterator[Tokens]:
+    """The first `count` tokens of endless parts."""
     while count > 0:
-        part = next(arrays)[:count]
+        part = next(parts)
+        part = (part if isinstance(part, Tokens) else Tokens(part)).head(count)
         yield part
-        count -= len(part)
-        advance(len(part))
+        count -= len(part.ids_N)
+        advance(len(part.ids_N))
 
 
 def _validation(
     config: Config, identity: list, tokenizer: Tokenizer, cache: Path
-) -> tuple[np.ndarray, float]:
+) -> tuple[Tokens, float]:
     """The tokens of the validation documents, and the sum of their exact log-probabilities."""
     data, start = config.data, stories.VALIDATION_START
 
@@ -154,12 +172,14 @@ def _validation(
         cache, [], facts, lambda: {"log_prob": math.fsum(log_prob for _, log_prob in documents())}
     )
     pieces = (Piece(text, True) for text, _ in _lazily(documents))
+    comparison = Comparison(tokenizer)
     tokens = cached_tokens(
         "stories-validation",
-        encode_pieces(pieces, tokenizer, document_end(tokenizer)),
+        encode_pieces(pieces, tokenizer, document_end(tokenizer), comparison),
         tokenizer.vocab_size,
         digest(facts, tokenizer.fingerprint),
         cache,
+        comparison.found,
     )
     return tokens, known["log_prob"]
 

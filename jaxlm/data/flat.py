@@ -1,5 +1,6 @@
 """data=tokens: flat files of token ids as other trainers write them, used in place."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,12 @@ import numpy as np
 from jaxlm.config import Config
 from jaxlm.data.cache import digest, remembered
 from jaxlm.data.corpora import cut_place
-from jaxlm.data.dataset import Dataset
+from jaxlm.data.dataset import Dataset, SpelledBytes
 from jaxlm.data.encoding import named_tokenizer
+from jaxlm.data.token_headers import check_width, map_ids
 from jaxlm.data.tokenfile import hash_file
 from jaxlm.errors import UserError
+from jaxlm.names import look_up, shown
 
 _CHUNK = 1 << 24
 _NEAR = 1 << 20
@@ -32,18 +35,32 @@ def prepare_flat(config: Config, cache: Path) -> Dataset:
     vocab_size = data.vocab_size or (tokenizer.vocab_size if tokenizer else None)
     if vocab_size is None:
         raise UserError("data=tokens needs data.vocab_size (the ids in the file are below it).")
-    tokens, sha256 = _open_flat(data.path, "data.path", data.dtype, vocab_size, cache)
+    known = min(vocab_size, tokenizer.vocab_size) if tokenizer else vocab_size
+    tokens, sha256, note = _open_flat(data.path, "data.path", data.dtype, known, cache)
+    notes = [note]
     if data.validation_path is not None:
         train = tokens
-        validation, other = _open_flat(
-            data.validation_path, "data.validation_path", data.dtype, vocab_size, cache
+        validation, other, note = _open_flat(
+            data.validation_path, "data.validation_path", data.dtype, known, cache
         )
+        notes.append(f"validation: {note}")
     else:
         cut = _cut(tokens, data.validation_fraction, tokenizer.end_of_text if tokenizer else None)
         train, validation, other = tokens[:cut], tokens[cut:], cut
     fingerprint = digest("tokens", sha256, other, tokenizer.fingerprint if tokenizer else None)
     documents = tokenizer is not None and bool((train[:_NEAR] == tokenizer.end_of_text).any())
-    return Dataset(train, validation, tokenizer, vocab_size, fingerprint, documents)
+    dataset = Dataset(
+        train, validation, tokenizer, vocab_size, fingerprint, documents, notes=tuple(notes)
+    )
+    if tokenizer is None:
+        return dataset
+    spelled = "data=tokens: bits per byte are over the bytes that the ids decode to"
+    return replace(
+        dataset,
+        train_bytes=SpelledBytes(train, tokenizer),
+        validation_bytes=SpelledBytes(validation, tokenizer),
+        notes=(*notes, spelled),
+    )
 
 
 def _cut(tokens: np.ndarray, fraction: float, end_of_text: int | None) -> int:
@@ -57,52 +74,41 @@ def _cut(tokens: np.ndarray, fraction: float, end_of_text: int | None) -> int:
 
 def _open_flat(
     path: str | None, key: str, dtype: str, vocab_size: int, cache: Path
-) -> tuple[np.ndarray, str]:
-    """The ids, memory-mapped, and the SHA-256 of their file; every id is below vocab_size."""
+) -> tuple[np.ndarray, str, str]:
+    """The ids, memory-mapped, the SHA-256 of their file, and a line that says what was read.
+
+    Every id is below vocab_size.
+    """
     if path is None:
         raise UserError(f"data=tokens needs {key}: a flat file of token ids, or a .npy file.")
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise UserError(f"No such file: {key}={path} (from {Path.cwd()}).")
-    tokens = _map_npy(file) if file.suffix == ".npy" else _map_raw(file, np.dtype(dtype))
+    file = look_up(path, key, "Give a flat file of token ids, or a .npy file.")
+    if file.is_dir():
+        raise UserError(f"{key}={shown(path)} is a folder.\ndata=tokens reads one file of ids.")
+    tokens, said_by = map_ids(file, dtype)
     if not len(tokens):
-        raise UserError(f"{file} holds no tokens.")
+        raise UserError(f"{shown(file)} holds no tokens.")
+    if said_by is None:
+        check_width(file, tokens)
     facts = remembered(
-        cache, [file], ["flat", str(tokens.dtype)], lambda: _extremes(tokens, hash_file(file))
+        cache,
+        [file],
+        ["flat", str(tokens.dtype), len(tokens)],
+        lambda: _extremes(tokens, hash_file(file)),
     )
     if facts["least"] < 0 or facts["greatest"] >= vocab_size:
         place = _first_outside(tokens, vocab_size)
-        raise UserError(
-            f"{file} holds the id {tokens[place]} at position {place:,}, beyond the vocabulary of "
-            f"{vocab_size:,}.\nSet data.vocab_size, or data.dtype (now {tokens.dtype}) to the "
-            "file's type."
+        problem = (
+            f"{shown(file)} holds the id {tokens[place]} at position {place:,}, beyond the "
+            f"vocabulary of {vocab_size:,}."
         )
-    return tokens, facts["sha256"]
-
-
-def _map_raw(file: Path, dtype: np.dtype) -> np.ndarray:
-    size = file.stat().st_size
-    if size % dtype.itemsize:
-        raise UserError(
-            f"{file} has {size:,} bytes, which is no multiple of the {dtype.itemsize} bytes of one "
-            f"{dtype} id.\nSet data.dtype to the file's type; perhaps the file was cut off."
-        )
-    if not size:
-        return np.empty(0, dtype)
-    return np.memmap(file, dtype.newbyteorder("<"), "r")
-
-
-def _map_npy(file: Path) -> np.ndarray:
-    try:
-        tokens = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{file} is not a whole .npy file: {error}") from error
-    if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
-        raise UserError(
-            f"{file} holds {tokens.dtype} of shape {tokens.shape}; token ids are integers in one "
-            "dimension."
-        )
-    return tokens
+        if said_by is not None:
+            raise UserError(f"{problem}\nSet data.vocab_size ({said_by} says {tokens.dtype}).")
+        advice = f"Set data.vocab_size, or data.dtype (now {tokens.dtype}) to the file's type."
+        if tokens.dtype.itemsize == 4 and tokens[:_NEAR].view("<u2").max() < vocab_size:
+            advice = "Read as uint16, its ids are within it: set data.dtype=uint16."
+        raise UserError(f"{problem}\n{advice}")
+    note = f"read 1 file, {len(tokens):,} tokens of {tokens.dtype}"
+    return tokens, facts["sha256"], f"{note} (by {said_by})" if said_by else note
 
 
 def _extremes(tokens: np.ndarray, sha256: str) -> dict:

@@ -97,7 +97,7 @@ def _honestly(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 _OTHER_WAYS = (
-    "data.path=FILE for a copy of your own (.txt, .jsonl, .gz, or a folder); or data=stories, "
+    "data.path=FILE for a copy of your own (.txt, .jsonl, ..., or a folder); or data=stories, "
     "the built-in corpus."
 )
 

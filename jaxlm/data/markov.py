@@ -54,14 +54,14 @@ def prepare_markov(
         digest("train", identity),
         cache,
         progress,
-    )
+    ).ids_N
     validation = cached_tokens(
         "markov-validation",
         limit(ids(V, data.seed, _VALIDATION), VALIDATION_TOKENS + 1),
         V,
         digest("validation", identity),
         cache,
-    )
+    ).ids_N
     log_p = np.log(transitions(V)[validation[:-1], validation[1:]])
     return Dataset(
         train,
@@ -110,4 +110,4 @@ def ids(vocab_size: int, seed: int, split: int) -> Iterator[np.ndarray]:
 
 def _some(vocab_size: int, seed: int) -> np.ndarray:
     """The first training ids, by which a change of the chain shows."""
-    return next(limit(ids(vocab_size, seed, _TRAIN), _IDENTIFYING_TOKENS))
+    return next(limit(ids(vocab_size, seed, _TRAIN), _IDENTIFYING_TOKENS)).ids_N

@@ -3,18 +3,28 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxlm.config import Config
+from jaxlm.config import Config, DataConfig
 from jaxlm.data import corpora
 from jaxlm.data.cache import digest
 from jaxlm.data.corpora import Survey, TextFiles, between
 from jaxlm.data.dataset import Dataset
-from jaxlm.data.encoding import cached_tokens, document_end, encode_pieces, make_tokenizer
+from jaxlm.data.encoding import (
+    cached_tokens,
+    document_end,
+    encode_pieces,
+    make_tokenizer,
+    note_of_loss,
+    refuse_early,
+)
 from jaxlm.data.endless import prepare_stories
 from jaxlm.data.flat import prepare_flat
 from jaxlm.data.hub import hub_corpus
+from jaxlm.data.kinds import has_fields
+from jaxlm.data.lossless import Comparison
 from jaxlm.data.markov import prepare_markov
 from jaxlm.data.progress import progress_bar
 from jaxlm.errors import UserError
+from jaxlm.names import expanded, shown
 
 
 def prepare(
@@ -25,7 +35,7 @@ def prepare(
     `train_tokens` is how much of an endless corpus (stories, markov) training needs, where
     data.train_tokens does not say; without either, the training split is empty.
     """
-    cache = Path(cache).expanduser()
+    cache = expanded(cache)
     if config.data.name == "tokens":
         return prepare_flat(config, cache)
     if config.data.name == "markov":
@@ -70,17 +80,44 @@ def _prepare_text(config: Config, cache: Path, progress: bool) -> Dataset:
         progress,
     )
     end_of_text = document_end(tokenizer) if documents else None
-    splits, fingerprints = [], []
-    for name, part in (("train", train), ("validation", validation)):
+    lossy = config.tokenizer.lossy
+    splits, fingerprints, notes = [], [], []
+    for split, part in (("train", train), ("validation", validation)):
         fingerprint = digest("text", part.identity, tokenizer.fingerprint, end_of_text)
-        label, characters = f"encoding {config.data.name}-{name}", part.stop - part.start
-        with progress_bar(label, characters, "characters", progress) as advance:
-            encoded = encode_pieces(part.pieces(), tokenizer, end_of_text, advance)
-            label = f"{config.data.name}-{name}"
-            splits.append(cached_tokens(label, encoded, tokenizer.vocab_size, fingerprint, cache))
+        name, characters = f"{config.data.name}-{split}", part.stop - part.start
+        comparison = Comparison(tokenizer)
+        with progress_bar(f"encoding {name}", characters, "characters", progress) as advance:
+            encoded = encode_pieces(part.pieces(), tokenizer, end_of_text, comparison, advance)
+            encoded = refuse_early(encoded, comparison, name, lossy)
+            tokens = cached_tokens(
+                name, encoded, tokenizer.vocab_size, fingerprint, cache, comparison.found
+            )
+        notes += note_of_loss(tokens, name, lossy)
+        splits.append(tokens)
         fingerprints.append(fingerprint)
     fingerprint = digest("dataset", fingerprints)
-    return Dataset(*splits, tokenizer, tokenizer.vocab_size, fingerprint, documents)
+    read = [train.survey.line(train.corpus)]
+    if validation.corpus is not train.corpus:
+        read.append(f"validation: {validation.survey.line(validation.corpus)}")
+    return Dataset(
+        *(tokens.ids_N for tokens in splits),
+        tokenizer,
+        tokenizer.vocab_size,
+        fingerprint,
+        documents,
+        train_bytes=splits[0].bytes_N,
+        validation_bytes=splits[1].bytes_N,
+        notes=(*read, *notes),
+    )
+
+
+def _check_field(data: DataConfig, files: list[Path]) -> None:
+    """Raises UserError where data.text_field names a field, and no file has fields."""
+    if data.text_field != DataConfig.text_field and not any(map(has_fields, files)):
+        raise UserError(
+            f"data.text_field={shown(data.text_field)} has no effect: {shown(files[0])} is plain "
+            "text.\nIt goes with .jsonl, .json, .csv, .tsv and .parquet: leave it out here."
+        )
 
 
 def _parts(config: Config, cache: Path, progress: bool) -> tuple[_Part, _Part]:
@@ -91,11 +128,13 @@ def _parts(config: Config, cache: Path, progress: bool) -> tuple[_Part, _Part]:
     elif data.name == "shakespeare":
         corpus = TextFiles([corpora.shakespeare(data.path, cache)], data.text_field)
     elif data.path is None:
-        raise UserError("data=text needs data.path: a .txt, .jsonl or .gz file, or a folder.")
+        raise UserError(f"data=text needs data.path: a file ({corpora.FORMS}), or a folder.")
     else:
         corpus = corpora.text_files(data.path, data.text_field, documents=data.documents)
     if data.validation_path is not None:
         own = corpora.text_files(data.validation_path, data.text_field, "data.validation_path")
+    if data.name == "text":
+        _check_field(data, corpus.files + (own.files if own else []))
     if own is not None:
         found = corpora.survey(corpus, None, cache, progress)
         other = corpora.survey(own, None, cache, progress)

@@ -2,63 +2,72 @@
 
 Text never contains control tokens: `<|endoftext|>` written inside a text is encoded as the
 characters it is made of. Only the corpus puts the end_of_text id between documents. Decoding shows
-it as `<|endoftext|>`.
+it as `<|endoftext|>`. What a tokenizer cannot express is an error, or is said: see `lossless`.
 """
 
-import codecs
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxlm.data import plain
 from jaxlm.data.cache import replacing
+from jaxlm.data.lossless import Comparison
+from jaxlm.data.spelling import Spelling, StreamDecoder, spelling_of
 from jaxlm.errors import UserError
+from jaxlm.names import expanded, shown
 
 END_OF_TEXT = "<|endoftext|>"
 _FORMAT = "jaxlm tokenizer 1"
-_REPLACEMENT = "\ufffd".encode()
 
 
 class Tokenizer:
     """What all kinds share; V is vocab_size.
 
-    `end_of_text` is the id between documents, or None. `token_bytes` holds the UTF-8 bytes that
-    each id stands for (control tokens: their name), of which one id may hold part of a character.
+    `end_of_text` is the id between documents, or None. `control_ids` never come from a text, but
+    for the one that stands for what a library's tokenizer does not know. `cuts_at_words`: a text
+    may be cut before a blank or line break without a change of its ids.
     """
 
     vocab_size: int
     end_of_text: int | None
     control_ids: frozenset[int]
-    token_bytes: list[bytes]
+    spelling: Spelling
+    cuts_at_words = True
+    lossy = False  # tokenizer.lossy, of the run whose tokenizer this is
 
     def encode(self, text: str) -> np.ndarray:
-        """int32 ids of `text`. Raises UserError for what the vocabulary cannot express."""
-        return self.encode_batch([text])[0]
+        """int32 ids of `text`. Raises UserError for what they cannot express, unless `lossy`."""
+        [ids] = self.encode_batch([text])
+        if not self.lossy:
+            comparison = Comparison(self)
+            comparison.add(text, ids)
+            comparison.refuse("the text")
+        return ids
 
-    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """`encode` for each text; several cores where the library can."""
+    def encode_batch(
+        self, texts: Sequence[str], begins: Sequence[bool] | None = None
+    ) -> list[np.ndarray]:
+        """The ids of each text, unchecked; several cores where the library can.
+
+        `begins` says which texts begin a document (None: all), rather than go on with one.
+        """
         raise NotImplementedError
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`; what is not valid UTF-8 becomes U+FFFD."""
-        return self.join(ids).decode("utf-8", "replace")
+        decoder = StreamDecoder(self)
+        return decoder.push(ids) + decoder.finish()
 
-    def join(self, ids: Iterable[int]) -> bytes:
-        """The bytes of `ids`. An id beyond the vocabulary (a padded embedding's) gives U+FFFD."""
-        known = self.vocab_size
-        return b"".join(self.token_bytes[i] if i < known else _REPLACEMENT for i in map(int, ids))
-
-    @cached_property
-    def bytes_V(self) -> np.ndarray:
-        """int64 (V,): UTF-8 bytes of text per id, 0 for control tokens; for bits per byte."""
-        lengths = [len(token) for token in self.token_bytes]
-        return np.array(
-            [0 if i in self.control_ids else n for i, n in enumerate(lengths)], np.int64
-        )
+    def bytes_of_tokens(self, text: str, begins: bool = True) -> np.ndarray:
+        """int64 (N,): the UTF-8 bytes of `text` that belong to each of its tokens."""
+        [ids] = self.encode_batch([text], [begins])
+        return self.spelling.lengths_V[ids]
 
     def to_json(self) -> dict[str, Any]:
         """What `load_tokenizer` reads, `kind` included."""
@@ -67,15 +76,16 @@ class Tokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256, in hex, of the serialised tokenizer."""
-        return hashlib.sha256(self._serialised()).hexdigest()
+        return hashlib.sha256(self.serialised()).hexdigest()
 
-    def _serialised(self) -> bytes:
+    def serialised(self) -> bytes:
+        """The content of the file that `save` writes."""
         return json.dumps({"format": _FORMAT, **self.to_json()}, ensure_ascii=False).encode()
 
     def save(self, path: Path) -> None:
         """Write `path`, atomically."""
         with replacing(Path(path)) as file:
-            file.write(self._serialised())
+            file.write(self.serialised())
 
 
 class CharTokenizer(Tokenizer):
@@ -86,12 +96,16 @@ class CharTokenizer(Tokenizer):
         self.end_of_text = len(alphabet) if documents else None
         self.vocab_size = len(alphabet) + documents
         self.control_ids = frozenset([len(alphabet)] if documents else [])
-        self.token_bytes = [c.encode() for c in alphabet] + [END_OF_TEXT.encode()] * documents
+        self.spelling = Spelling(
+            [c.encode() for c in alphabet] + [END_OF_TEXT.encode()] * documents
+        )
         codes = np.array([ord(character) for character in alphabet])
         self._id_of_code = np.full(codes.max() + 1, -1, np.int32)
         self._id_of_code[codes] = np.arange(len(alphabet))
 
-    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+    def encode_batch(
+        self, texts: Sequence[str], begins: Sequence[bool] | None = None
+    ) -> list[np.ndarray]:
         return [self._encode(text) for text in texts]
 
     def _encode(self, text: str) -> np.ndarray:
@@ -121,9 +135,11 @@ class ByteTokenizer(Tokenizer):
         self.end_of_text = 256
         self.vocab_size = 257
         self.control_ids = frozenset([256])
-        self.token_bytes = [bytes([value]) for value in range(256)] + [END_OF_TEXT.encode()]
+        self.spelling = Spelling([bytes([value]) for value in range(256)] + [END_OF_TEXT.encode()])
 
-    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+    def encode_batch(
+        self, texts: Sequence[str], begins: Sequence[bool] | None = None
+    ) -> list[np.ndarray]:
         return [np.frombuffer(_utf8(text), np.uint8).astype(np.int32) for text in texts]
 
     def to_json(self) -> dict[str, Any]:
@@ -131,46 +147,77 @@ class ByteTokenizer(Tokenizer):
 
 
 class LibraryTokenizer(Tokenizer):
-    """A tokenizer of the `tokenizers` library, from its JSON: byte-level, or SentencePiece-like.
+    """A tokenizer of the `tokenizers` library, from its JSON, whatever its model.
 
-    `specification` is the content of a tokenizer.json. It must have merges or pieces that join
-    into text (model BPE or Unigram).
+    `specification` is the content of a tokenizer.json. Ids are those of the library wherever these
+    decode to the text; see `plain` for what differs. A blank that the library puts before each
+    text, and its decoder takes away, is put before each document; one that stays is left out.
     """
-
-    _ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>")
 
     def __init__(self, specification: dict[str, Any]):
         from tokenizers import Tokenizer as Library
 
         self.specification = specification
-        self._library = Library.from_str(json.dumps(specification))
-        self._library.encode_special_tokens = True  # treat their names in a text as plain text
-        self._library.no_truncation()
-        self._library.no_padding()
-        added = self._library.get_added_tokens_decoder()
-        id_of_token = self._library.get_vocab(with_added_tokens=True)
-        self.control_ids = frozenset(i for i, token in added.items() if token.special)
+        written = plain.canonical(specification)
+        library = Library.from_str(json.dumps(written))
+        id_of_token = library.get_vocab(with_added_tokens=True)
         self.vocab_size = max(id_of_token.values()) + 1
-        self.end_of_text = next((id_of_token[e] for e in self._ENDS if e in id_of_token), None)
-        self._byte_level = _uses(specification.get("decoder"), "ByteLevel")
-        token_bytes = _byte_level_bytes if self._byte_level else _sentencepiece_bytes
-        self.token_bytes = [b""] * self.vocab_size
-        for token, i in id_of_token.items():
-            self.token_bytes[i] = token.encode() if i in added else token_bytes(token)
+        self.end_of_text = next((id_of_token[e] for e in plain.ENDS if e in id_of_token), None)
+        self.control_ids = frozenset(plain.control_ids(written, id_of_token))
+        self.spelling = spelling_of(library, written, self.vocab_size)
+        names = {i: token for token, i in id_of_token.items() if i in self.control_ids}
+        self._library = Library.from_str(json.dumps(plain.for_plain_text(written, names)))
+        self._library.encode_special_tokens = True
+        strips = self.spelling.strips_blank
+        self._blank_before = strips and plain.prepends_blank(written)
+        self._blank_doubled = strips and not self._blank_before
+        words = (token["content"] for token in written["added_tokens"] if not token["special"])
+        self._words = tuple(word for word in words if not word.startswith(" "))
+        self.cuts_at_words = "ByteLevel" in plain.decoder_types(written)
 
-    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+    def encode_batch(
+        self, texts: Sequence[str], begins: Sequence[bool] | None = None
+    ) -> list[np.ndarray]:
+        encodings = self._encodings(self._library.encode_batch_fast, texts, begins)
+        return [np.array(encoding.ids, np.int32) for encoding in encodings]
+
+    def bytes_of_tokens(self, text: str, begins: bool = True) -> np.ndarray:
+        """int64 (N,): UTF-8 bytes of `text` up to the end of each token, less those before it.
+
+        What the tokenizer drops counts with the token after it, at the end of the text with the
+        last one.
+        """
+        [encoding] = self._encodings(self._library.encode_batch, [text], [begins])
+        before = len(self._begun(text, begins)) - len(text)
+        sizes = np.array([len(character.encode()) for character in text], np.int64)
+        bytes_to = np.concatenate([[0], np.cumsum(sizes)])
+        ends = np.array([end for _, end in encoding.offsets], np.int64) - before
+        ends = np.maximum.accumulate(np.clip(ends, 0, len(text)))
+        ends[-1:] = len(text)
+        return np.diff(bytes_to[ends], prepend=0)
+
+    def _begun(self, text: str, begins: bool) -> str:
+        if not begins or not text or text.startswith(self._words):
+            return text
+        blank = self._blank_before or (self._blank_doubled and text.startswith(" "))
+        return " " + text if blank else text
+
+    def _encodings(
+        self, encode: Callable, texts: Sequence[str], begins: Sequence[bool] | None
+    ) -> list[Any]:
+        begins = [True] * len(texts) if begins is None else begins
+        begun = [self._begun(text, first) for text, first in zip(texts, begins, strict=True)]
         try:
-            encodings = self._library.encode_batch_fast(texts, add_special_tokens=False)
+            return encode(begun, add_special_tokens=False)
         except TypeError:
             for text in texts:
                 _utf8(text)  # names what is not Unicode
             raise
-        return [np.array(encoding.ids, np.int32) for encoding in encodings]
-
-    def decode(self, ids: Iterable[int]) -> str:
-        if self._byte_level:
-            return super().decode(ids)
-        return self._library.decode([int(i) for i in ids], skip_special_tokens=False)
+        except Exception as error:  # the library raises bare Exceptions
+            raise UserError(
+                f"The tokenizer cannot encode the text: {error}.\n"
+                "It has no token for what it does not know; use another one, or tokenizer=bpe."
+            ) from None
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": "library", "tokenizer": self.specification}
@@ -183,34 +230,6 @@ def _utf8(text: str) -> bytes:
         raise UserError(
             f"The text is not valid Unicode: {text[error.start]!r} at character {error.start:,}."
         ) from None
-
-
-def _uses(part: Any, kind: str) -> bool:
-    """Whether a part of a tokenizer.json, or one of its components, is of this type."""
-    if isinstance(part, dict):
-        return part.get("type") == kind or any(_uses(value, kind) for value in part.values())
-    return isinstance(part, list) and any(_uses(value, kind) for value in part)
-
-
-def _byte_of_character() -> dict[str, int]:
-    """GPT-2's printable stand-ins for the 256 bytes (Radford et al. 2019, encoder.py)."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [value for value in range(256) if value not in printable]
-    table = {chr(value): value for value in printable}
-    return table | {chr(256 + place): value for place, value in enumerate(others)}
-
-
-_BYTE_OF_CHARACTER = _byte_of_character()
-
-
-def _byte_level_bytes(token: str) -> bytes:
-    return bytes(_BYTE_OF_CHARACTER[character] for character in token)
-
-
-def _sentencepiece_bytes(token: str) -> bytes:
-    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-        return bytes([int(token[3:5], 16)])
-    return token.replace("\u2581", " ").encode()
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> LibraryTokenizer:
@@ -250,26 +269,24 @@ def load_pretrained(path: str | Path) -> LibraryTokenizer:
     The folder's files may be called vocab.json and merges.txt or gpt2_vocab.json and
     gpt2_merges.txt. Raises UserError.
     """
-    path = Path(path).expanduser()
-    file = path / "tokenizer.json" if path.is_dir() else path
-    if not file.is_file():
+    path = expanded(path)
+    file = path / "tokenizer.json" if os.path.isdir(path) else path
+    if not os.path.isfile(file):  # pathlib's raises on a name that is too long
         for prefix in ("", "gpt2_"):
             vocabulary, merges = path / f"{prefix}vocab.json", path / f"{prefix}merges.txt"
-            if vocabulary.is_file() and merges.is_file():
+            if os.path.isfile(vocabulary) and os.path.isfile(merges):
                 return _from_gpt2_files(vocabulary, merges)
         raise UserError(
-            f"No tokenizer at tokenizer.path={path}.\n"
+            f"No tokenizer at tokenizer.path={shown(path)}.\n"
             "Give a tokenizer.json, or a folder with one or with vocab.json and merges.txt."
         )
     try:
         specification = json.loads(file.read_text("utf-8"))
-        if specification["model"]["type"] not in ("BPE", "Unigram"):
-            raise ValueError(f"its model is a {specification['model']['type']}, not a BPE")
         return LibraryTokenizer(specification)
     except Exception as error:  # the library raises bare Exceptions
         raise UserError(
             f"{file} is not a tokenizer this program can use: {type(error).__name__}: {error}\n"
-            "It must be a BPE or Unigram tokenizer in the `tokenizers` library's JSON."
+            "It must be the JSON of the `tokenizers` library: BPE, Unigram, WordPiece or WordLevel."
         ) from error
 
 
@@ -304,19 +321,3 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         raise UserError(
             f"{path} is not a tokenizer of this program, or damaged: {error}"
         ) from error
-
-
-class StreamDecoder:
-    """Text from ids as they come: a character cut between two ids waits until it is whole."""
-
-    def __init__(self, tokenizer: Tokenizer):
-        self._tokenizer = tokenizer
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def push(self, ids: Iterable[int]) -> str:
-        """The text that is certain after these further ids."""
-        return self._decoder.decode(self._tokenizer.join(ids))
-
-    def finish(self) -> str:
-        """What is left: U+FFFD for a character that never became whole, or ''."""
-        return self._decoder.decode(b"", final=True)

@@ -1,0 +1,54 @@
+"""The bytes of a file, unpacked: gzip, bzip2, xz and, with its library, zstd."""
+
+import bz2
+import gzip
+import lzma
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxlm.errors import UserError
+from jaxlm.names import quoted, shown
+
+_OPEN = {None: open, "gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
+
+
+def byte_chunks(file: Path, packing: str | None, size: int) -> Iterator[bytes]:
+    """The content in chunks. Raises UserError where it cannot be read, or is not whole."""
+    try:
+        if packing == "zstd":
+            yield from _zstd_chunks(file, size)
+        else:
+            with _OPEN[packing](file, "rb") as stream:
+                yield from iter(lambda: stream.read(size), b"")
+    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise UserError(f"Cannot read {shown(file)}: {error.strerror}") from error
+        raise UserError(
+            f"{shown(file)} is a damaged or truncated {packing} file: {error}"
+        ) from error
+
+
+def _zstd_chunks(file: Path, size: int) -> Iterator[bytes]:
+    """By the library zstandard; its own reader takes a file that is cut off for a whole one."""
+    try:
+        import zstandard
+    except ModuleNotFoundError:
+        raise UserError(
+            f"{shown(file)} takes zstandard to read, which is not installed.\n"
+            f"Install it (pip install zstandard), or unpack the file: zstd -d {quoted(file)}"
+        ) from None
+    frame = None
+    try:
+        with open(file, "rb") as stream:
+            while packed := stream.read(size):
+                while packed:
+                    frame = frame or zstandard.ZstdDecompressor().decompressobj()
+                    if chunk := frame.decompress(packed):
+                        yield chunk
+                    packed = frame.unused_data if frame.eof else b""
+                    frame = None if frame.eof else frame
+    except zstandard.ZstdError as error:
+        raise EOFError(str(error)) from None
+    if frame is not None:
+        raise EOFError("it ends within a frame")

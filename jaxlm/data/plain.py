@@ -1,0 +1,145 @@
+"""A tokenizer.json changed so that text is text: what `LibraryTokenizer` encodes with.
+
+Ids stay as they are. What changes is how a text can become them:
+- No text gives a control id: its name in the vocabulary is replaced by one that no text holds.
+- No text gives a byte's id by the name of the byte, `<0x0A>`.
+- No blank is put before a text; the caller does that, once for each document.
+- Added words take no white space with them.
+- Nothing is random, cut off or filled up.
+"""
+
+import copy
+import json
+import secrets
+from typing import Any
+
+ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>")
+_CONTROL = (
+    "<unk>",
+    "<s>",
+    "<pad>",
+    "<mask>",
+    "<bos>",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[PAD]",
+    "[MASK]",
+)
+_BYTE_NAME = "<(?=0x[0-9A-Fa-f]{2}>)"
+
+
+def control_ids(specification: dict[str, Any], id_of_token: dict[str, int]) -> set[int]:
+    """Special tokens, unknown's, those of the post-processor, and what is called like one."""
+    found = {token["id"] for token in specification["added_tokens"] if token["special"]}
+    unknown = unknown_id(specification, id_of_token)
+    found |= set() if unknown is None else {unknown}
+    found |= {id_of_token[name] for name in (*ENDS, *_CONTROL) if name in id_of_token}
+    for part in _parts(specification["post_processor"]):
+        for special in part.get("special_tokens", {}).values():
+            found |= set(special["ids"])
+        found |= {part[name][1] for name in ("sep", "cls") if name in part}
+    return found
+
+
+def unknown_id(specification: dict[str, Any], id_of_token: dict[str, int]) -> int | None:
+    """The id that the model gives to what it does not know, if it has one."""
+    model = specification["model"]
+    if model["type"] == "Unigram":
+        return model["unk_id"]
+    return id_of_token.get(model["unk_token"])
+
+
+def prepends_blank(specification: dict[str, Any]) -> bool:
+    """Whether the tokenizer puts a blank before a text."""
+    parts = [*_parts(specification["normalizer"]), *_parts(specification["pre_tokenizer"])]
+    return any(
+        part["type"] == "Prepend"
+        or (part["type"] == "Metaspace" and part["prepend_scheme"] != "never")
+        or (part["type"] == "ByteLevel" and part["add_prefix_space"])
+        for part in parts
+    )
+
+
+def decoder_types(specification: dict[str, Any]) -> set[str]:
+    """The types of the decoder's parts."""
+    return {part["type"] for part in _parts(specification["decoder"])}
+
+
+def for_plain_text(specification: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
+    """The specification to encode with; `names` are the control ids' names."""
+    result = copy.deepcopy(specification)
+    hidden = {name: f"{secrets.token_hex(16)}-{i}" for i, name in names.items()}
+    result |= {"truncation": None, "padding": None, "post_processor": None, "decoder": None}
+    for token in result["added_tokens"]:
+        token |= {"lstrip": False, "rstrip": False}
+        if token["content"] in hidden:
+            token |= {"content": hidden[token["content"]], "special": True, "normalized": False}
+    result["normalizer"] = _without_prepend(result["normalizer"])
+    for part in _parts(result["pre_tokenizer"]):
+        if _removes_blanks(part):  # so that a blank is put before each word, not before the text
+            break
+        if part["type"] == "Metaspace":
+            part["prepend_scheme"] = "never"
+        elif part["type"] == "ByteLevel":
+            part["add_prefix_space"] = False
+    if "ByteFallback" in decoder_types(specification):
+        result["pre_tokenizer"] = _byte_names_split(result["pre_tokenizer"])
+    _hide(result["model"], hidden)
+    return result
+
+
+def _parts(component: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """A normalizer, pre-tokenizer, post-processor or decoder as a list of single ones."""
+    if component is None:
+        return []
+    if component["type"] != "Sequence":
+        return [component]
+    parts = next(value for value in component.values() if isinstance(value, list))
+    return [single for part in parts for single in _parts(part)]
+
+
+def _removes_blanks(part: dict[str, Any]) -> bool:
+    """Whether a pre-tokenizer keeps words only."""
+    words_only = ("WhitespaceSplit", "Whitespace", "BertPreTokenizer", "CharDelimiterSplit")
+    return part["type"] in words_only or part.get("behavior") == "Removed"
+
+
+def _without_prepend(normalizer: dict[str, Any] | None) -> dict[str, Any] | None:
+    kept = [part for part in _parts(normalizer) if part["type"] != "Prepend"]
+    return {"type": "Sequence", "normalizers": kept} if kept else None
+
+
+def _byte_names_split(pre_tokenizer: dict[str, Any] | None) -> dict[str, Any]:
+    """`<` in front of `0x0A>` ends a word, so that no piece spans the name of a byte."""
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": _BYTE_NAME},
+        "behavior": "MergedWithPrevious",
+        "invert": False,
+    }
+    return {"type": "Sequence", "pretokenizers": [*_parts(pre_tokenizer), split]}
+
+
+def _hide(model: dict[str, Any], hidden: dict[str, str]) -> None:
+    """Give entries of the vocabulary other names, in place."""
+    if model["type"] == "Unigram":
+        model["vocab"] = [[hidden.get(piece, piece), score] for piece, score in model["vocab"]]
+        return
+    model["vocab"] = {hidden.get(token, token): i for token, i in model["vocab"].items()}
+    model["unk_token"] = hidden.get(model["unk_token"], model["unk_token"])
+    if model["type"] == "BPE":
+        prefix = model["continuing_subword_prefix"] or ""
+        model["dropout"] = None
+        model["merges"] = [
+            [a, b]
+            for a, b in model["merges"]
+            if not hidden.keys() & {a, b, a + b.removeprefix(prefix)}
+        ]
+
+
+def canonical(specification: dict[str, Any]) -> dict[str, Any]:
+    """The specification as the library itself writes it. Raises its exceptions."""
+    from tokenizers import Tokenizer
+
+    return json.loads(Tokenizer.from_str(json.dumps(specification)).to_str())

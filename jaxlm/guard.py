@@ -1,0 +1,101 @@
+"""A run's own files held against its checkpoint: contradictions are refused, gaps are filled.
+
+Every checkpoint carries the configuration and the tokenizer it was trained with, under its
+manifest's hashes (`CARRIED`). One flipped bit in config.yaml or tokenizer.json would else give a
+wrong number, or wrong letters, without a word.
+"""
+
+import functools
+import sys
+from pathlib import Path
+from typing import Any
+
+from jaxlm import manifest
+from jaxlm.checked import read_bytes
+from jaxlm.compose import from_file
+from jaxlm.config import Config, differences, identity
+from jaxlm.data import Dataset
+from jaxlm.data.tokenizer import Tokenizer, load_tokenizer
+from jaxlm.errors import UserError
+from jaxlm.manifest import NotWhole
+
+CONFIG, TOKENIZER = "config.yaml", "tokenizer.json"
+CARRIED = (CONFIG, TOKENIZER)
+
+
+def stored_config(run_path: Path) -> Config:
+    """The configuration a run was trained with.
+
+    config.yaml where it agrees with the newest checkpoint's copy; that copy, with a line on
+    standard error, where config.yaml is missing. Raises UserError where the two differ in identity,
+    naming the keys, and where there is neither.
+    """
+    path, copy = run_path / CONFIG, carried(run_path, CONFIG)
+    if copy is None:
+        return from_file(path)
+    trained = from_file(copy)
+    if not path.exists():
+        _say(f"{path} is missing; the copy in {copy.parent} is taken")
+        return trained
+    config = from_file(path)
+    check_identity(config, trained, path, copy.parent)
+    return config
+
+
+def check_identity(config: Config, trained: Config, path: Path, step: Path) -> None:
+    """Raises UserError, naming the keys, where `path`'s identity is not the checkpoint's."""
+    differing = differences(identity(config), identity(trained))
+    if differing:
+        lines = [f"  {name}: {here}, not {there}" for name, (here, there) in differing.items()]
+        raise UserError(
+            f"{path} is not what the checkpoint {step} was trained with:\n"
+            + "\n".join(lines)
+            + "\nPut the old file back, or remove it: the checkpoint's copy is then taken."
+        )
+
+
+def stored_tokenizer(run_path: Path) -> Tokenizer:
+    """The tokenizer a run was trained with; as `stored_config`, of tokenizer.json."""
+    path, copy = run_path / TOKENIZER, carried(run_path, TOKENIZER)
+    if copy is None:
+        return load_tokenizer(path)
+    content = read_bytes(path)
+    if content is None:
+        _say(f"{path} is missing; the copy in {copy.parent} is taken")
+        return load_tokenizer(copy)
+    if content != copy.read_bytes():
+        raise UserError(
+            f"{path} is not the tokenizer that the checkpoint {copy.parent} was trained with.\n"
+            "Put the old file back, or remove it: the checkpoint's copy is then taken."
+        )
+    return load_tokenizer(path)
+
+
+def carried(run_path: Path, name: str) -> Path | None:
+    """The newest whole checkpoint's copy of one of `CARRIED`, its hash verified; None without one.
+
+    All checkpoints of a run carry the same, since a run never changes its identity.
+    """
+    folder = run_path / "checkpoints"
+    for step in reversed(manifest.whole_steps(folder)):
+        try:
+            return manifest.verified_file(folder / str(step), name)
+        except NotWhole:
+            continue  # damaged, pruned meanwhile, or a run without a tokenizer
+    return None
+
+
+@functools.cache
+def _say(line: str) -> None:
+    """Once to a person, however often a file is opened."""
+    print(line, file=sys.stderr)
+
+
+def check_data(metadata: dict[str, Any], dataset: Dataset, run_path: Path) -> None:
+    """Raises UserError where the data are not those of the checkpoint with this metadata."""
+    trained = metadata.get("data_fingerprint")
+    if trained is not None and trained != dataset.fingerprint:
+        raise UserError(
+            f"The text or token file has changed since {run_path} was trained.\n"
+            "Put the old file back, or start over with run.overwrite=true."
+        )

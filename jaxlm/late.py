@@ -1,0 +1,37 @@
+"""The end of a training: which records a last training loss is the mean of, and how many."""
+
+import math
+from typing import Any
+
+Records = list[dict[str, Any]]
+
+LATE_SHARE = 0.05
+"""The end of training, over whose records a noisy quantity is averaged: the last 5 % of steps."""
+
+
+def late_records(train: Records) -> Records:
+    """The training records of the last 5 % of the steps: the last record at least.
+
+    A record holds one step's batch, so a short run, or one that records seldom, has few.
+    """
+    if not train:
+        return []
+    start = train[-1]["step"] * (1 - LATE_SHARE)
+    return [record for record in train if record["step"] > start]
+
+
+def late_mean(train: Records, name: str) -> float | None:
+    """Mean of a field over `late_records`; None where there are none or one is not finite."""
+    values = [record.get(name) for record in late_records(train)]
+    return None if not values or None in values else math.fsum(values) / len(values)
+
+
+def late_words(train: Records) -> str:
+    """What a last training loss is: 'of the batch of step 60', 'mean of 5 batches, steps 960 to
+    1,000'.
+    """
+    late = late_records(train)
+    first, last = late[0]["step"], late[-1]["step"]
+    if len(late) == 1:
+        return f"of the batch of step {last:,} alone"
+    return f"mean of {len(late)} batches, steps {first:,} to {last:,}"

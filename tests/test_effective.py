@@ -1,0 +1,175 @@
+"""What a person types about data and tokenizer counts, or is refused: nothing is set in vain."""
+
+import pytest
+
+from jaxlm.compose import compose, from_file, to_yaml
+from jaxlm.effective import without_effect
+from jaxlm.errors import UserError
+from jaxlm.member import members_of, words_of
+
+
+def typed(*words):
+    """The configuration of a command line that a person typed."""
+    return compose(list(words), strict=True)
+
+
+def test_a_path_alone_means_a_text():
+    for words in (
+        ["data.path=book.txt"],
+        ["data.path=books/"],
+        ["scale=smoke", "data.path=x.JSON"],
+    ):
+        config = typed(*words)
+        assert config.data.name == "text" and config.run.options["data"] == "text"
+        assert config.data.path == words[-1].removeprefix("data.path=")
+    assert typed("data=shakespeare", "data.path=copy.txt").data.name == "shakespeare"
+    assert typed("data=tinystories", "data.path=copy.txt").data.name == "hub"
+    assert typed("data.path=null").data.name == "stories"
+
+
+@pytest.mark.parametrize("name", ["train.bin", "IDS.NPY", "a.idx", "x.bin.gz"])
+def test_a_path_of_ids_alone_asks_for_data_tokens(name):
+    with pytest.raises(UserError, match="data=tokens data.vocab_size=N"):
+        typed(f"data.path={name}")
+
+
+@pytest.mark.parametrize("data", ["data=stories", "data.name=stories", "data=markov"])
+def test_a_path_is_refused_where_the_corpus_was_typed_and_has_none(data):
+    with pytest.raises(UserError, match="data.path=x.txt has no effect: it goes with data=text"):
+        typed(data, "data.path=x.txt")
+
+
+def test_ids_need_no_tokenizer():
+    tokens = ["data=tokens", "data.path=ids.bin", "data.vocab_size=59"]
+    for words in (tokens, [*tokens, "scale=smoke"], [*tokens, "experiment=shakespeare_cpu"]):
+        config = typed(*words)
+        assert config.tokenizer.name == "none" and config.run.options["tokenizer"] == "none"
+    assert typed("data=markov").tokenizer.name == "none"
+    assert typed(*tokens, "tokenizer=byte").tokenizer.name == "byte"
+    with pytest.raises(UserError, match="data.vocab_size"):
+        typed("data=tokens", "data.path=ids.bin")
+    with pytest.raises(UserError, match="tokenizer"):
+        typed("data=markov", "tokenizer=char")
+
+
+TEXT = ("data=text", "data.path=x.txt")
+IDS = ("data=tokens", "data.path=x.bin", "data.vocab_size=9")
+HUB = ("data.name=hub", "data.hub=a/b")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (*TEXT, "data.hub=a/b"),
+        (*TEXT, "data.hub_subset=c"),
+        (*TEXT, "data.hub_file=c"),
+        (*TEXT, "data.hub_validation_file=c"),
+        (*TEXT, "data.seed=3"),
+        (*TEXT, "data.choices=3"),
+        (*TEXT, "data.train_tokens=3M"),
+        (*TEXT, "data.validation_documents=3"),
+        (*TEXT, "data.vocab_size=300"),
+        (*TEXT, "data.dtype=int32"),
+        (*TEXT, "data.validation_path=y.txt", "data.validation_fraction=0.2"),
+        (*IDS, "data.documents=3"),
+        (*IDS, "data.text_field=story"),
+        (*IDS, "tokenizer.vocab_size=300"),
+        (*IDS, "tokenizer.path=tokenizer.json"),
+        ("data=shakespeare", "data.documents=3"),
+        ("data=shakespeare", "data.text_field=story"),
+        ("data=stories", "data.documents=3"),
+        ("data.text_field=story",),
+        ("data.validation_path=y.txt",),
+        ("data.validation_fraction=0.2",),
+        ("data.vocab_size=300",),
+        ("data=markov", "data.choices=3"),
+        (*HUB, "data.path=x.txt", "data.hub_file=c"),
+        (*HUB, "data.path=x.txt", "data.hub_subset=c"),
+        (*HUB, "data.hub_file=c", "data.hub_subset=d"),
+        (*HUB, "data.hub_validation_file=d"),
+        (*HUB, "data.hub_file=c", "data.hub_validation_file=d", "data.validation_fraction=0.2"),
+        ("tokenizer=byte", "tokenizer.vocab_size=300"),
+        ("tokenizer=char", "tokenizer.training_bytes=3M"),
+        ("tokenizer=char", "tokenizer.path=tokenizer.json"),
+        ("tokenizer.path=tokenizer.json",),
+        ("tokenizer.hub=a/b",),
+        ("tokenizer=pretrained", "tokenizer.path=t.json", "tokenizer.hub=a/b"),
+    ],
+)
+def test_a_typed_key_without_effect_is_refused_with_what_it_goes_with(words):
+    key, _, value = words[-1].partition("=")
+    with pytest.raises(UserError, match=f"{key}={value} has no effect: it goes with"):
+        typed(*words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (*TEXT, "data.documents=3", "data.text_field=story", "data.stride=3"),
+        (*TEXT, "data.validation_fraction=0.2"),
+        (*TEXT, "data.validation_path=y.txt"),
+        (*IDS, "data.dtype=int32", "data.validation_path=y.bin"),
+        (*HUB, "data.hub_subset=c", "data.documents=9", "data.text_field=body"),
+        (*HUB, "data.hub_file=c", "data.validation_fraction=0.2"),
+        ("data.seed=3", "data.train_tokens=3M", "data.choices=3", "data.stride=3"),
+        ("data=markov", "data.seed=3", "data.vocab_size=12"),
+        ("tokenizer.vocab_size=300", "tokenizer.training_bytes=3M"),
+        ("tokenizer=pretrained", "tokenizer.path=t.json"),
+        ("tokenizer=smollm", "tokenizer.path=t.json"),
+        ("data.path=null", "data.documents=null"),  # as it is anyway
+    ],
+)
+def test_a_typed_key_with_an_effect_is_kept(words):
+    config = typed(*words)
+    kept = to_yaml(config)
+    for word in words:
+        key, _, value = word.partition("=")
+        group, _, name = key.partition(".")
+        if name:
+            assert str(getattr(getattr(config, group), name)) == value.replace("null", "None")
+            assert f"{name}: {value}" in kept
+
+
+def test_keys_of_options_and_scales_without_effect_are_not_shown(tmp_path):
+    config = typed("scale=cpu", *TEXT, "tokenizer=char")
+    assert config.data.validation_documents == 500 and config.tokenizer.vocab_size == 1024
+    assert typed("scale=cpu").data.documents is None
+    assert typed("experiment=tinystories_17m", *TEXT).tokenizer.training_bytes == "100M"
+    assert typed("experiment=tinystories_17m", "tokenizer=byte").tokenizer.vocab_size == 1024
+    copy = typed("data=tinystories", "data.path=copy.txt")
+    assert copy.data.hub == "roneneldan/TinyStories" and copy.data.hub_file is None
+    assert not set(without_effect(copy)) & {"data.hub", "data.path"}
+
+
+def test_a_run_of_before_resumes_whatever_it_says_of_keys_without_effect(tmp_path):
+    file = tmp_path / "run" / "config.yaml"
+    file.parent.mkdir()
+    config = typed(*TEXT, "tokenizer=char")
+    assert from_file_of(file, to_yaml(config)) == config
+    old = to_yaml(config).replace("  documents: null", "  documents: null\n  seed: 7", 1)
+    lines = [line for line in old.splitlines() if line != "  seed: 0"]
+    assert from_file_of(file, "\n".join(lines) + "\n") == config
+    stories = to_yaml(typed()).replace("  path: null", "  path: old.txt", 1)
+    assert from_file_of(file, stories).data.name == "stories"  # as it was trained
+
+
+def from_file_of(file, text):
+    file.write_text(text)
+    return from_file(file)
+
+
+def test_a_study_may_vary_the_corpus_that_a_key_of_its_base_goes_with():
+    base = typed(*TEXT, "data.documents=3", "tokenizer.vocab_size=300", "job=study")
+    assert {"data.path=x.txt", "data.documents=3"} <= set(words_of(base))
+    variants = {"text": [], "stories": ["data=stories"], "bytes": ["tokenizer=byte"]}
+    text, stories, of_bytes = members_of(base, variants, [0])
+    assert text.config.data.path == "x.txt" and text.config.data.documents == 3
+    assert stories.config.data.path is None and stories.config.data.documents is None
+    assert of_bytes.config.tokenizer.vocab_size == 1024
+    with pytest.raises(UserError, match="variant seeds: data.seed=1 has no effect"):
+        members_of(base, {"base": [], "seeds": ["data.seed=1"]}, [0])
+
+
+def test_a_job_that_opens_a_run_compares_what_is_typed_with_the_run():
+    config = typed("job=evaluate", "data.text_field=story", "run.name=x")
+    assert config.data.text_field == "story"
