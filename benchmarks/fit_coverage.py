@@ -26,14 +26,22 @@ CASES = (
     {"n": 100, "noise": 0.005, "delta": 1e-3, "tails": "normal"},
     {"n": 100, "noise": 0.005, "delta": 1e-3, "tails": "student 3"},
     {"n": 240, "noise": 0.005, "delta": 1e-3, "tails": "normal"},
+    {"n": 12, "noise": 0.01, "delta": 1e-3, "tails": "normal"},
+    {"n": 12, "noise": 0.01, "delta": None, "tails": "normal"},
 )
+GRID = (np.geomspace(1e8, 10**9.5, 4), np.geomspace(2e9, 10**10.8, 3))  # sizes, tokens of 12 points
 
 
 def draw(n: int, noise: float, tails: str, seed: int) -> Records:
-    """n records of the true law over the Chinchilla paper's range, with log-scale noise."""
+    """n records of the true law over the Chinchilla paper's range, with log-scale noise.
+
+    Twelve are a grid of four sizes and three durations, as a small study has them.
+    """
     generator = np.random.default_rng(seed)
     N = np.exp(generator.uniform(np.log(5e7), np.log(1.5e10), n))
     D = np.exp(generator.uniform(np.log(1e9), np.log(4e11), n))
+    if n == 12:
+        N, D = (values.ravel() for values in np.meshgrid(*GRID))
     error = generator.standard_t(3, n) if tails == "student 3" else generator.normal(size=n)
     return Records.from_arrays(N, D, CHINCHILLA.loss(THETA, N=N, D=D) * np.exp(noise * error))
 

@@ -102,6 +102,9 @@ class FitJob:
         choices=("chinchilla", "tied", "power_N", "power_D", "power_C", "data_constrained"),
     )
     delta: float | None = key(1e-3, "Huber's delta in log loss; null: least squares")
+    fix: str | None = key(
+        None, "parameters held at a value, as in 'E=1.69, alpha=0.34'; they get no interval"
+    )
     bootstrap: int = key(4000, "resamples behind the intervals; 0: none")
     bootstrap_starts: int = key(1, "starts of each resample's fit")
     count: str | None = key(

@@ -52,6 +52,7 @@ def fit_job(config: Config, load_engine: object) -> int:
             delta=job.delta,
             resamples=job.bootstrap,
             bootstrap_starts=job.bootstrap_starts,
+            fix=job.fix,
         )
         print(analysis.text())
         print(f"\nreport: {analysis.save(job.out, tell=print)}")

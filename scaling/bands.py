@@ -24,7 +24,9 @@ def places(fit: "Fit", values: np.ndarray) -> np.ndarray:
     """Where to evaluate curves of the law (G,): from the least value to beyond the largest."""
     numeric = divides_compute(fit.law) and allocate.coefficients(fit.law, fit.theta) is None
     count = _NUMERIC_PLACES if numeric else _PLACES
-    return np.geomspace(values.min(), EXTRAPOLATE * values.max(), count)
+    # Beyond 1e300 nothing can be computed any more, nor drawn.
+    ends = np.clip([values.min(), EXTRAPOLATE * values.max()], 1e-300, 1e300)
+    return np.geomspace(*ends, count)
 
 
 def divides_compute(law: Law) -> bool:

@@ -12,6 +12,7 @@ from scaling.errors import ScalingError
 from scaling.one_step import MANY, one_step
 from scaling.problem import Problem
 
+_NOISE_FREE = 1e-24  # of squared residuals
 _CROWDING = 4.0  # spacing of the profile: 0.15 standard errors in the middle, 4 at the ends
 
 
@@ -95,41 +96,69 @@ def profile(
 
     The robust likelihood-ratio test of M-estimators (Heritier and Ronchetti 1994): twice the rise
     of the objective, times E[psi'] / E[psi^2], is chi-squared, here compared with F for few points.
-    It assumes independent residuals of one distribution; the bootstrap does not.
+    It assumes independent residuals of one distribution; the bootstrap does not. Of twelve points
+    with Huber's delta at a tenth of the noise 95 % intervals held the truth in 95 to 98 % of 120
+    trials, and in 75 to 79 % where the points that the law passes through count for the density.
 
     Args:
       span: values tried, in standard errors (of the sandwich estimate) on either side; they lie
-        closer together near the estimate.
+        closer together near the estimate. Many points leave nearly a parabola, of which fewer do.
     """
-    law, size = problem.law, len(theta)
+    if len(problem) >= MANY:
+        span, count = min(span, 6.0), min(count, 21)
+    law, free = problem.law, problem.basis
     residual = problem.residuals(theta)
-    clipped = np.clip(residual, -problem.delta, problem.delta)
-    freedom = max(len(problem) - size, 1)
-    noise = np.sum(problem.weights * clipped**2) / freedom
-    bend = _mean_bend(residual, problem.delta)
-    minimum = np.sum(problem.weights * _rho(residual, problem.delta))
-    jacobian = _jacobian(problem, theta)
-    information = bend * (jacobian.T * problem.weights) @ jacobian
-    covariance = noise * np.linalg.pinv(information, hermitian=True) / max(bend, 1e-300)
+    scale = noise_of(problem, residual)
+    if scale.noise <= _NOISE_FREE:
+        return {}
+    minimum = problem.loss_of(residual)
+    covariance_QxQ = covariance(problem, theta, scale)
     offsets = span * np.sinh(np.linspace(-_CROWDING, _CROWDING, count)) / np.sinh(_CROWDING)
     bases, planes, names = [], [], []
     for name in law.coordinates:
-        direction = _functional(problem, name)
-        error = np.sqrt(direction @ covariance @ direction)
-        toward = covariance @ direction / max(error, 1e-300)
+        if name.removeprefix("log_") in problem.fixed:
+            continue
+        direction = law.functional(name, problem.centre)
+        inside_Q = free.T @ direction
+        error = np.sqrt(inside_Q @ covariance_QxQ @ inside_Q)
+        toward = free @ (covariance_QxQ @ inside_Q) / max(error, 1e-300)
         bases.append(theta + offsets[:, None] * toward)
-        null = np.linalg.svd(direction[None])[2][1:].T
+        null = free @ np.linalg.svd(inside_Q[None])[2][1:].T
         planes.append(np.broadcast_to(null, (count, *null.shape)))
         names.append((name, direction @ theta, error))
-    if noise <= 1e-24:
-        return {}
     least = problem.solve_on_planes(np.concatenate(bases), np.concatenate(planes))
-    threshold = float(stats.f.ppf(level, 1, freedom))
-    drops = 2 * bend / noise * (least.reshape(size, count) - minimum)
+    threshold = float(stats.f.ppf(level, 1, scale.freedom))
+    drops = 2 * scale.bend / scale.noise * (least.reshape(len(names), count) - minimum)
     return {
         name.removeprefix("log_"): _profile(name, centre + offsets * error, drop, threshold)
         for (name, centre, error), drop in zip(names, drops, strict=True)
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """E[psi^2] of the residuals, E[psi'], and the degrees of freedom left by the fit."""
+
+    noise: float
+    bend: float
+    freedom: int
+
+
+def noise_of(problem: Problem, residual: np.ndarray) -> Noise:
+    """What the scatter of the points about their law says of the noise."""
+    clipped = np.clip(residual, -problem.delta, problem.delta)
+    size = problem.basis.shape[1]
+    freedom = max(len(problem) - size, 1)
+    noise = float(np.sum(problem.weights * clipped**2)) / freedom
+    return Noise(noise, _mean_bend(residual, problem.delta, size), freedom)
+
+
+def covariance(problem: Problem, theta: np.ndarray, scale: Noise) -> np.ndarray:
+    """Sandwich estimate (Q, Q) of the covariance of what is free, in the basis of the problem."""
+    jacobian = problem.jacobian(theta) @ problem.basis
+    information = (jacobian.T * problem.weights) @ jacobian
+    bend = max(scale.bend, 1e-300)
+    return scale.noise / bend**2 * np.linalg.pinv(information, hermitian=True)
 
 
 def _profile(name: str, values: np.ndarray, drop: np.ndarray, threshold: float) -> Profile:
@@ -154,45 +183,24 @@ def _crossing(values: np.ndarray, drop: np.ndarray, threshold: float, beyond: fl
     return values[i - 1] + share * (values[i] - values[i - 1])
 
 
-def _rho(residual: np.ndarray, delta: float) -> np.ndarray:
-    size = np.abs(residual)
-    return np.where(size < delta, 0.5 * size**2, delta * (size - 0.5 * delta))
+def _mean_bend(residual: np.ndarray, delta: float, size: int) -> float:
+    """E[psi'], the share of errors within delta, from a kernel estimate of their density.
 
-
-def _mean_bend(residual: np.ndarray, delta: float) -> float:
-    """E[psi'], the share of residuals within delta, from a kernel estimate of their density.
-
-    With delta far below the noise only a few residuals lie within it, too few to count.
+    With delta far below the noise only a few residuals lie within it, too few to count. And then a
+    law of `size` free parameters passes through as many points, whatever the noise: these
+    residuals say nothing of the density at 0 and are left out, as for least absolute deviations
+    (McKean and Schrader 1987); the wider delta, the fewer.
     """
-    spread = 1.4826 * np.median(np.abs(residual - np.median(residual)))
-    width = max(0.9 * spread * len(residual) ** -0.2, 1e-300)
+    near = np.argsort(np.abs(residual), kind="stable")
+    others = residual[near[min(size, len(near) - 2) :]]
+    sigma = max(1.4826 * float(np.median(np.abs(others))), 1e-300)
+    within = 2 * stats.norm.cdf(delta / sigma) - 1
+    kept = residual[near[min(round(size * (1 - within)), len(near) - 2) :]]
+    spread = 1.4826 * np.median(np.abs(kept - np.median(kept)))
+    width = max(0.9 * spread * len(kept) ** -0.2, 1e-300)
     return float(
-        np.mean(
-            stats.norm.cdf((delta - residual) / width) - stats.norm.cdf((-delta - residual) / width)
-        )
+        np.mean(stats.norm.cdf((delta - kept) / width) - stats.norm.cdf((-delta - kept) / width))
     )
-
-
-def _jacobian(problem: Problem, theta: np.ndarray, step: float = 1e-6) -> np.ndarray:
-    """d ln L / d theta at the points, (n, P), by central differences."""
-    columns = []
-    for i in range(len(theta)):
-        shift = np.zeros(len(theta))
-        shift[i] = step * (1 + abs(theta[i]))
-        change = problem.residuals(theta - shift) - problem.residuals(theta + shift)
-        columns.append(change / (2 * shift[i]))
-    return np.stack(columns, -1)
-
-
-def _functional(problem: Problem, coordinate: str) -> np.ndarray:
-    """The vector g with g . theta (centred) = the absolute coordinate, up to a constant."""
-    law = problem.law
-    direction = np.zeros(len(law.coordinates))
-    direction[law.at(coordinate)] = 1.0
-    for coefficient, exponent, variable in law.scales:
-        if coefficient == coordinate:
-            direction[law.at(exponent)] += problem.centre[variable]
-    return direction
 
 
 def ellipse(first: np.ndarray, second: np.ndarray, level: float) -> np.ndarray:

@@ -23,6 +23,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--law", default="chinchilla", help=f"one of {', '.join(LAWS)}")
     parser.add_argument("--delta", type=float, default=1e-3, help="Huber's delta in log loss")
     parser.add_argument("--squares", action="store_true", help="least squares instead of Huber")
+    parser.add_argument("--fix", help="parameters held at a value: E=1.69, or 'E=1.69, alpha=0.34'")
     parser.add_argument("--bootstrap", type=int, default=4000, help="resamples; 0: no intervals")
     parser.add_argument("--bootstrap-starts", type=int, default=1, help="starts of each resample")
     parser.add_argument("--count", help="what N counts: non_embedding or total")
@@ -55,6 +56,7 @@ def main(words: list[str] | None = None) -> int:
             delta=None if asked.squares else asked.delta,
             resamples=asked.bootstrap,
             bootstrap_starts=asked.bootstrap_starts,
+            fix=asked.fix,
         )
         print(analysis.text())
         if asked.out:

@@ -42,7 +42,7 @@ def draw(name: str, plan: Any, folder: Path) -> str | None:
     except ScalingError as error:
         reason = str(error)
     except Exception as error:  # whatever it is, the report is worth more than a figure
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"it cannot be drawn ({type(error).__name__}: {error})"
     for kind in ("png", "svg"):  # one of an earlier fit would be taken for one of this
         (folder / f"{name}.{kind}").unlink(missing_ok=True)
     reason = " ".join(reason.split()).rstrip(".")

@@ -12,26 +12,26 @@ Shapes: n points, P coordinates, S resamples.
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from scaling import allocate
-from scaling.bootstrap import Profile, bootstrap, interval, profile
+from scaling.bootstrap import Profile, bootstrap, interval, noise_of, profile
 from scaling.callable_module import make_callable
+from scaling.doubts import of_the_floor, warn
 from scaling.errors import ScalingError, writing
+from scaling.fixed import read_fixed
+from scaling.identify import Identified, by_places, by_profiles, by_solution
 from scaling.laws import Law, find_law
-from scaling.problem import SQUARES, Problem
+from scaling.problem import SQUARES, Problem, Solutions
 from scaling.records import Records
 from scaling.scatter import run_interval, scatter_of
 
 FORMAT = 2
 """Version of fit.json."""
-
-
-_FEW_RESAMPLES = 100  # fewer leave two or less beyond an end of a 95 % interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +42,13 @@ class Fit:
       theta: absolute coordinates (P,), in the units of the records.
       samples: bootstrap resamples of theta (S, P); S is 0 without a bootstrap.
       objective: sum of the losses of the residuals at theta.
-      success: converged and not degenerate; `message` says otherwise what is wrong.
+      success: converged, all parameters determined and no term degenerate; `message` says
+        otherwise what is wrong.
       starts, starts_converged: how many starts there were, and how many reached this objective.
+      descents, descents_converged: likewise of the ways down that were followed to their end: of
+        many points starts that meet share one, of few each start has several.
+      fixed: parameters held at a value; they have no interval.
+      undetermined: parameters that the data do not tell; nor do they have an interval.
       range: per variable (smallest, largest) of the records.
       floor: the exact entropy of the corpus where the records know it.
       scatter: quantiles of single runs about the law in log loss; see `scaling.scatter`.
@@ -68,23 +73,35 @@ class Fit:
     source: str
     residual_std: float
     floor: float | None = None
+    fixed: dict[str, float] = dataclasses.field(default_factory=dict)
+    undetermined: tuple[str, ...] = ()
+    descents: int = 0
+    descents_converged: int = 0
     scatter: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0))
 
     @functools.cached_property
     def parameters(self) -> dict[str, float]:
         """E, A, B, alpha, beta, ... and, where the allocation has a closed form, a, b, G."""
         found = self.quantities(self.theta)
-        return {name: float(value) for name, value in found.items()}
+        return {name: float(value) for name, value in found.items()} | self.fixed
 
     @functools.cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """Bootstrap interval of each of `parameters`; empty without a bootstrap."""
+        """Bootstrap interval of each of `parameters`; empty without a bootstrap.
+
+        Of what is not determined both ends are NaN; what is fixed has none.
+        """
         if not len(self.samples):
             return {}
         resampled = self.quantities(self.samples)
+        loose, unknown = set(self.undetermined), (float("nan"), float("nan"))
+        needs = {"a": {"alpha", "beta"}, "b": {"alpha", "beta"}, "G": {"A", "B", "alpha", "beta"}}
         return {
-            name: interval(resampled[name], value, self.level)
+            name: unknown
+            if loose & needs.get(name, {name})
+            else interval(resampled[name], value, self.level)
             for name, value in self.parameters.items()
+            if not needs.get(name, {name}) & set(self.law.parameters) <= set(self.fixed)
         }
 
     def quantities(self, theta: np.ndarray) -> dict[str, np.ndarray]:
@@ -156,6 +173,10 @@ class Fit:
             "resamples": len(self.samples),
             "starts": self.starts,
             "starts_converged": self.starts_converged,
+            "descents": self.descents,
+            "descents_converged": self.descents_converged,
+            "fixed": self.fixed,
+            "undetermined": list(self.undetermined),
             "warnings": list(self.warnings),
             "allocations": [self.allocation(C) for C in budgets if self.divides_compute],
             "count": self.count,
@@ -171,8 +192,11 @@ class Fit:
     def interval_from(
         self, estimate: float, samples: np.ndarray | None
     ) -> tuple[float, float, float]:
-        """(estimate, low, high) of a quantity from its resamples (S,), NaN ends without any."""
-        if samples is None:
+        """(estimate, low, high) of a quantity from its resamples (S,).
+
+        The ends are NaN without any, and where not all parameters are determined.
+        """
+        if samples is None or self.undetermined:
             return float(estimate), float("nan"), float("nan")
         return float(estimate), *interval(np.asarray(samples), float(estimate), self.level)
 
@@ -183,7 +207,8 @@ class Fit:
 
     def default_budgets(self) -> tuple[float, ...]:
         """Budgets worth a row in a table: the largest compute of the records, 10 and 100 times."""
-        return tuple(self.range["C"][1] * factor for factor in (1.0, 10.0, 100.0))
+        every = (self.range["C"][1] * factor for factor in (1.0, 10.0, 100.0))
+        return tuple(C for C in every if np.isfinite(C))
 
     def allocation(self, C: float, inference_tokens: float = 0) -> dict[str, Any]:
         """Compute-optimal N, D and loss for C FLOPs, with intervals; see `allocate.optimal`.
@@ -247,6 +272,7 @@ def fit(
     bootstrap_starts: int = 1,
     level: float = 0.95,
     profiles: bool = True,
+    fix: Mapping[str, float] | str | None = None,
     seed: int = 0,
 ) -> Fit:
     """Fit a law by Huber's loss on log loss (Hoffmann et al. 2022, approach 3).
@@ -259,9 +285,12 @@ def fit(
       bootstrap_starts: starts of each refit; the first is the fit itself.
       level: of all intervals.
       profiles: also compute the profile likelihood.
+      fix: parameters held at a value, {"E": 1.69} or "E=1.69, alpha=0.34", in the fit, its
+        resamples and profiles.
 
     Returns:
-      `Fit`; `success` is False where no start converged or the best fit is degenerate.
+      `Fit`; `success` is False where no start converged, the best fit is degenerate, or the data
+      do not determine all parameters.
 
     Raises:
       ScalingError: too few records, a missing column, a variable that never varies.
@@ -273,50 +302,90 @@ def fit(
         raise ScalingError(f"level={level} must lie between 0 and 1.")
     if resamples < 0 or bootstrap_starts < 1:
         raise ScalingError("resamples must be at least 0 and bootstrap_starts at least 1.")
-    problem = Problem.of(records, law, delta)
-    starts = problem.starts()
-    found = problem.solve(starts)
-    usable = np.where(found.converged & np.isfinite(found.objective), found.objective, np.inf)
-    none = not np.any(np.isfinite(usable))
-    best = int(
-        np.argmin(
-            np.where(np.isfinite(found.objective), found.objective, np.inf) if none else usable
+    fixed = read_fixed(fix, law)
+    if fixed.get("E", 0.0) >= np.max(records.loss):
+        raise ScalingError(
+            f"fix: E={fixed['E']:.6g} lies above all losses (at most {np.max(records.loss):.6g})."
         )
-    )
-    centred, least = found.theta[best], float(found.objective[best])
-    same = usable <= least * (1 + 1e-6) + 1e-14 * problem.unit
-    defects = problem.defects(centred)
-    message = "converged"
-    if defects:  # also where nothing converged: a dying term falls for ever
-        message = "degenerate: " + "; ".join(defects)
-    elif none:
-        message = "no start converged"
-    proper = message == "converged"
+    problem = Problem.of(records, law, delta, fixed)
+    found = problem.search()
+    best = found.best
+    centred, residual = found.theta[best], problem.residuals(found.theta[best])
+    lines: list[str] = []
+    identified, profiled, message = _judge(problem, found, level, profiles, lines)
     samples = np.empty((0, len(centred)))
-    if resamples and not none:
-        samples = bootstrap(problem, centred, records.run, resamples, seed, bootstrap_starts)
-    return Fit(
+    if resamples and np.any(found.converged):
+        words = (problem, centred, records.run, resamples, seed, bootstrap_starts)
+        samples = _attempt("bootstrap", lines, samples, bootstrap, *words)
+    same = found.reached(1e-14 * problem.unit)
+    starts = len(problem.starts())
+    result = Fit(
         law=law,
         theta=law.absolute(centred, problem.centre),
         samples=law.absolute(samples, problem.centre),
         delta=None if problem.delta == SQUARES else problem.delta,
         level=level,
-        objective=least,
+        objective=float(found.objective[best]),
         n_points=len(records),
         n_runs=len(set(records.run)),
-        success=proper,
+        success=message == "converged",
         message=message,
-        starts=len(starts),
-        starts_converged=int(np.sum(same)),
-        warnings=tuple(warn(records, problem, samples, found.converged)),
-        profiles=profile(problem, centred, level) if profiles and proper else {},
+        starts=starts,
+        # Several ways from each start lie one after another.
+        starts_converged=int(np.sum(np.any(same.reshape(-1, starts), axis=0))),
+        warnings=(*lines, *warn(records, problem, centred, samples, found.converged)),
+        profiles=profiled,
         range=_ranges(records),
         count=records.count,
         source=records.source,
-        residual_std=float(np.std(problem.residuals(centred))),
+        residual_std=float(np.std(residual)),
         floor=records.floor,
-        scatter=scatter_of(problem.residuals(centred), problem.weights, len(centred)),
+        scatter=scatter_of(residual, problem.weights, problem.basis.shape[1]),
+        fixed=fixed,
+        undetermined=tuple(n for n in law.parameters if n in identified.undetermined),
+        descents=found.descents(np.full(len(same), True)),
+        descents_converged=found.descents(same),
     )
+    low, high = result.intervals.get("E", (np.nan, np.nan))
+    word = of_the_floor(records.floor, result.parameters.get("E"), low, high)
+    return dataclasses.replace(result, warnings=(*result.warnings, *word))
+
+
+def _judge(
+    problem: Problem, found: Solutions, level: float, profiles: bool, lines: list[str]
+) -> tuple[Identified, dict[str, Profile], str]:
+    """What is not determined, the profiles of what is, and the message; `lines` may grow."""
+    theta, identified = found.theta[found.best], Identified()
+    defects, ended = problem.defects(theta), bool(found.converged[found.best])
+    by_places(problem, identified)
+    profiled: dict[str, Profile] = {}
+    if not defects:
+        noise = noise_of(problem, problem.residuals(theta))
+        by_solution(problem, found, noise, level, identified)
+        if profiles and ended:
+            profiled = _attempt("profiles", lines, {}, profile, problem, theta, level)
+            by_profiles(problem, profiled, identified)
+    message = "converged"
+    if identified.undetermined:
+        message = identified.message
+    elif defects:  # also where nothing converged: a dying term falls for ever
+        message = "degenerate: " + "; ".join(defects)
+    elif not ended:
+        message = "no start converged"
+    kept = {name: p for name, p in profiled.items() if name not in identified.undetermined}
+    return identified, kept, message
+
+
+def _attempt(
+    name: str, lines: list[str], otherwise: Any, part: Callable[..., Any], *words: Any
+) -> Any:
+    """What `part` returns; where it fails, a line, and the fit goes on without."""
+    try:
+        return part(*words)
+    except (ArithmeticError, ValueError, MemoryError) as error:  # LinAlgError is a ValueError
+        told = " ".join(str(error).split())
+        lines.append(f"{name} left out: {type(error).__name__}: {told}")
+        return otherwise
 
 
 def _ranges(records: Records) -> dict[str, tuple[float, float]]:
@@ -326,55 +395,6 @@ def _ranges(records: Records) -> dict[str, tuple[float, float]]:
         for name, values in columns.items()
         if values is not None
     }
-
-
-def warn(
-    records: Records, problem: Problem, samples: np.ndarray, converged: np.ndarray
-) -> list[str]:
-    """What a careful reader of a fit to these records should know."""
-    found = list(records.warnings)
-    law = problem.law
-    if len(records) < 8:
-        found.append(f"only {len(records)} points for {len(law.coordinates)} parameters")
-    for variable in law.variables:
-        span = np.ptp(problem.logs[variable]) / np.log(10)
-        if span < 1:
-            found.append(f"{variable} spans only {span:.2f} decades; its exponent is a guess")
-    if {"N", "D"} <= set(law.variables) and len(records) > 2:
-        together = np.corrcoef(problem.logs["N"], problem.logs["D"])[0, 1]
-        if abs(together) > 0.98:
-            how = "rise together" if together > 0 else "fall against each other (one budget?)"
-            found.append(f"N and D {how}; their terms can hardly be told apart")
-    small = int(np.sum(records.N < 50e6))
-    if records.natural_text and small and "N" in law.variables:
-        which = "" if records.count == "non_embedding" else f" (N is {records.count})"
-        found.append(
-            f"{small} of {len(records)} models are below 50M non-embedding parameters{which}, "
-            "where the law may not hold on natural text"
-        )
-    if records.middle is not None and np.any(records.middle):
-        found.append(
-            f"{int(np.sum(records.middle))} points come from the middle of a run's schedule; while "
-            "the learning rate is high their loss is too"
-        )
-    if records.count == "unstated":
-        found.append("whether N counts embeddings is not stated in the records")
-    if np.mean(converged) < 0.5:
-        found.append(f"only {int(np.sum(converged))} of {len(converged)} starts converged")
-    if 0 < len(samples) < _FEW_RESAMPLES:
-        found.append(
-            f"{len(samples)} resamples are too few for the ends of an interval: take 1,000 or so"
-        )
-    if len(samples):
-        dead = np.mean(
-            [bool(problem.defects(theta)) for theta in samples[:: max(1, len(samples) // 200)]]
-        )
-        if dead > 0.01:
-            found.append(
-                f"{100 * dead:.0f} % of the resamples are degenerate: the data hardly hold "
-                "all terms"
-            )
-    return found
 
 
 def load_fit(path: str | Path) -> Fit:

@@ -85,6 +85,15 @@ class Law:
             moved[..., self.at(coefficient)] += shift
         return moved
 
+    def functional(self, coordinate: str, centre: Mapping[str, float]) -> np.ndarray:
+        """The vector g (P,) with g . theta (centred) = the absolute coordinate."""
+        direction = np.zeros(len(self.coordinates))
+        direction[self.at(coordinate)] = 1.0
+        for coefficient, exponent, variable in self.scales:
+            if coefficient == coordinate:
+                direction[self.at(exponent)] += centre[variable]
+        return direction
+
     def at(self, coordinate: str) -> int:
         """Index of a coordinate."""
         return self.coordinates.index(coordinate)

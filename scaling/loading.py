@@ -183,8 +183,10 @@ def _fit(content: _Content, bootstrap: Path) -> Fit:
     n_points = content.whole("n_points", 1)
     starts = content.whole("starts", 0)
     reached = content.whole("starts_converged", 0)
+    descents = content.whole("descents", 0)
+    ended = content.whole("descents_converged", 0)
     n_runs = content.whole("n_runs", 1)
-    if n_runs > n_points or reached > starts:
+    if n_runs > n_points or reached > starts or ended > descents:
         raise _Damage("more runs than points, or more starts converged than there were")
     found = Fit(
         law=law,
@@ -207,6 +209,10 @@ def _fit(content: _Content, bootstrap: Path) -> Fit:
         residual_std=content.number("residual_std", lambda x: x >= 0, null=float("nan")),
         floor=content.number("entropy_floor", lambda x: x >= 0, null=None),
         scatter=_scatter(content, n_points),
+        fixed=_fixed(content, law),
+        undetermined=_undetermined(content, law),
+        descents=descents,
+        descents_converged=ended,
     )
     _same_intervals(content, found)
     return found
@@ -246,6 +252,20 @@ def _warnings(content: _Content) -> tuple[str, ...]:
     if not all(isinstance(item, str) for item in found):
         raise _Damage("warnings is not a list of texts")
     return tuple(_printable(item, "warnings") for item in found)
+
+
+def _fixed(content: _Content, law: Law) -> dict[str, float]:
+    inside = content.get("fixed", dict, "an object")
+    if not set(inside) <= set(law.parameters):
+        raise _Damage(f"fixed names no parameter of law={law.name}")
+    return {name: _number(value, f"fixed {name}") for name, value in inside.items()}
+
+
+def _undetermined(content: _Content, law: Law) -> tuple[str, ...]:
+    found = content.get("undetermined", list, "a list of names")
+    if not all(isinstance(name, str) and name in law.parameters for name in found):
+        raise _Damage(f"undetermined names no parameter of law={law.name}")
+    return tuple(found)
 
 
 def _count(content: _Content) -> str:

@@ -47,23 +47,23 @@ def one_step(
         for row in range(len(rows)):
             counts[row] = np.bincount(generator.integers(groups, size=groups), minlength=groups)
         sums[rows.start : rows.stop] = counts @ each
-    return theta - _steps(sums[:, :size], sums[:, size:], each[:, size:].sum(0), pairs)
+    return theta - _steps(problem.basis, sums, each.sum(0), pairs)
 
 
-def _steps(slope_SxP: np.ndarray, bend_SxT: np.ndarray, bend_T: np.ndarray, pairs) -> np.ndarray:
-    """Newton's steps (S, P); with the Hessian of all points where a resample's is not positive."""
-    size = slope_SxP.shape[1]
+def _steps(free_PxQ: np.ndarray, sums: np.ndarray, whole: np.ndarray, pairs) -> np.ndarray:
+    """Newton's steps (S, P) in the free directions, from sums of gradients and Hessians; with the
+    Hessian of all points where a resample's is not positive."""
+    size = len(free_PxQ)
 
-    def square(flat):
-        whole = np.zeros((*flat.shape[:-1], size, size))
-        whole[..., pairs[0], pairs[1]] = whole[..., pairs[1], pairs[0]] = flat
-        return whole
+    def inside(flat):
+        square = np.zeros((*flat.shape[:-1], size, size))
+        square[..., pairs[0], pairs[1]] = square[..., pairs[1], pairs[0]] = flat[..., size:]
+        return free_PxQ.T @ square @ free_PxQ
 
-    hessian = square(bend_SxT)
-    lost = np.linalg.eigvalsh(hessian)[:, 0] <= 0
-    hessian[lost] = square(bend_T)
+    hessian = inside(sums)
+    hessian[np.linalg.eigvalsh(hessian)[:, 0] <= 0] = inside(whole)
     inverse = np.linalg.pinv(hessian, rcond=1e-14, hermitian=True)
-    return np.einsum("spq,sq->sp", inverse, slope_SxP)
+    return np.einsum("spq,sq->sp", inverse, sums[:, :size] @ free_PxQ) @ free_PxQ.T
 
 
 @in_float64

@@ -298,7 +298,8 @@ def label_points(
     for x_i, y_i, words in zip(x, y, texts, strict=True):
         paper = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.4}
         style = {"textcoords": "offset points", "fontsize": 6.5, "color": BLACK, "bbox": paper}
-        text = axes.annotate(words, (x_i, y_i), xytext=(0, 0), **style)
+        # A run may be called anything; a dollar sign does not begin mathematics.
+        text = axes.annotate(words, (x_i, y_i), xytext=(0, 0), parse_math=False, **style)
         text.set_in_layout(False)
         tried = []
         for dx, dy, across, upright in _PLACES:

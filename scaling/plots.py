@@ -123,7 +123,7 @@ def _mark_floors(axes, fit: "Fit", limits: tuple[float, float]) -> None:
 
 def _loss_limits(fit: "Fit", *losses: np.ndarray) -> tuple[float, float]:
     """Limits of a loss axis: the points, with E and the exact entropy if they are not far below."""
-    lowest = min(np.min(loss) for loss in losses)
+    lowest = min(np.min(loss, initial=np.inf) for loss in losses)
     floors = [fit.parameters.get("E"), fit.floor]
     near = [floor for floor in floors if floor is not None and floor > 0.4 * lowest]
     return style.span(*losses, near)

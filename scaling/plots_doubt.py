@@ -12,6 +12,7 @@ import numpy as np
 
 from scaling import plot_style as style
 from scaling.bootstrap import Profile, ellipse
+from scaling.errors import ScalingError
 from scaling.holdout import spread
 from scaling.laws import Law
 from scaling.plot_style import BLACK, BLUE, COMPUTE, GREY, LOSS, ORANGE, SKY
@@ -38,6 +39,8 @@ def residuals(fit: "Fit", records: "Records", path: str | Path) -> Path:
     values = {"N": records.N, "D": records.D, "C": records.C, "U": records.unique}
     law_n = fit.law.loss(fit.theta, **{name: values[name] for name in fit.law.variables})
     percent_n = 100 * (records.loss / law_n - 1)
+    if not np.all(np.isfinite(percent_n)):
+        raise ScalingError("the law is not finite at every point")
     spread = float(np.std(percent_n))
     figure, panels = style.new_figure(1, 4, 9.6, 2.9, sharey=True, width_ratios=(3, 3, 3, 1.6))
     labels = {"C": COMPUTE, "N": style.size_label(records.count), "D": style.TOKENS}

@@ -47,13 +47,18 @@ def fit_table(fit: "Fit", budgets: Sequence[float] = ()) -> str:
     lines = [
         f"{fit.law.name}: {fit.law.formula}   ({delta} of log loss)",
         f"{fit.n_points} points of {fit.n_runs} runs; N is {fit.count.replace('_', '-')}; "
-        f"{state}; {fit.starts_converged} of {fit.starts} starts reached this minimum",
+        f"{state}; {fit.descents_converged} of {fit.descents} descents from {fit.starts} starts "
+        "reached this minimum",
         f"objective {fit.objective:.6g}; residuals of {100 * fit.residual_std:.3g} % (std)",
         "",
     ]
     rows = []
     for name, value in fit.parameters.items():
         other = fit.profiles.get(name)
+        if name in fit.fixed or name in fit.undetermined:
+            word = "fixed" if name in fit.fixed else "not determined"
+            rows.append([name, number(value), word, word])
+            continue
         rows.append(
             [
                 name,

@@ -93,6 +93,7 @@ ANYTHING = st.recursive(
 # What is said of a fit and not computed with may be said otherwise: then the fit says that.
 SAID = {
     *("objective", "residual_std", "n_points", "n_runs", "starts", "starts_converged", "message"),
+    *("descents", "descents_converged", "fixed", "undetermined"),
     *("warnings", "source", "count", "floor", "entropy_floor", "delta", "success", "range"),
 }
 

@@ -1,0 +1,71 @@
+"""Seconds of the command that fits and reports, cold and warm, as a person waits for them.
+
+    python benchmarks/fit_command.py POINTS.csv [--rounds 3]
+
+POINTS.csv holds the 240 points of the Chinchilla refit (column in_fit). Each round starts
+`python run.py job=fit` and `python -m scaling.fit` with an empty folder of compiled programs
+(cold) and once more (warm); 4,000 resamples, profiles, approaches 1 and 2, all figures.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from common import ROOT, print_table, write_result
+
+
+def seconds(command: list[str], home: str) -> tuple[float, float]:
+    """Wall-clock seconds of a command and those of all its processors."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    environment = os.environ | {"XDG_CACHE_HOME": home, "MPLCONFIGDIR": f"{home}/matplotlib"}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr or done.stdout)
+    spent, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("points")
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args()
+    points = str(Path(asked.points).resolve())
+    found: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(asked.rounds):
+        with tempfile.TemporaryDirectory() as home:
+            # matplotlib lists the fonts of a machine once, ever.
+            warm_up = [sys.executable, "-c", "import matplotlib.font_manager"]
+            seconds(warm_up, home)
+            job = [sys.executable, "run.py", "job=fit", f"job.records={points}"]
+            job += ["job.where='in_fit=1'", f"job.out={home}/a", f"run.cache={home}/cache"]
+            module = [sys.executable, "-m", "scaling.fit", points, "--where", "in_fit=1"]
+            for name, command in (
+                ("run.py job=fit", job),
+                ("python -m scaling.fit", [*module, "--out", f"{home}/b"]),
+            ):
+                for state in ("cold", "warm"):
+                    found.setdefault(f"{name}, {state}", []).append(seconds(command, home))
+    rows: list[dict[str, Any]] = [
+        {
+            "command": name,
+            "seconds_median": statistics.median(wall for wall, _ in times),
+            "seconds_least": min(wall for wall, _ in times),
+            "processor_seconds_median": statistics.median(used for _, used in times),
+        }
+        for name, times in found.items()
+    ]
+    print_table(rows)
+    write_result("fit_command", {"rows": rows, "rounds": asked.rounds, "resamples": 4000})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""Which parameters of a law the data can tell at all.
+
+Three questions, in this order: do the places of the points allow it, whatever the losses (distinct
+values of each variable, points on one line); does the Jacobian at the minimum have full rank, and
+do descents that reached the least objective agree; is the exponent of each term told from 0, and
+each scale of repetition within a factor of ten, by Wald's interval (the covariance of M-estimators,
+Huber 1981, chapter 7).
+Shapes: n points, P coordinates, Q of them free.
+"""
+
+import dataclasses
+
+import numpy as np
+from scipy import stats
+
+from scaling.bootstrap import Noise, Profile, covariance
+from scaling.power import count_distinct, distinct
+from scaling.problem import Problem, Solutions
+
+SINGULAR = 1e-7
+"""Least over largest singular value of a Jacobian with columns of length 1: no rank below this."""
+LINE = 0.01
+"""Points within 1 % of D = k N^s lie on a line."""
+AGREE = 1e-3
+"""Minima of one objective whose coordinates differ by more are several."""
+_EXPONENTS = ("alpha", "beta")
+_REPEATS = ("log_R_D", "log_R_N")
+
+
+@dataclasses.dataclass
+class Identified:
+    """The parameters that are not determined, and why, in words."""
+
+    undetermined: set[str] = dataclasses.field(default_factory=set)
+    reasons: list[str] = dataclasses.field(default_factory=list)
+
+    def add(self, names: set[str], reason: str) -> None:
+        """More parameters; a reason is told only where it says something new."""
+        if names - self.undetermined:
+            self.undetermined |= names
+            self.reasons.append(reason)
+
+    @property
+    def message(self) -> str:
+        return "not identifiable: " + "; ".join(self.reasons)
+
+
+def by_places(problem: Problem, found: Identified) -> None:
+    """What the places of the points do not allow, whatever the losses are.
+
+    The rank is the largest over all starts, with values that hardly differ made one: a sum of
+    exponentials may lose rank at single points.
+    """
+    law = problem.law
+    merged = {v: _merged(x) for v, x in problem.logs.items()}
+    flat = dataclasses.replace(problem, logs=merged)
+    loose = min((_loose(flat, start) for start in problem.starts()), key=lambda v: v.shape[1])
+    if loose.shape[1]:
+        few = [
+            f"{v} has only {count} value{'s' * (count > 1)}"
+            for v in dict.fromkeys(scale[2] for scale in law.scales)
+            if (count := count_distinct(problem.logs[v])) < 3
+        ]
+        names = _touched(problem, loose)
+        why = " and ".join(few) + ", so that" if few else "the points lie so that"
+        found.add(names, f"{why} {_listed(problem, names)}")
+    exponents = {variable: exponent for _, exponent, variable in law.scales}
+    if {"N", "D"} <= set(exponents) and exponents["N"] != exponents["D"]:
+        slope = _slope(problem.logs["N"], problem.logs["D"])
+        free = not {exponents["N"], exponents["D"]} & set(problem.fixed)
+        if slope > 0 and free:
+            names = {name for scale in law.scales for name in _plain(*scale[:2])}
+            found.add(
+                names - set(problem.fixed),
+                f"N and D lie on one line (D grows as N^{slope:.3g}), so that their terms "
+                "could change places",
+            )
+
+
+def by_solution(
+    problem: Problem,
+    solutions: Solutions,
+    scale: Noise,
+    level: float,
+    found: Identified,
+) -> None:
+    """What is loose at the minimum: a rank, several minima, exponents not told from 0."""
+    law, theta = problem.law, solutions.theta[solutions.best]
+    loose = _loose(problem, theta)
+    if loose.shape[1]:
+        names = _touched(problem, loose)
+        found.add(names, f"at the minimum {_listed(problem, names)}")
+    same = solutions.theta[solutions.reached(1e-14 * problem.unit)]
+    if len(same) > 1:
+        apart = np.ptp(same, axis=0) > AGREE * (1 + np.abs(theta))
+        names = {law.parameters[i] for i in np.flatnonzero(apart)} - set(problem.fixed)
+        found.add(names, f"minima of the same objective differ in {', '.join(sorted(names))}")
+    covariance_QxQ = covariance(problem, theta, scale)
+    width = stats.t.ppf((1 + level) / 2, scale.freedom)
+    for coordinate in law.coordinates:
+        name = coordinate.removeprefix("log_")
+        limit = np.inf
+        if law.scales and coordinate in _EXPONENTS:
+            limit = abs(theta[law.at(coordinate)])
+        elif law.scales and coordinate in _REPEATS:
+            limit = np.log(10)
+        inside = problem.basis.T @ law.functional(coordinate, problem.centre)
+        error = width * np.sqrt(max(inside @ covariance_QxQ @ inside, 0.0))
+        if name not in problem.fixed and error > limit:
+            what = "cannot be told from 0" if coordinate in _EXPONENTS else "is known to no factor"
+            names = _with_its_term(problem, coordinate)
+            found.add(names, f"{name} {what} ({_told(problem, coordinate, theta, error)})")
+
+
+def by_profiles(problem: Problem, profiles: dict[str, Profile], found: Identified) -> None:
+    """Exponents and scales of repetition whose profile has no end."""
+    for name, profile in profiles.items():
+        coordinate = problem.law.coordinates[problem.law.parameters.index(name)]
+        watched = problem.law.scales and coordinate in (*_EXPONENTS, *_REPEATS)
+        if watched and not (profile.low > 0 and np.isfinite(profile.high)):
+            found.add(
+                _with_its_term(problem, coordinate),
+                f"any {name} from {max(profile.low, 0):.3g} to {profile.high:.3g} fits",
+            )
+
+
+def _merged(x: np.ndarray) -> np.ndarray:
+    place = distinct(x)
+    return (np.bincount(place, x) / np.bincount(place))[place]
+
+
+def _loose(problem: Problem, theta: np.ndarray) -> np.ndarray:
+    """Directions (P, k) of the coordinates along which no loss changes."""
+    jacobian = problem.jacobian(theta) * np.sqrt(problem.weights)[:, None]
+    jacobian = jacobian @ problem.basis
+    if not np.all(np.isfinite(jacobian)):
+        return np.empty((len(theta), 0))
+    length = np.linalg.norm(jacobian, axis=0)
+    length = np.maximum(length, SINGULAR * np.max(length, initial=1e-300))
+    _, singular, right = np.linalg.svd(jacobian / length, full_matrices=True)
+    singular = np.pad(singular, (0, len(right) - len(singular)))
+    loose = right[singular < SINGULAR * singular[0]].T / length[:, None]
+    loose = problem.basis @ loose
+    return loose / np.maximum(np.linalg.norm(loose, axis=0), 1e-300)
+
+
+def _touched(problem: Problem, loose: np.ndarray) -> set[str]:
+    """Parameters that change along the directions."""
+    law = problem.law
+    moves = [law.functional(c, problem.centre) @ loose for c in law.coordinates]
+    names = zip(law.parameters, moves, strict=True)
+    return {n for n, move in names if np.max(np.abs(move)) > 1e-4} - set(problem.fixed)
+
+
+def _slope(x: np.ndarray, y: np.ndarray) -> float:
+    """s where all points lie on y = s x + constant; NaN where they do not, or both hardly vary."""
+    if min(count_distinct(x), count_distinct(y)) < 2:
+        return float("nan")
+    points = np.stack([x - np.mean(x), y - np.mean(y)])
+    vectors = np.linalg.svd(points, full_matrices=False)[0]
+    if np.max(np.abs(vectors[:, 1] @ points)) > LINE:
+        return float("nan")
+    return float(vectors[1, 0] / vectors[0, 0])
+
+
+def _with_its_term(problem: Problem, coordinate: str) -> set[str]:
+    """The parameter and, of an exponent, what is told only with it: A and E."""
+    names = _plain(coordinate)
+    for coefficient, exponent, _ in problem.law.scales:
+        if exponent == coordinate:
+            names |= _plain(coefficient)
+            names |= {"E"} & set(problem.law.parameters)
+    return names - set(problem.fixed)
+
+
+def _plain(*coordinates: str) -> set[str]:
+    return {name.removeprefix("log_") for name in coordinates}
+
+
+def _listed(problem: Problem, names: set[str]) -> str:
+    ordered = [name for name in problem.law.parameters if name in names]
+    if len(ordered) == 1:
+        return f"{ordered[0]} may have any value"
+    return f"{', '.join(ordered[:-1])} and {ordered[-1]} cannot be told apart"
+
+
+def _told(problem: Problem, coordinate: str, theta: np.ndarray, error: float) -> str:
+    value = float(problem.law.functional(coordinate, problem.centre) @ theta)
+    if coordinate.startswith("log_"):
+        return f"{np.exp(value):.3g}, by a factor of {np.exp(min(error, 700)):.3g} either way"
+    return f"{value:.3g} +- {error:.2g}"
