@@ -2,9 +2,9 @@
 
 Three questions, in this order: do the places of the points allow it, whatever the losses (distinct
 values of each variable, points on one line); does the Jacobian at the minimum have full rank, and
-do descents that reached the least objective agree; is the exponent of each term told from 0, and
-each scale of repetition within a factor of ten, by Wald's interval (the covariance of M-estimators,
-Huber 1981, chapter 7).
+do descents that reached the least objective agree; has the profile of each exponent an end, and is
+each scale of repetition known to a factor of ten by Wald's interval (the covariance of
+M-estimators, Huber 1981, chapter 7).
 Shapes: n points, P coordinates, Q of them free.
 """
 
@@ -99,25 +99,21 @@ def by_solution(
     width = stats.t.ppf((1 + level) / 2, scale.freedom)
     for coordinate in law.coordinates:
         name = coordinate.removeprefix("log_")
-        limit = np.inf
-        if law.scales and coordinate in _EXPONENTS:
-            limit = abs(theta[law.at(coordinate)])
-        elif law.scales and coordinate in _REPEATS:
-            limit = np.log(10)
+        limit = np.log(10) if law.scales and coordinate in _REPEATS else np.inf
         inside = problem.basis.T @ law.functional(coordinate, problem.centre)
         error = width * np.sqrt(max(inside @ covariance_QxQ @ inside, 0.0))
         if name not in problem.fixed and error > limit:
-            what = "cannot be told from 0" if coordinate in _EXPONENTS else "is known to no factor"
-            names = _with_its_term(problem, coordinate)
-            found.add(names, f"{name} {what} ({_told(problem, coordinate, theta, error)})")
+            value = float(np.exp(law.functional(coordinate, problem.centre) @ theta))
+            factor = np.exp(min(error, 700.0))
+            found.add({name}, f"{name} = {value:.3g} may be off by a factor of {factor:.3g}")
 
 
 def by_profiles(problem: Problem, profiles: dict[str, Profile], found: Identified) -> None:
-    """Exponents and scales of repetition whose profile has no end."""
+    """Exponents and scales of repetition whose profile has no end on either side."""
     for name, profile in profiles.items():
         coordinate = problem.law.coordinates[problem.law.parameters.index(name)]
         watched = problem.law.scales and coordinate in (*_EXPONENTS, *_REPEATS)
-        if watched and not (profile.low > 0 and np.isfinite(profile.high)):
+        if watched and profile.low <= 0 and not np.isfinite(profile.high):
             found.add(
                 _with_its_term(problem, coordinate),
                 f"any {name} from {max(profile.low, 0):.3g} to {profile.high:.3g} fits",
@@ -182,10 +178,3 @@ def _listed(problem: Problem, names: set[str]) -> str:
     if len(ordered) == 1:
         return f"{ordered[0]} may have any value"
     return f"{', '.join(ordered[:-1])} and {ordered[-1]} cannot be told apart"
-
-
-def _told(problem: Problem, coordinate: str, theta: np.ndarray, error: float) -> str:
-    value = float(problem.law.functional(coordinate, problem.centre) @ theta)
-    if coordinate.startswith("log_"):
-        return f"{np.exp(value):.3g}, by a factor of {np.exp(min(error, 700)):.3g} either way"
-    return f"{value:.3g} +- {error:.2g}"

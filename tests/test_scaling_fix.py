@@ -71,7 +71,8 @@ def test_what_is_fixed_is_told(tmp_path):
 
 def test_a_fixed_floor_lets_two_sizes_tell_the_rest():
     two = np.isin(np.arange(16) % 4, (0, 3))
-    records = Records.from_arrays(N[two], D[two], LOSS[two])
+    exact = CHINCHILLA.loss(CHINCHILLA.from_natural(TRUE), N=N[two], D=D[two])
+    records = Records.from_arrays(N[two], D[two], exact)
     assert not fit(records, resamples=0, profiles=False).success
     found = fit(records, resamples=0, profiles=False, fix={"E": 1.8})
     assert found.success, found.message
