@@ -187,11 +187,12 @@ def _continue(run: Any, config: Config, load_engine: LoadEngine) -> int | None:
     if summary.get("status") in ("finished", "stopped_early"):
         loss = summary.get("val_loss")
         shown = f", validation loss {loss:.4f}" if loss is not None else ""
-        print(f"{run.path} is finished: step {summary['step']}{shown}.")
+        early = ", stopped early" if summary["status"] == "stopped_early" else ""
+        print(f"{run.path} is finished{early}: step {summary.get('step')}{shown}.")
         print("run.overwrite=true starts over; job=generate and job=evaluate use it.")
         return 0
     if summary.get("status") == "diverged":
-        print(f"{run.path} has {summary['reason']}\nrun.overwrite=true starts over.")
+        print(f"{run.path} has {summary.get('reason') or 'diverged'}\nrun.overwrite=true starts over.")
         return 1
     return None
 
