@@ -192,7 +192,8 @@ def _continue(run: Any, config: Config, load_engine: LoadEngine) -> int | None:
         print("run.overwrite=true starts over; job=generate and job=evaluate use it.")
         return 0
     if summary.get("status") == "diverged":
-        print(f"{run.path} has {summary.get('reason') or 'diverged'}\nrun.overwrite=true starts over.")
+        reason = summary.get("reason") or "diverged"
+        print(f"{run.path} has {reason}\nrun.overwrite=true starts over.")
         return 1
     return None
 
