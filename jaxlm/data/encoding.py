@@ -129,7 +129,7 @@ def encode_pieces(
                 own_sizes[0] += carried  # what of the text so far has no token
                 carried = 0
             ids.append(own)
-            sizes.append(own_sizes)
+            sizes.append(own_sizes.astype(np.int32))
         begins = waiting[-1].ends_document
         advance(sum(len(piece.text) for piece in waiting))
         if last is not None:

@@ -22,7 +22,7 @@ _MAGIC = b"JAXLMTOK"
 _VERSION = 2
 _LAYOUT = struct.Struct("<8sIIQQ32s32sII")
 _HEADER_BYTES = 128
-_CHUNK_BYTES = 1 << 24
+_CHUNK_BYTES, _COUNTS_BYTES = 1 << 24, 1 << 20
 
 
 class Header(NamedTuple):
@@ -97,7 +97,7 @@ def write_tokens(
                 most = max(most, int(sizes.max(initial=0)))
         count_bytes = 0 if most < 0 else 1 if most < 1 << 8 else 2 if most < 1 << 16 else 4
         counts.seek(0)
-        while content := counts.read(_CHUNK_BYTES):
+        while content := counts.read(_COUNTS_BYTES):
             put(np.frombuffer(content, "<u4").astype(f"<u{count_bytes}").tobytes())
         content = json.dumps(about()).encode()
         put(content)
