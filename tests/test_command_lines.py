@@ -73,7 +73,7 @@ FLOATS = [
 def test_no_number_is_taken_that_is_not_finite(value):
     for name, job in FLOATS:
         with pytest.raises(UserError, match=name):
-            compose([f"job={job}", f"{name}={value}"])
+            compose([f"job={job}", f"{name}={value}"], strict=True)  # as the command line does
 
 
 @pytest.mark.parametrize(
