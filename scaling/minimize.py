@@ -296,14 +296,27 @@ def minimize_many(
     chosen = as_options(tol, options)
     # Sizes in powers of four, so that another number of problems rarely needs another program.
     padded = 4 ** math.ceil(math.log(max(count, rows, 1), 4))
-    taken = jnp.minimum(jnp.arange(padded), count - 1)
-    x0_KxP, lane_args = x0_KxP[taken], jax.tree.map(lambda leaf: leaf[taken], lane_args)
+    x0_KxP, lane_args = _rows((x0_KxP, lane_args), np.minimum(np.arange(padded), count - 1))
     lanes = min(width, padded)
     args = promote(tuple(args))
     result = _solve_many(
         fun, jac, hess, found, chosen, lanes, count, x0_KxP, lower, upper, args, lane_args
     )
-    return jax.tree.map(lambda leaf: leaf[:count], result)
+    return _rows(result, slice(count))
+
+
+def _rows(tree: Any, index: Any) -> Any:
+    """The rows `index` of every leaf: taken by NumPy, as JAX would compile a program for each shape.
+
+    Leaves of a trace stay in it.
+    """
+
+    def taken(leaf: Any) -> Any:
+        if isinstance(leaf, jax.core.Tracer):
+            return leaf[index]
+        return jnp.asarray(np.asarray(leaf)[index])
+
+    return jax.tree.map(taken, tree)
 
 
 make_callable(__name__)
