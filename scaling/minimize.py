@@ -306,7 +306,7 @@ def minimize_many(
 
 
 def _rows(tree: Any, index: Any) -> Any:
-    """The rows `index` of every leaf: taken by NumPy, as JAX would compile a program for each shape.
+    """The rows `index` of every leaf, by NumPy: JAX would compile a program for each shape.
 
     Leaves of a trace stay in it.
     """
