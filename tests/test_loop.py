@@ -104,10 +104,10 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(train):
 
 
 def test_overfit_drives_one_batch_to_nearly_zero(train):
-    status, _, _ = train("debug=overfit", "run.dir=runs/run", "optimizer.lr=1e-2", "model.d_ff=128")
+    status, _, _ = train("debug=overfit", "run.dir=runs/run", "optimizer.lr=3e-3", "model.d_ff=128")
     assert status == 0
-    # Adam at a constant rate jumps now and then where gradients have all but gone; on some
-    # processors the very last step is such a jump.
+    # Adam at a constant rate jumps now and then where gradients have all but gone (at 1e-2 on some
+    # processors among the last 20 steps).
     assert np.median([r["loss"] for r in records("train")[-20:]]) < 0.05
     assert records("eval") == []
 
