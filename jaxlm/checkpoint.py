@@ -182,7 +182,7 @@ def restore(
     """(step, tree, metadata, skipped) of the newest whole step, of the best, or of a given one.
 
     Every file's size and SHA-256 are compared with the manifest before Orbax reads any. `skipped`
-    holds a line for each newer step that is not whole, newest first. Leaves of `template`
+    holds a line for each newer step that is not whole, or gone, newest first. Leaves of `template`
     (jax.ShapeDtypeStruct) that have a sharding become jax arrays placed so, whatever number of
     devices they were saved from; all others become numpy arrays. With `parameters_only` the
     optimizer's arrays are not loaded. Takes no lock: a step that is pruned while it is being read
@@ -207,9 +207,18 @@ def restore(
             except NotWhole as why:
                 rejected[step] = why
             else:
-                return step, tree, metadata, [f"step {s}: {why}" for s, why in rejected.items()]
+                skipped = [f"step {s}: {why}" for s, why in rejected.items()]
+                return step, tree, metadata, [*_gone(folder, which, step), *skipped]
         if _listing(folder) == before:  # else a writer is at work, and another look may succeed
             raise _nothing(folder, which, rejected)
+
+
+def _gone(folder: Path, which: str | int, step: int) -> list[str]:
+    """A line where a newer step than the one taken as the last was completed and is not there."""
+    noted = manifest.newest_noted(folder) if which == "last" else None
+    if noted is None or noted <= step or (folder / str(noted)).exists():
+        return []
+    return [f"step {noted}: it is gone"]
 
 
 def _listing(folder: Path) -> list[tuple[int, bool]]:

@@ -56,16 +56,24 @@ def complete(
 
 
 def missing(path: Path, config: Config, summary: dict[str, Any]) -> list[str]:
-    """What of samples.txt, report.md and the figures it shows is not in a run's folder."""
+    """What of samples.txt, report.md and the figures it shows is not there, empty or cut off."""
+    from jaxlm.report import REPORT_END
+
     lost = []
     if summary["status"] != "diverged" and _writes_samples(config):
-        lost += [name for name in ["samples.txt"] if not (path / name).is_file()]
+        lost += [name for name in ["samples.txt"] if not _is_written(path / name)]
     try:
         report = (path / "report.md").read_text("utf-8")
     except (OSError, ValueError):
+        report = ""
+    if REPORT_END not in report:
         return [*lost, "report.md"]
     figures = re.findall(r"\]\((plots/[^)]+)\)", report)
-    return lost + [name for name in figures if not (path / name).is_file()]
+    return lost + [name for name in figures if not _is_written(path / name)]
+
+
+def _is_written(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
 
 
 def write_report(

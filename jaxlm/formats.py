@@ -105,6 +105,8 @@ MANIFEST = record(
 
 NEWEST = record({"newest": count})
 
+SEAL = record({"bytes": count, "sha256": text})
+
 _CLAIM = record({}, dict.fromkeys(("text", "metric", "better", "than"), maybe(text)) | {
     "factor": maybe(number)
 })  # fmt: skip

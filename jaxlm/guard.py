@@ -1,8 +1,8 @@
 """A run's own files held against its checkpoint: contradictions are refused, gaps are filled.
 
-Every checkpoint carries the configuration and the tokenizer it was trained with, under its
-manifest's hashes (`CARRIED`). One flipped bit in config.yaml or tokenizer.json would else give a
-wrong number, or wrong letters, without a word.
+Every checkpoint carries the configuration and the tokenizer it was trained with, and the length and
+hash of the records so far, under its manifest's hashes. One flipped bit in config.yaml,
+tokenizer.json or metrics.jsonl would else give a wrong number, or wrong letters, without a word.
 """
 
 import functools
@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm import manifest
-from jaxlm.checked import read_bytes
+from jaxlm.checked import Damaged, read_bytes, read_json
 from jaxlm.compose import from_file
 from jaxlm.config import Config, differences, identity
 from jaxlm.data import Dataset
 from jaxlm.data.tokenizer import Tokenizer, load_tokenizer
 from jaxlm.errors import UserError
+from jaxlm.formats import SEAL
 from jaxlm.manifest import NotWhole
+from jaxlm.runs import RunDirectory
 
-CONFIG, TOKENIZER = "config.yaml", "tokenizer.json"
-CARRIED = (CONFIG, TOKENIZER)
+CONFIG, TOKENIZER, RECORDS = "config.yaml", "tokenizer.json", "records.json"
 
 
 def stored_config(run_path: Path) -> Config:
@@ -71,10 +72,45 @@ def stored_tokenizer(run_path: Path) -> Tokenizer:
     return load_tokenizer(path)
 
 
-def carried(run_path: Path, name: str) -> Path | None:
-    """The newest whole checkpoint's copy of one of `CARRIED`, its hash verified; None without one.
+def records_seal(step: Path) -> dict[str, Any]:
+    """What `RunDirectory.records_seal` was when a checkpoint was saved. Raises NotWhole."""
+    return read_json(manifest.verified_file(step, RECORDS), SEAL)
 
-    All checkpoints of a run carry the same, since a run never changes its identity.
+
+def check_records(run: RunDirectory) -> None:
+    """Raises Damaged where the records are not those of the newest checkpoint's save."""
+    copy = carried(run.path, RECORDS)
+    if copy is not None and not run.has_records(read_json(copy, SEAL)):
+        raise Damaged(
+            f"{run.path / 'metrics.jsonl'} is not what the checkpoint {copy.parent} was saved "
+            "beside: records are missing or altered.\nPut the file back, or start over with "
+            "run.overwrite=true."
+        )
+
+
+def check_summary(
+    run_path: Path, summary: dict[str, Any], evaluations: list[dict[str, Any]]
+) -> None:
+    """Raises Damaged where summary.json has other validation losses than the records."""
+    losses = {record["step"]: record.get("loss") for record in evaluations}
+    told = {"best_step": "best_val_loss"} | (
+        {"step": "val_loss"} if summary.get("step") in losses else {}
+    )
+    for at, name in told.items():
+        step, loss = summary.get(at), summary.get(name)
+        if step in losses and None not in (loss, losses[step]) and loss != losses[step]:
+            raise Damaged(
+                f"{run_path / 'summary.json'} says {name} {loss:.6g} where metrics.jsonl says "
+                f"{losses[step]:.6g} at step {step}: one of them was altered.\nPut the file back, "
+                "or start over with run.overwrite=true."
+            )
+
+
+def carried(run_path: Path, name: str) -> Path | None:
+    """The newest whole checkpoint's copy of a file, its hash verified; None without one.
+
+    All checkpoints of a run carry the same configuration and tokenizer, since a run never changes
+    its identity.
     """
     folder = run_path / "checkpoints"
     for step in reversed(manifest.whole_steps(folder)):

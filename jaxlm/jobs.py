@@ -109,13 +109,16 @@ def open_training(
 
     Raises UserError.
     """
-    from jaxlm.overwrite import finish_removal, refuse_runs_inside, start_over
+    from jaxlm.overwrite import check_removable, finish_removal, refuse_runs_inside, start_over
     from jaxlm.runs import RunDirectory
 
     run = RunDirectory(config.run.dir)
     if (run.path / "study.json").exists():
         raise UserError(f"{run.path} holds a study, not a run.\nName the run with run.name=NAME.")
+    made = None
     if config.run.overwrite:
+        check_removable(run)
+        made = _prepared(config, load_engine)  # a command that cannot start removes nothing
         start_over(run)
     else:
         finish_removal(run)
@@ -131,12 +134,10 @@ def open_training(
     stack.callback(console.close)
     console.say(f"{run.path}: {' '.join(map(shlex.quote, sys.argv))}")
     from jaxlm.loop import Training
-    from jaxlm.opened import prepare
 
-    dataset = prepare(config)
+    dataset, engine = made or _prepared(config, load_engine)
     for note in dataset.notes:
         console.say(note)
-    engine = load_engine()(config, dataset.vocab_size, cache_folder(config))
     training = Training(config, run, lock, dataset, engine, console)
     if dataset.tokenizer:
         dataset.tokenizer.save(run.path / "tokenizer.json")
@@ -144,6 +145,16 @@ def open_training(
     run.write_config(to_yaml(config))
     console.say(_headline(training))
     return training
+
+
+def _prepared(config: Config, load_engine: LoadEngine) -> tuple[Any, Engine]:
+    """(dataset, engine) of a run to be trained. Raises UserError, also for its intervals."""
+    from jaxlm.loop import spans
+    from jaxlm.opened import prepare
+
+    dataset = prepare(config)
+    spans(config, dataset)
+    return dataset, load_engine()(config, dataset.vocab_size, cache_folder(config))
 
 
 def _headline(training: Any) -> str:
@@ -166,7 +177,7 @@ def _headline(training: Any) -> str:
 
 def _continue(run: Any, config: Config, load_engine: LoadEngine) -> int | None:
     """None where there is something to train, else the exit status. Raises UserError."""
-    from jaxlm import guard
+    from jaxlm import guard, manifest
 
     if not (run.path / guard.CONFIG).exists() and guard.carried(run.path, guard.CONFIG) is None:
         return None
@@ -182,6 +193,8 @@ def _continue(run: Any, config: Config, load_engine: LoadEngine) -> int | None:
     if summary.get("status") in ("finished", "stopped_early", "diverged"):
         from jaxlm.finish import complete
 
+        guard.check_records(run)
+        guard.check_summary(run.path, summary, run.records("eval"))
         if made := complete(run, config, summary, load_engine):
             print(f"{run.path}: made {', '.join(made)}, which was missing")
     if summary.get("status") in ("finished", "stopped_early"):
@@ -189,7 +202,10 @@ def _continue(run: Any, config: Config, load_engine: LoadEngine) -> int | None:
         shown = f", validation loss {loss:.4f}" if loss is not None else ""
         early = ", stopped early" if summary["status"] == "stopped_early" else ""
         print(f"{run.path} is finished{early}: step {summary.get('step')}{shown}.")
-        print("run.overwrite=true starts over; job=generate and job=evaluate use it.")
+        if manifest.whole_steps(run.path / "checkpoints"):
+            print("run.overwrite=true starts over; job=generate and job=evaluate use it.")
+        else:
+            print("Its checkpoints are gone: put them back, or run.overwrite=true starts over.")
         return 0
     if summary.get("status") == "diverged":
         reason = summary.get("reason") or "diverged"

@@ -2,14 +2,15 @@
 
 import contextlib
 import itertools
+import json
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxlm import finish, guard, manifest
+from jaxlm import finish, guard
 from jaxlm.backend import Engine
 from jaxlm.clocks import Clocks
 from jaxlm.compose import to_yaml
@@ -17,7 +18,7 @@ from jaxlm.config import Config
 from jaxlm.console import Console
 from jaxlm.data import Dataset
 from jaxlm.data.batches import batch as batch_at
-from jaxlm.duration import horizon
+from jaxlm.duration import Horizon, horizon
 from jaxlm.errors import UserError
 from jaxlm.evaluate import Evaluator
 from jaxlm.ledger import Ledger, Position
@@ -50,6 +51,13 @@ class NewestState(NamedTuple):
     """What `Training.stages` asks for to save it."""
 
 
+def spans(config: Config, dataset: Dataset) -> tuple[Horizon, dict[str, Callable[..., int]]]:
+    """How long a run lasts, and what counts its intervals by name. Raises UserError."""
+    found = horizon(config, len(dataset.train))
+    names = ("eval_every", "checkpoint_every", "log_every")
+    return found, {n: found.counter(getattr(config.train, n), f"train.{n}") for n in names}
+
+
 Stages = Generator[Step | Evaluation | NewestState, Any, str]
 
 
@@ -76,11 +84,7 @@ class Training:
         self.engine, self.console = engine, console
         self.clocks = Clocks()
         self.position = Position()
-        self.horizon = horizon(config, len(dataset.train))
-        self.intervals = {
-            name: self.horizon.counter(getattr(config.train, name), f"train.{name}")
-            for name in ("eval_every", "checkpoint_every", "log_every")
-        }
+        self.horizon, self.intervals = spans(config, dataset)
         self.evaluator = Evaluator(engine, dataset)
         self.evaluation_seconds = 0.0
         self.pending: tuple[int, float, dict[str, Any], bool] | None = None
@@ -106,9 +110,6 @@ class Training:
         except NoCheckpoint:
             self._begin()
             return self.engine.initial_state()
-        noted = manifest.newest_noted(folder)
-        if noted is not None and noted > step and not skipped:
-            skipped = [f"step {noted}: it is gone"]
         for line in skipped:
             self.console.say(f"skipped {line}")
         guard.check_data(metadata, self.dataset, run.path)
@@ -117,7 +118,7 @@ class Training:
         with contextlib.suppress(UserError):  # what a crash garbled lies beyond the checkpoint
             lost += [record.get("wall_seconds") or 0.0 for record in run.records()]
         self.clocks = Clocks(max(self.position.wall_seconds, *lost), self.position.seconds)
-        self._cut_records(step, metadata["records"])
+        self._cut_records(step)
         self.saved_step = step
         self.console.say(f"resuming {run.path} at step {step}")
         return state
@@ -132,9 +133,10 @@ class Training:
                 )
         self.run.truncate_to(0)
 
-    def _cut_records(self, step: int, seal: dict[str, Any]) -> None:
+    def _cut_records(self, step: int) -> None:
         """Drop the records beyond the checkpoint. Raises UserError where those before it differ."""
         path = self.run.path / "metrics.jsonl"
+        seal = guard.records_seal(self.run.path / "checkpoints" / str(step))
         if self.run.has_records(seal):
             self.run.truncate_to(seal["bytes"])
         elif self.config.run.accept_records:
@@ -293,10 +295,10 @@ class Training:
             "documents": self.dataset.has_documents,
             "seed": self.config.seed,
             "position": dict(vars(position)),
-            "records": self.run.records_seal(),
         }
+        records = {guard.RECORDS: json.dumps(self.run.records_seal()).encode()}
         tree = self.engine.checkpoint_tree((yield NewestState()))
-        self.checkpoints.save(step, tree, metadata, best=best, files=self.carried)
+        self.checkpoints.save(step, tree, metadata, best=best, files=self.carried | records)
         self.saved_step = step
 
 

@@ -42,22 +42,29 @@ _STARTED_ONLY = ("log.txt", "tokenizer.json")  # of a run whose start failed
 _TELLING = ("summary.json", "environment.json", "metrics.jsonl", "checkpoints", MARK)
 
 
-def start_over(run: RunDirectory) -> None:
-    """Remove what a run wrote into its folder. Raises UserError, and then nothing is removed.
-
-    A folder that is not there, or empty, is fine. The lock is held meanwhile.
-    """
+def check_removable(run: RunDirectory) -> None:
+    """Raises UserError where `start_over` would."""
     if run.path.is_symlink():
         raise UserError(
             f"{run.path} is a link, so run.overwrite=true keeps off.\n"
             f"Name the folder itself: run.dir={os.path.realpath(run.path)}"
         )
-    if not _names(run.path):
-        return
-    _check(run.path)
-    with run.lock():
-        _check(run.path)  # again, now that nobody writes
-        _remove(run.path)
+    if _names(run.path):
+        _check(run.path)
+        with run.lock():
+            pass
+
+
+def start_over(run: RunDirectory) -> None:
+    """Remove what a run wrote into its folder. Raises UserError, and then nothing is removed.
+
+    A folder that is not there, or empty, is fine. The lock is held meanwhile.
+    """
+    check_removable(run)
+    if _names(run.path):
+        with run.lock():
+            _check(run.path)  # again, now that nobody writes
+            _remove(run.path)
 
 
 def finish_removal(run: RunDirectory) -> None:

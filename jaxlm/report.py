@@ -13,6 +13,7 @@ from jaxlm.console import clock
 from jaxlm.flops import flops_words
 from jaxlm.late import late_mean, late_words
 from jaxlm.plots import smoothing_width
+from jaxlm.runs import atomic_write
 
 Records = list[dict[str, Any]]
 
@@ -35,6 +36,7 @@ _TRAIN = (
     "Training: the batch of each recorded step (pale) and the mean of {width} such, fewer at both "
     "ends (bold)."
 )
+REPORT_END = "All numbers are in `metrics.jsonl` and `summary.json`, all keys in `config.yaml`."
 _PROMPTS = {"stories": "Once", "shakespeare": "ROMEO:"}
 
 
@@ -64,9 +66,10 @@ def write_run_report(
         _fenced(shlex.join(again), "sh"),
         "From here:",
         _fenced("\n".join(f"{command}  # {why}" for command, why in going_on), "sh"),
-        "All numbers are in `metrics.jsonl` and `summary.json`, all keys in `config.yaml`.",
+        REPORT_END,
     ]
-    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8", errors="backslashreplace")
+    text = "\n\n".join(parts) + "\n"
+    atomic_write(path, text.encode("utf-8", "backslashreplace"))
 
 
 def summary_lines(

@@ -300,7 +300,8 @@ def _differences(comparison: Comparison) -> list[Block]:
         m for m in comparison.metrics if m.name in comparison.differences and m.better is not None
     ]
     others = [v for v in comparison.variants if v != comparison.baseline]
-    if not names or not others:
+    tested = [test for found in comparison.differences.values() for test in found.values()]
+    if not names or not others or not tested:  # none, where all others have diverged
         return []
     rows = []
     for metric in names:
@@ -312,7 +313,7 @@ def _differences(comparison: Comparison) -> list[Block]:
             row.append(f"{text} *" if sure and not metric.exact else text)
         rows.append(row)
     note = "Differences of percentages are in points. "
-    if max(d.n for name in comparison.differences.values() for d in name.values()) > 1:
+    if max(test.n for test in tested) > 1:
         note += (
             "Mean difference with its 95 % interval, paired by seed. A star: p < 0.05 in the "
             "paired t test, corrected (Holm) for the number of variants within that metric, not "

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jaxlm import guard
 from jaxlm.checked import read_yaml
 from jaxlm.comparison.metrics import metrics_of
 from jaxlm.config import Config, identity, operation
@@ -124,6 +125,8 @@ def read_run(path: Path) -> Run:
     if missing:
         raise UserError(f"its summary.json does not say {', '.join(missing)}")
     train, evals = _records(run)
+    guard.check_records(run)
+    guard.check_summary(path, summary, evals)
     if not train and not evals and summary["status"] in COMPLETE:
         raise UserError("it has no records: metrics.jsonl is missing or empty")
     try:
