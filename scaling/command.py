@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import sys
 
 from scaling import compiled, drawing
@@ -61,6 +62,11 @@ def main(words: list[str] | None = None) -> int:
         print(analysis.text())
         if asked.out:
             print(f"\nwritten: {analysis.save(asked.out, tell=print)}")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes standard output once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except ScalingError as error:
         print(spelled(str(error), lambda name: f"--{name} "), file=sys.stderr)
         return 2

@@ -6,6 +6,7 @@ from scaling.problem import Problem
 from scaling.records import Records
 
 _FEW_RESAMPLES = 100  # fewer leave two or less beyond an end of a 95 % interval
+_FEW_RUNS = 8
 _POOR = 0.05  # residuals (std of log loss) that no good fit has
 _EXPLAINED = 0.9  # of the variance of log loss
 
@@ -21,6 +22,12 @@ def warn(
     found = _of_records(records, problem) + _of_residuals(records, problem, theta)
     if np.mean(converged) < 0.5:
         found.append(f"only {int(np.sum(converged))} of {len(converged)} descents converged")
+    runs = len(set(records.run))
+    if len(samples) and runs < min(len(records), _FEW_RUNS):
+        found.append(
+            f"the {len(records)} points are of {runs} runs only, and whole runs are drawn: the "
+            "bootstrap intervals are a guess"
+        )
     if 0 < len(samples) < _FEW_RESAMPLES:
         found.append(
             f"{len(samples)} resamples are too few for the ends of an interval: take 1,000 or so"

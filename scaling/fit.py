@@ -137,8 +137,13 @@ class Fit:
         return estimate, *self.run_interval(estimate, self.law.loss(self.samples, **point))
 
     def run_interval(self, estimate: float, samples: np.ndarray) -> tuple[float, float]:
-        """The interval of a single run from the law's loss there and its resamples (S,)."""
-        freedom = max(self.n_points - len(self.theta), 1)
+        """The interval of a single run from the law's loss there and its resamples (S,).
+
+        As in `interval_from` the ends are NaN where not all parameters are determined.
+        """
+        if self.undetermined:
+            return float("nan"), float("nan")
+        freedom = max(self.n_points - len(self.theta) + len(self.fixed), 1)
         return run_interval(np.asarray(samples), estimate, self.scatter, freedom, self.level)
 
     def _point(self, values: dict[str, float]) -> dict[str, np.float64]:
@@ -303,12 +308,18 @@ def fit(
     if resamples < 0 or bootstrap_starts < 1:
         raise ScalingError("resamples must be at least 0 and bootstrap_starts at least 1.")
     fixed = read_fixed(fix, law)
-    if fixed.get("E", 0.0) >= np.max(records.loss):
-        raise ScalingError(
-            f"fix: E={fixed['E']:.6g} lies above all losses (at most {np.max(records.loss):.6g})."
-        )
     problem = Problem.of(records, law, delta, fixed)
-    found = problem.search()
+    least, most = float(np.min(records.loss)), float(np.max(records.loss))
+    if fixed.get("E", 0.0) >= most:
+        raise ScalingError(f"fix: E={fixed['E']:.6g} lies above all losses (at most {most:.6g}).")
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = problem.search()
+    except np.linalg.LinAlgError as error:
+        raise ScalingError(
+            f"no law can be fitted to losses from {least:.3g} to {most:.3g} ({error}).\n"
+            "Losses are in nats a token: check their column and its unit."
+        ) from None
     best = found.best
     centred, residual = found.theta[best], problem.residuals(found.theta[best])
     lines: list[str] = []

@@ -64,6 +64,12 @@ def by_places(problem: Problem, found: Identified) -> None:
         names = _touched(problem, loose)
         why = " and ".join(few) + ", so that" if few else "the points lie so that"
         found.add(names, f"{why} {_listed(problem, names)}")
+    count, free = int(np.count_nonzero(problem.weights)), problem.basis.shape[1]
+    if count <= free:
+        found.add(
+            set(law.parameters) - set(problem.fixed),
+            f"{count} points for {free} parameters leave none to judge the fit by",
+        )
     exponents = {variable: exponent for _, exponent, variable in law.scales}
     if {"N", "D"} <= set(exponents) and exponents["N"] != exponents["D"]:
         slope = _slope(problem.logs["N"], problem.logs["D"])

@@ -21,6 +21,7 @@ from scaling.scatter import MOST
 
 _LARGEST = 2**24  # bytes of a fit.json; one has a few thousand
 _VARIABLES = ("N", "D", "C", "U")
+_MOST_SCATTER = 100.0  # in log loss
 _SAME = 1e-6  # relative: what is written twice must agree to this
 
 
@@ -214,6 +215,9 @@ def _fit(content: _Content, bootstrap: Path) -> Fit:
         descents=descents,
         descents_converged=ended,
     )
+    sound = found.message == "converged" and not found.undetermined
+    if found.success != sound:
+        raise _Damage(f"success = {found.success} does not go with its message")
     _same_intervals(content, found)
     return found
 
@@ -258,7 +262,13 @@ def _fixed(content: _Content, law: Law) -> dict[str, float]:
     inside = content.get("fixed", dict, "an object")
     if not set(inside) <= set(law.parameters):
         raise _Damage(f"fixed names no parameter of law={law.name}")
-    return {name: _number(value, f"fixed {name}") for name, value in inside.items()}
+    found = {name: _number(value, f"fixed {name}") for name, value in inside.items()}
+    for name, value in found.items():
+        if not np.isclose(_number(content[name], name), value, rtol=_SAME, atol=0):
+            raise _Damage(f"{name} is not what it is fixed at")
+    if len(found) == len(law.parameters):
+        raise _Damage("all its parameters are fixed")
+    return found
 
 
 def _undetermined(content: _Content, law: Law) -> tuple[str, ...]:
@@ -292,6 +302,8 @@ def _scatter(content: _Content, n_points: int) -> np.ndarray:
     found = content.numbers("scatter")
     if len(found) > min(n_points, MOST) or np.any(np.diff(found) < 0):
         raise _Damage("scatter is not ascending, or has more values than there were points")
+    if np.any(np.abs(found) > _MOST_SCATTER):
+        raise _Damage("scatter is of more than any loss")
     return found
 
 

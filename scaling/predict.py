@@ -62,7 +62,8 @@ def predict(
     given = {"N": N, "D": D, "C": C, "U": U, "target_loss": target_loss}
     given = {name: value for name, value in given.items() if value is not None}
     for name, value in given.items():
-        if not (isinstance(value, Real) and np.isfinite(value) and value > 0):
+        real = isinstance(value, Real) and not isinstance(value, bool)
+        if not (real and np.isfinite(value) and value > 0):
             raise ScalingError(f"{name}={value} must be a finite number above 0.")
     if not (np.isfinite(inference_tokens) and inference_tokens >= 0):
         raise ScalingError(f"inference_tokens={inference_tokens} must be at least 0.")
@@ -95,7 +96,7 @@ def predict(
             cost = 6 * given["N"] * values["D"][0]
     if not np.isfinite([end for ends in runs.values() for end in ends]).all():
         runs = {}
-    return Prediction(question, values, tuple(_doubts(fit, cost, given.get("target_loss"))), runs)
+    return Prediction(question, values, tuple(_doubts(fit, given, cost)), runs)
 
 
 def _decide(fit: Fit, given: dict, asked: set, options: dict) -> tuple[str, dict, dict]:
@@ -147,11 +148,23 @@ def _decide(fit: Fit, given: dict, asked: set, options: dict) -> tuple[str, dict
     )
 
 
-def _doubts(fit: Fit, cost: float | None, target: float | None) -> list[str]:
-    found = []
+def _doubts(fit: Fit, given: dict[str, float], cost: float | None) -> list[str]:
+    found, target = [], given.get("target_loss")
     if not fit.success:
         found.append(f"the fit is not sound: {fit.message}")
-    largest = fit.range["C"][1]
+    smallest, largest = fit.range["C"]
+    if cost is not None and np.isfinite(cost) and cost < smallest / 100:
+        found.append(
+            f"{cost:.3g} FLOPs is {smallest / cost:.3g} times less than the smallest run of the "
+            "fit: C is in FLOPs, N in parameters, D in tokens"
+        )
+    for name in {"N", "D"} & set(given) & set(fit.range):
+        low, high = fit.range[name]
+        if not low / 1000 <= given[name] <= high * 1000:
+            found.append(
+                f"{name} = {given[name]:.3g} is far from the fit's {low:.3g} to {high:.3g}: "
+                "N counts parameters, D tokens"
+            )
     if cost is not None and np.isfinite(cost) and cost > 100 * largest:
         found.append(
             f"{cost:.3g} FLOPs is {cost / largest:.3g} times the largest run of the fit; beyond "

@@ -118,6 +118,14 @@ def test_a_finished_run_makes_what_it_lacks_and_leaves_the_rest(train):
     assert (RUN / "plots" / "loss.png").exists()
 
 
+@pytest.mark.parametrize("left", ["", "# run\n\nfinished"])
+def test_a_report_that_is_empty_or_cut_off_is_made_again(train, left):
+    assert train()[0] == 0
+    whole = (RUN / "report.md").read_bytes()
+    (RUN / "report.md").write_text(left, "utf-8")
+    assert "made report.md" in train()[1] and (RUN / "report.md").read_bytes() == whole
+
+
 def test_an_early_stop_killed_while_it_finishes_takes_no_further_step(train, monkeypatch):
     words = ("optimizer.lr=0", "train.duration=30", "train.eval_every=2", "train.early_stopping=2")
 

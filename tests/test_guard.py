@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxlm import cli, finish, guard
+from jaxlm.comparison.reading import read_run
 from jaxlm.errors import UserError
 
 pytest.importorskip("torch")
@@ -191,6 +192,57 @@ def test_evaluation_on_a_changed_text_is_refused(call):
     Path("text.txt").write_text(text.swapcase().swapcase()[::-1], "utf-8")
     status, out, error = call(EVALUATE)
     assert status == 2 and not out and "has changed since" in error
+
+
+@pytest.fixture
+def finished(call):
+    assert call(BASE)[0] == 0
+    return call
+
+
+@pytest.mark.parametrize("how", ["emptied", "halved", "one altered"])
+def test_altered_records_of_a_finished_run_are_refused(finished, how):
+    path = RUN / "metrics.jsonl"
+    path.write_bytes(b"".join(ALTERED[how](path.read_bytes().splitlines(keepends=True))))
+    status, _, error = finished(BASE)
+    assert status == 2 and "missing or altered" in error
+    with pytest.raises(UserError):
+        read_run(RUN)
+
+
+@pytest.mark.parametrize("name", ["val_loss", "best_val_loss"])
+def test_a_summary_that_contradicts_the_records_is_refused(finished, name):
+    read_run(RUN)
+    path = RUN / "summary.json"
+    content = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps(content | {name: content[name] - 1}), "utf-8")
+    status, _, error = finished(BASE)
+    assert status == 2 and f"says {name}" in error
+    with pytest.raises(UserError, match="altered"):
+        read_run(RUN)
+
+
+def test_a_lost_last_checkpoint_is_said_by_every_reader(finished):
+    shutil.rmtree(RUN / "checkpoints" / "8")
+    for words in (EVALUATE, GENERATE):
+        status, out, error = finished(words)
+        assert status == 0 and "skipped step 8: it is gone" in out + error
+
+
+def test_a_finished_run_without_checkpoints_says_so(finished):
+    LOST["all manifests"]()
+    status, out, _ = finished(BASE)
+    assert status == 0 and "checkpoints are gone" in out
+
+
+def test_overwriting_by_a_command_that_cannot_start_removes_nothing(finished, place):
+    before = {
+        p: p.read_bytes() for p in sorted(RUN.rglob("*")) if p.is_file() and p.name != ".lock"
+    }
+    for wrong in ("data.path=missing.txt", "tokenizer=bpe", "train.eval_every=x"):
+        assert finished([*BASE, "run.overwrite=true", wrong])[0] == 2
+    after = {p: p.read_bytes() for p in sorted(RUN.rglob("*")) if p.is_file() and p.name != ".lock"}
+    assert after == before
 
 
 def test_damage_to_what_a_checkpoint_carries_is_damage_to_the_checkpoint(call):
