@@ -84,6 +84,36 @@ def test_a_head_of_something_else_is_left_alone(head):
     assert read_head(head) is None
 
 
+@pytest.mark.parametrize("first", ["n_", "num_", "N_", "n "])
+@pytest.mark.parametrize(
+    "what, role",
+    [("params", "unstated"), ("tokens", "D"), ("flops", "C"), ("parameters", "unstated")],
+)
+def test_a_leading_n_counts_what_is_named_after_it(first, what, role):
+    units = {"_M": 1e6, "_B": 1e9, "_m": 1e6, " (M)": 1e6, "_millions": 1e6, "_in_B": 1e9, "": 1.0}
+    for unit, scale in units.items():
+        assert read_head(first + what + unit) == (role, scale), first + what + unit
+
+
+@pytest.mark.parametrize(
+    "head", ["n_tok_B", "c_params_M", "c_tokens_B", "u_params_M", "d_params_M", "N (M tokens)",
+             "tokens (M params)", "params (B tokens)", "D (TFLOPs)", "U [B FLOPs]"],
+)  # fmt: skip
+def test_a_unit_of_something_else_is_no_unit(head):
+    assert read_head(head) is None
+
+
+def test_sizes_and_tokens_that_both_begin_with_n_are_told_apart(read):
+    for of_n, of_d in (("_M", "_B"), ("_millions", "_billions"), ("_m", "_b")):
+        table = {f"n_params{of_n}": N / 1e6, f"n_tokens{of_d}": D / 1e9, "loss": LOSS}
+        records = read(table)
+        np.testing.assert_allclose(records.N, N)
+        np.testing.assert_allclose(records.D, D)
+    records = read({"n_tokens_B": D / 1e9, "flops": C, "loss": LOSS})
+    np.testing.assert_allclose(records.D, D)
+    np.testing.assert_allclose(records.N, N)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     base=st.sampled_from([("params", "unstated"), ("N", "unstated"), ("training tokens", "D")]),
