@@ -236,6 +236,41 @@ def test_compute_that_is_no_compute_of_a_training_is_refused(refused):
     assert "1,000 times smaller than 6 N D in row 4, but about equal" in message
 
 
+@pytest.mark.parametrize("name, log", [("log10", np.log10), ("ln", np.log)])
+def test_logarithms_are_named_and_no_unit_is_offered_for_them(read, refused, name, log):
+    message = refused(TABLE | {"C": log(C)})
+    assert f"looks like {name} of FLOPs" in message and "would fit" not in message
+    with pytest.raises(ScalingError, match=f"looks like {name} of FLOPs"):
+        read(TABLE | {"C": log(C)}, columns="C=C*8.64e16")
+    np.testing.assert_allclose(read(TABLE | {"C": log(C)}, columns="C=").C, C)
+    for columns, said in (
+        ({"params": log(N), "tokens": log(D)}, "N and D look"),
+        ({"params": log(N), "tokens": D}, "N looks"),
+        ({"params": N, "tokens": log(D), "flops": C}, "D looks"),
+        ({"params": N, "flops": log(C)}, "C looks"),
+        ({"params": log(N), "tokens": log(D), "flops": log(C)}, "N and D and C look"),
+    ):
+        message = refused(columns | {"loss": LOSS})
+        assert f"{said} like {name} (" in message and "would fit" not in message
+    one_budget = {"params": N, "tokens": 1e19 / N, "flops": log(np.full(len(N), 6e19))}
+    assert f"looks like {name} of FLOPs" in refused(one_budget | {"loss": LOSS})
+
+
+def test_compute_off_by_another_factor_in_each_row_has_no_unit(read, refused):
+    uneven = TABLE | {"C": np.geomspace(30, 1, len(N))}
+    assert "No unit fits, as it differs from row to row" in refused(uneven)
+    stated = read(uneven, columns="C=C*1e18")
+    assert "which no unit makes equal in all rows" in stated.warnings[0]
+    assert not read(TABLE | {"C": C}, columns="C=C*1e-3").warnings
+
+
+def test_narrow_sizes_in_millions_and_billions_are_not_called_logarithms(refused):
+    sizes, tokens = np.linspace(5, 9, 9), np.linspace(9, 6, 9)
+    loss = 1.82 + 482 / (sizes * 1e6) ** 0.348 + 2085 / (tokens * 1e9) ** 0.366
+    message = refused({"params": sizes, "tokens": tokens, "loss": loss})
+    assert "N in millions and D in billions would fit" in message
+
+
 def test_n_with_embeddings_and_compute_without_is_recognised(read):
     records = read(TABLE | {"params": N + 5e7, "flops": C})
     assert "does N count embeddings, and C not?" in records.notes[0]
