@@ -37,7 +37,7 @@ class Column:
 
     Attributes:
       scale: what its numbers are multiplied by; cells with a unit of their own are not.
-      stated: the caller gave the scale: not to be doubted.
+      stated: the caller gave the scale: not to be doubted, unless the numbers are logarithms of C.
       logarithm: the loss is the logarithm of what is written.
       constant: the value of all rows, in the place of a column.
     """

@@ -154,8 +154,8 @@ def read_records(
       where: "column=value", "column<value" or "column>value": only these rows; they are chosen
         before the last of each run is.
       columns: which column holds what, "N=size*1e6, D=tokens, loss=c4_val": a column, times or
-        over a number where one is given (which is then believed), ln(column), a number for all
-        rows, or nothing, which leaves a role out.
+        over a number where one is given (then believed, but for logarithms of C), ln(column),
+        a number for all rows, or nothing, which leaves a role out.
 
     Raises:
       ScalingError: what is wrong, in which file, row and column. N, D, C and losses that cannot be
