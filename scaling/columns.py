@@ -37,7 +37,7 @@ class Column:
 
     Attributes:
       scale: what its numbers are multiplied by; cells with a unit of their own are not.
-      stated: the caller gave the scale: not to be doubted.
+      stated: the caller gave the scale: not to be doubted, unless the numbers are logarithms of C.
       logarithm: the loss is the logarithm of what is written.
       constant: the value of all rows, in the place of a column.
     """
@@ -83,15 +83,23 @@ def columns_said(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for match, after in zip(starts, [*starts[1:], None], strict=True):
         if match[1] not in ROLES:
-            close = difflib.get_close_matches(match[1], ROLES, 1) or ["N"]
-            raise ScalingError(
-                f"columns={text!r}: {match[1]!r} is none of {', '.join(ROLES)}.\n"
-                f"Did you mean {close[0]}=...?"
-            )
+            raise _no_role(f"columns={text!r}", match[1])
         if ROLES[match[1]] in map(ROLES.get, found):
             raise ScalingError(f"columns={text!r}: {ROLES[match[1]]} is given twice.")
-        found[match[1]] = text[match.end() : after.start() if after else None].strip()
+        found[match[1]] = text[match.end() : after.start() if after else None].strip(", ")
     return found
+
+
+def _no_role(place: str, word: str) -> ScalingError:
+    """The refusal of what stands left of an equals sign, with the role that it may mean."""
+    said = f"{place}: {word!r} is none of the roles {', '.join(ROLES)}."
+    head = read_head(word)
+    role = head[0] if head else word.lower()
+    names = {held: name for name, held in ROLES.items()} | {name: name for name in ROLES}
+    names |= {name.lower(): name for name in names.values()}
+    names |= {"unstated": "N", "training": "loss", "perplexity": "loss", "bits": "loss"}
+    close = [role] if role in names else difflib.get_close_matches(role, names, 1)
+    return ScalingError(f"{said}\nDid you mean {names[close[0]]}=...?" if close else said)
 
 
 def _column_said(table: Table, role: str, text: str) -> Column:
@@ -113,6 +121,11 @@ def _column_said(table: Table, role: str, text: str) -> Column:
             return Column(name, by, stated=True)
     if (number := _positive(text)) and role in ("N", "D", "C", "floor", "unique"):
         return Column(text, constant=number, stated=True)
+    if later := re.search(r"[,;]\s*(\w+)\s*=", text):
+        # A name may have a comma and an equals sign in it, but there is none such.
+        if later[1] in ROLES:
+            raise ScalingError(f"{table.place}: columns: write a comma before {later[1]}=.")
+        raise _no_role(f"{table.place}: columns", later[1])
     close = difflib.get_close_matches(text, list(table.columns), 1)
     raise ScalingError(
         f"{table.place}: columns: {text!r} is no column (nor COLUMN*NUMBER, COLUMN/NUMBER, "

@@ -15,9 +15,13 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmb])(?![a-z])", re.I)
 
 
 def select(
-    table: Table, found: dict[str, Column], keep: str, notes: list[str]
+    table: Table, found: dict[str, Column], keep: str, notes: list[str], warnings: list[str]
 ) -> tuple[Table, list[str], Any]:
-    """The rows to keep, the run of each, and whether it lies before its run's end (or None)."""
+    """The rows to keep, the run of each, and whether it lies before its run's end (or None).
+
+    Args:
+      notes, warnings: what was left out is added to them.
+    """
     table = _finished(table, notes)
     runs = _runs(table, found, notes)
     if runs is None:
@@ -40,6 +44,8 @@ def select(
         what = "points after step 0" if keep == "all" else "the last point of each run"
         hint = "" if keep == "all" else "; keep='all' takes every one"
         notes.append(f"{table.place}: {what}, {kept.size} of {size}{hint}.")
+    if keep != "all" and 2 * groups.size <= size:
+        warnings += _doubted(table, found, groups.size, group)
     return table.take(kept), [runs[i] for i in kept], ~last[kept]
 
 
@@ -112,6 +118,28 @@ def _not_of_runs(table: Table, found: dict[str, Column]) -> str:
     if like_sizes or ("step" not in found and key(found["run"].name) == "name"):
         return "names sizes rather than runs, since its values have several token counts each"
     return ""
+
+
+def _doubted(table: Table, found: dict[str, Column], names: int, group: np.ndarray) -> list[str]:
+    """A warning where names may be those of sizes (tiny, d12), as no column tells steps.
+
+    Args:
+      group: the number of the name of each row (n,).
+    """
+    if "run" not in found or found["run"].stated or table.noun == "run":
+        return []
+    if "step" in found or "middle" in found:
+        return []
+    tokens = (found.get("D") or found["C"]).raw(table)
+    pairs = np.unique(np.stack([group, tokens]), axis=1)
+    values, sharing = np.unique(pairs[1], return_counts=True)
+    grid = names > 1 and np.mean(np.isin(tokens, values[sharing > 1])) > 0.5
+    why = " (several names have the same token counts, as in a grid of runs)" if grid else ""
+    return [
+        f"{table.place}: column {found['run'].name!r} has {names} name{'s' * (names > 1)} for "
+        f"{len(group)} rows, and only the last row of each name counts. If they name sizes rather "
+        f"than runs{why}, columns='run=' counts every row"
+    ]
 
 
 def _is_total(step: Column) -> bool:

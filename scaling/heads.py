@@ -17,7 +17,8 @@ _NAMES = {
     "unstated": r"n|(n|num|number|no)?(of)?(model|trainable)?param(eter)?s?(count)?|modelsize",
     "D": r"d|(n|num|number|no)?(of)?(train|training|trained|trainer|total|consumed|input)*"
     r"tokens?(seen|count|trained|consumed|processed)*|datasize",
-    "C": r"c|(train|training|trainer|total)*(flops?|flos|compute)(budget|count|total)?",
+    "C": r"c|(n|num|number|no)?(of)?(train|training|trainer|total)*(flops?|flos|compute)"
+    r"(budget|count|total)?",
     "loss": rf"(final)?{_HELD}?{_LOSS}|{_LOSS}{_HELD}",
     "training": rf"(final)?(train|training|trainer){_LOSS}|{_LOSS}(train|training)",
     "perplexity": rf"{_HELD}?(ppl|perplexity)",
@@ -31,6 +32,12 @@ _NAMES = {
     "natural": r"naturaltext",
 }
 _SCALED = {*COUNTS, "D", "C", "unique"}
+# What words in a unit count, and the roles that are counted so.
+_COUNTED = {
+    r"param(eter)?s?|weights?": {*COUNTS},
+    r"tok(en)?s?": {"D", "unique"},
+    r"[a-z]*(flops?|flos?|macs?)": {"C"},
+}
 
 
 def read_head(name: str) -> tuple[str, float] | None:
@@ -54,10 +61,20 @@ def read_head(name: str) -> tuple[str, float] | None:
                 return role, scale or 1.0
         elif role in _SCALED:
             scale = factor(unit)
-            bits = scale is not None and scale < 1
-            if scale is not None and not bits and (role == "C" or compute_factor(unit) is None):
+            if scale is not None and scale >= 1 and not _of_another(role, unit):  # no bits
                 return role, scale
     return (role, 1.0) if (role := _by_path(name)) else None
+
+
+def _of_another(role: str, unit: str) -> bool:
+    """Whether a unit counts something else than the role: N in tokens, D in PF-days."""
+    if role != "C" and compute_factor(unit) is not None:
+        return True
+    words = re.findall("[a-z]+", unit.lower())
+    return any(
+        role not in roles and any(re.fullmatch(form, word) for word in words)
+        for form, roles in _COUNTED.items()
+    )
 
 
 def unknown_unit(name: str) -> tuple[str, str] | None:
@@ -85,7 +102,10 @@ def _by_path(name: str) -> str | None:
 
 
 def divided(name: str) -> list[tuple[str, str]]:
-    """The ways to take a head apart into a base and a unit."""
+    """The ways to take a head apart into a base and a unit, those with the longest base first.
+
+    Of n_tokens_B the base is n_tokens rather than n, which is N.
+    """
     found = []
     for form in (
         r"(?P<b>.*?)\s*[(\[](?P<u>[^)\]]+)[)\]]",
@@ -103,4 +123,4 @@ def divided(name: str) -> list[tuple[str, str]]:
         found += [pair for pair in ((first, last), (last, first)) if len(pair[0]) > 1]
         if len(first) == 1 and not last.islower() or len(last) > 1:
             found.append((first, last))
-    return found
+    return sorted(found, key=lambda pair: -len(pair[0]))

@@ -17,6 +17,8 @@ from scaling.units import COMPUTE, SCALES, short
 _FAR = 10.0  # C and 6 N D further apart than this are in different units
 _SMALLEST, _LARGEST = {"N": 1e3, "D": 1e3}, {"N": 1e14, "D": 1e17}
 _FEWEST, _MOST = 0.02, 1e6  # tokens a parameter of the median run
+_UNEVEN = 1.0  # spread of log C / 6 N D: no unit is off by another factor in each row
+_BASES = {"log10": 10.0, "ln": np.e}
 _LARGEST_LOSS = 25.0  # nats: of a vocabulary of 7e10, each equally likely
 
 
@@ -81,7 +83,8 @@ def judge(points: Points, natural_text: bool) -> tuple[list[str], list[str]]:
         _judge_sizes(points)
     notes, warnings = [], []
     if {"N", "D", "C"} <= set(points.columns):
-        notes += _judge_compute(points)
+        for known, new in zip((notes, warnings), _judge_compute(points), strict=True):
+            known.extend(new)
     N, D = points.values["N"], points.values["D"]
     if natural_text and N.max() < 1e5 and D.max() < 1e7 and points.doubted("N", "D"):
         warnings.append(
@@ -110,16 +113,25 @@ def _judge_loss(points: Points) -> None:
     )
 
 
-def _judge_compute(points: Points) -> list[str]:
-    """A note on how far C is from 6 N D. Raises ScalingError beyond a factor of 10."""
+def _judge_compute(points: Points) -> tuple[list[str], list[str]]:
+    """Notes and warnings on how far C is from 6 N D.
+
+    Raises:
+      ScalingError: beyond a factor of 10, unless the caller stated the unit; logarithms always.
+    """
     N, D, C = (points.values[name] for name in "NDC")
     with np.errstate(all="ignore"):
         ratio = C / (6 * N * D)
     typical = float(np.median(ratio))
     far = (ratio > _FAR * 1.0001) | (ratio < 1 / _FAR / 1.0001)
+    apart, without = points.named("C"), "To take 6 N D in its place: columns='C='."
+    uneven = _spread(ratio) > _UNEVEN
+    if np.any(far) and (logarithm := _logarithm_of_compute(points, ratio)):
+        raise ScalingError(
+            f"{points.place}: {apart} looks like {logarithm} of FLOPs.\n"
+            f"Write the FLOPs themselves. {without}"
+        )
     if not points.columns["C"].stated and np.any(far):
-        apart = points.named("C")
-        without = "To take 6 N D in its place: columns='C='."
         if 1 / _FAR < typical < _FAR:
             least, most = (_times(float(r)) for r in (ratio[far].min(), ratio[far].max()))
             range_ = least if least == most else f"{least} to {most}"
@@ -132,8 +144,13 @@ def _judge_compute(points: Points) -> list[str]:
             f"{points.place}: {apart} is {_times(typical)} 6 N D.\n"
             f"{_fitting(points, ratio)}\n{without}"
         )
+    if uneven and np.mean(far) > 0.25:
+        return [], [
+            f"{points.place}: {apart} is {ratio.min():.3g} to {ratio.max():.3g} times 6 N D, which "
+            "no unit makes equal in all rows; it is used as stated. " + without
+        ]
     if max(ratio.max(), 1 / ratio.min()) <= 1.1:
-        return []
+        return [], []
     if ratio.max() / ratio.min() < 1.05:
         said = _times(typical)
     else:
@@ -142,9 +159,33 @@ def _judge_compute(points: Points) -> list[str]:
         said += (
             f" ({points.noun} {points.rows[extreme]}: {ratio[extreme]:.3g}; median {typical:.3g})"
         )
-    return [
-        f"{points.place}: C is {said} 6 N D{_reason(N, ratio, typical)}; it is used as recorded."
-    ]
+    said += f" 6 N D{_reason(N, ratio, typical)}"
+    return [f"{points.place}: C is {said}; it is used as recorded."], []
+
+
+def _spread(ratio: np.ndarray) -> float:
+    """About the standard deviation of log ratio (n,), of the middle two thirds of the rows."""
+    low, high = np.quantile(np.log(ratio), (1 / 6, 5 / 6))
+    return float(high - low) / 2
+
+
+def _logarithm_of_compute(points: Points, ratio: np.ndarray) -> str:
+    """log10 or ln, where that makes C equal to 6 N D and no unit does as well; else nothing."""
+
+    def apart(ratio: np.ndarray) -> float:
+        with np.errstate(all="ignore"):
+            found = abs(np.log(np.median(ratio))) + _spread(ratio)
+        return found if np.isfinite(found) else np.inf
+
+    N, D, C = (points.values[name] for name in "NDC")
+    column = points.columns["C"]
+    best, least = "", min(apart(ratio * scale) for scale in (1.0, *COMPUTE.values()))
+    for name, base in _BASES.items():
+        with np.errstate(all="ignore"):
+            found = apart(base ** (C / column.scale) / (6 * N * D))
+        if found < min(least, 2 * np.log(_FAR)):
+            best, least = name, found
+    return best
 
 
 def _times(ratio: float) -> str:
@@ -183,6 +224,10 @@ def _fitting(points: Points, ratio: np.ndarray) -> str:
     spread = float(np.std(np.log(ratio)))
     if np.std(np.log(D)) > 0 and np.std(per_token) < spread and abs(np.median(per_token)) < 1.5:
         return "It looks like FLOPs a token, where the FLOPs of the whole training are wanted."
+    if _spread(ratio) > _UNEVEN:
+        return (
+            f"No unit fits, as it differs from row to row: {ratio.min():.3g} to {ratio.max():.3g}."
+        )
     fits = {name: abs(np.log10(typical * scale)) for name, scale in COMPUTE.items()}
     name = min(fits, key=fits.get)
     if fits[name] < 0.5:
@@ -263,6 +308,8 @@ def _advice(points: Points) -> str:
     given = points.doubted("N", "D", "C")
     kept = ", ".join(points.option(role, 1.0) for role in given)
     keep = f"If they are right as they are: columns='{kept}'."
+    if logarithms := _logarithms(points, found):
+        return f"{logarithms}: write the numbers themselves.\n{keep}"
     if not found:
         return f"No usual unit fits. {keep}"
     parts = []
@@ -293,6 +340,33 @@ def _units(points: Points) -> dict[str, float]:
     return {role: scale for role, scale in best.items() if scale != 1.0}
 
 
+def _logarithms(points: Points, units: dict[str, float]) -> str:
+    """Which of N, D and C look like logarithms, where that explains the losses better than units.
+
+    How the losses vary is compared with Chinchilla's law, not how high they are.
+    """
+    roles = points.doubted("N", "D", "C")
+
+    def misfit(values: dict[str, np.ndarray]) -> float:
+        possible = _possible(values)
+        if possible is None:
+            return np.inf
+        return float(np.std(np.log(points.values["loss"] / _law(*possible))))
+
+    own = {role: points.values[role] for role in ("N", "D", "C") if role in points.columns}
+    scaled = {role: values * units.get(role, 1.0) for role, values in own.items()}
+    best, least = "", misfit(scaled) / 2 if units else np.inf
+    for size, (name, base) in itertools.product(range(1, len(roles) + 1), _BASES.items()):
+        for chosen in itertools.combinations(roles, size):
+            with np.errstate(over="ignore"):
+                raised = {role: base ** (own[role] / points.columns[role].scale) for role in chosen}
+            if (found := misfit(own | raised)) < least:
+                ranges = " and ".join(f"{role} of {_range(raised[role])}" for role in chosen)
+                look = "looks" if size == 1 else "look"
+                best, least = f"{' and '.join(chosen)} {look} like {name} ({ranges})", found
+    return best
+
+
 def _undoing(column: Column) -> list[float]:
     """What undoes the unit in a head, should the numbers below it not be in that."""
     return [1 / column.scale] if column.scale > 1 else []
@@ -305,17 +379,29 @@ def _rate(points: Points, scales: dict[str, float]) -> tuple[float, float] | Non
         for role in ("N", "D", "C")
         if role in points.columns
     }
-    if "N" not in values:
-        values["N"] = values["C"] / 6 / values["D"]
-    elif "D" not in values:
-        values["D"] = values["C"] / 6 / values["N"]
+    possible = _possible(values)
+    if possible is None:
+        return None
+    far = float(np.median(np.abs(np.log(points.values["loss"] / _law(*possible)))))
+    return float(sum(scale != 1 for scale in scales.values())), far
+
+
+def _possible(values: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
+    """N and D of two or three of N, D and C; None if there are no such models."""
+    with np.errstate(all="ignore"):
+        if "N" not in values:
+            values = values | {"N": values["C"] / 6 / values["D"]}
+        elif "D" not in values:
+            values = values | {"D": values["C"] / 6 / values["N"]}
     N, D = values["N"], values["D"]
-    ratio = float(np.median(D / N))
     plausible = N.min() >= 1e4 and N.max() <= 1e13 and D.min() >= 1e5 and D.max() <= 1e15
-    if not plausible or not 0.05 <= ratio <= 1e5:
+    if not plausible or not 0.05 <= float(np.median(D / N)) <= 1e5:
         return None
     if "C" in values and abs(np.log10(np.median(values["C"] / (6 * N * D)))) > 0.5:
         return None
-    law = 1.82 + 482 / N**0.348 + 2085 / D**0.366  # Besiroglu et al. 2024
-    far = float(np.median(np.abs(np.log(points.values["loss"] / law))))
-    return float(sum(scale != 1 for scale in scales.values())), far
+    return N, D
+
+
+def _law(N: np.ndarray, D: np.ndarray) -> np.ndarray:
+    """The loss of Chinchilla's models, after Besiroglu et al. 2024."""
+    return 1.82 + 482 / N**0.348 + 2085 / D**0.366

@@ -154,8 +154,8 @@ def read_records(
       where: "column=value", "column<value" or "column>value": only these rows; they are chosen
         before the last of each run is.
       columns: which column holds what, "N=size*1e6, D=tokens, loss=c4_val": a column, times or
-        over a number where one is given (which is then believed), ln(column), a number for all
-        rows, or nothing, which leaves a role out.
+        over a number where one is given (then believed, but for logarithms of C), ln(column),
+        a number for all rows, or nothing, which leaves a role out.
 
     Raises:
       ScalingError: what is wrong, in which file, row and column. N, D, C and losses that cannot be
@@ -207,7 +207,8 @@ def _records(table: Table, keep: str, said: str | None, several: bool) -> _Part:
     """The points of a table. Raises ScalingError for what is missing, mistaken or not positive."""
     notes: list[str] = list(table.notes)
     found, count = roles_of(table, said, notes)
-    table, runs, middle = select(table, found, keep, notes)
+    warnings: list[str] = []
+    table, runs, middle = select(table, found, keep, notes, warnings)
     names = runs if "run" in found else [None] * len(runs)
     if several and table.noun != "run":
         runs = [run if run == table.place else f"{table.place}: {run}" for run in runs]
@@ -215,7 +216,6 @@ def _records(table: Table, keep: str, said: str | None, several: bool) -> _Part:
     if "middle" in found:
         middle = found["middle"].raw(table) != 0
     natural = "natural" not in found or bool(np.any(found["natural"].raw(table)))
-    warnings: list[str] = []
     ends = np.ones(len(runs), bool) if middle is None else ~np.asarray(middle, bool)
     if table.noun != "run" and np.any(ends):  # a run directory states its own numbers
         points = Points.of(table, found, given, ends)

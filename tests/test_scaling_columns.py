@@ -123,6 +123,9 @@ SAID = {
     "N=params_B*1e9": {"params_B": N / 1e9, "D": D, "loss": LOSS},
     "non_embedding=n0": {"n0": N, "n1": N, "params": N + 1, "D": D, "loss": LOSS},
     "C=": TABLE | {"compute": N},
+    "C=,": TABLE | {"compute": N},
+    "N=size, D=t, ": {"size": N, "t": D, "loss": LOSS},
+    "N=size,, loss=c4_val,": {"size": N, "D": D, "c4_val": LOSS},
 }
 
 
@@ -137,7 +140,14 @@ def test_the_caller_says_which_column_holds_what(read, said):
     "said, expected",
     [
         ("N", "write it as"), ("", "write it as"), ("size*2", "write it as"),
-        ("X=3", "'X' is none"), ("N=parms", "did you mean 'params'"), 
+        ("X=3", "'X' is none"), ("tokens=tokens, N=params", "mean D="),
+        ("N=params*1, tokens=tokens, loss=loss", "'tokens' is none of the roles"),
+        ("N=params*1, tokens=tokens, loss=loss", "mean D="), ("N=size, Params=params", "mean N="),
+        ("D=tokens, flops=x", "mean C="), ("D=x; unique_tokens=y", "mean U="),
+        ("D=tok, ppl=loss", "mean loss="), ("D=tok, floor=1.5", "mean entropy_floor="),
+        ("wieght=loss, D=tokens", "mean weight="),
+        ("N=params; D=tokens", "write a comma before D="),
+        ("N=parms", "did you mean 'params'"), 
         ("loss=loss, loss=loss", "given twice"),
         ("N=params/0", "no column"), ("N=params*-1", "no column"), ("N=params*1e6*2", "no column"),
         ("N=__import__('os')", "no column"), ("loss=3", "no column"), ("N=nan", "no column"),
@@ -183,6 +193,25 @@ def test_a_label_of_size_is_no_name_of_a_run(read, more):
     assert len(set(records.run)) == len(N) and "names sizes rather than runs" in records.notes[0]
     head = next(iter(more))
     assert len(read(TABLE | more, columns=f"run={head}")) == 5
+
+
+@pytest.mark.parametrize("head", ["run_name", "run_id", "run", "trial"])
+@pytest.mark.parametrize("grid", [True, False])
+def test_names_that_may_be_sizes_are_warned_of_where_most_rows_go(read, head, grid):
+    tokens = D if grid else 20 * N * (D / 1e8)
+    names = [{20: "tiny", 50: "small", 120: "base"}.get(int(x / 1e6), f"d{x:.0f}") for x in N]
+    table = TABLE | {"tokens": tokens, head: names}
+    records = read(table)
+    assert len(records) == 5 and len(records.warnings) == 1
+    assert f"column {head!r} has 5 names for 25 rows" in records.warnings[0]
+    assert ("the same token counts" in records.warnings[0]) == grid
+    option = records.warnings[0].partition("columns='")[2].partition("'")[0]
+    every = read(table, columns=option)
+    assert len(every) == 25 and not every.warnings
+    for told in ({"columns": f"run={head}"}, {"keep": "all"}):
+        assert not read(table, **told).warnings
+    assert not read(table | {"step": tokens / 1e5}).warnings
+    assert not read(table | {head: NAMES}).warnings
 
 
 def test_a_name_that_models_of_several_sizes_share_is_no_name_of_a_run(read):

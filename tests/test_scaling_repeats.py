@@ -132,4 +132,5 @@ def test_one_budget_is_not_called_rising():
 def _warnings(records):
     law = find_law("chinchilla")
     problem = Problem.of(records, law, 1e-3)
-    return warn(records, problem, np.empty((0, len(law.coordinates))), np.ones(3, bool))
+    size = len(law.coordinates)
+    return warn(records, problem, np.zeros(size), np.empty((0, size)), np.ones(3, bool))

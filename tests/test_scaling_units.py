@@ -84,6 +84,36 @@ def test_a_head_of_something_else_is_left_alone(head):
     assert read_head(head) is None
 
 
+@pytest.mark.parametrize("first", ["n_", "num_", "N_", "n "])
+@pytest.mark.parametrize(
+    "what, role",
+    [("params", "unstated"), ("tokens", "D"), ("flops", "C"), ("parameters", "unstated")],
+)
+def test_a_leading_n_counts_what_is_named_after_it(first, what, role):
+    units = {"_M": 1e6, "_B": 1e9, "_m": 1e6, " (M)": 1e6, "_millions": 1e6, "_in_B": 1e9, "": 1.0}
+    for unit, scale in units.items():
+        assert read_head(first + what + unit) == (role, scale), first + what + unit
+
+
+@pytest.mark.parametrize(
+    "head", ["n_tok_B", "c_params_M", "c_tokens_B", "u_params_M", "d_params_M", "N (M tokens)",
+             "tokens (M params)", "params (B tokens)", "D (TFLOPs)", "U [B FLOPs]"],
+)  # fmt: skip
+def test_a_unit_of_something_else_is_no_unit(head):
+    assert read_head(head) is None
+
+
+def test_sizes_and_tokens_that_both_begin_with_n_are_told_apart(read):
+    for of_n, of_d in (("_M", "_B"), ("_millions", "_billions"), ("_m", "_b")):
+        table = {f"n_params{of_n}": N / 1e6, f"n_tokens{of_d}": D / 1e9, "loss": LOSS}
+        records = read(table)
+        np.testing.assert_allclose(records.N, N)
+        np.testing.assert_allclose(records.D, D)
+    records = read({"n_tokens_B": D / 1e9, "flops": C, "loss": LOSS})
+    np.testing.assert_allclose(records.D, D)
+    np.testing.assert_allclose(records.N, N)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     base=st.sampled_from([("params", "unstated"), ("N", "unstated"), ("training tokens", "D")]),
@@ -204,6 +234,41 @@ def test_compute_that_is_no_compute_of_a_training_is_refused(refused):
     one[3] /= 1e3
     message = refused(TABLE | {"flops": one})
     assert "1,000 times smaller than 6 N D in row 4, but about equal" in message
+
+
+@pytest.mark.parametrize("name, log", [("log10", np.log10), ("ln", np.log)])
+def test_logarithms_are_named_and_no_unit_is_offered_for_them(read, refused, name, log):
+    message = refused(TABLE | {"C": log(C)})
+    assert f"looks like {name} of FLOPs" in message and "would fit" not in message
+    with pytest.raises(ScalingError, match=f"looks like {name} of FLOPs"):
+        read(TABLE | {"C": log(C)}, columns="C=C*8.64e16")
+    np.testing.assert_allclose(read(TABLE | {"C": log(C)}, columns="C=").C, C)
+    for columns, said in (
+        ({"params": log(N), "tokens": log(D)}, "N and D look"),
+        ({"params": log(N), "tokens": D}, "N looks"),
+        ({"params": N, "tokens": log(D), "flops": C}, "D looks"),
+        ({"params": N, "flops": log(C)}, "C looks"),
+        ({"params": log(N), "tokens": log(D), "flops": log(C)}, "N and D and C look"),
+    ):
+        message = refused(columns | {"loss": LOSS})
+        assert f"{said} like {name} (" in message and "would fit" not in message
+    one_budget = {"params": N, "tokens": 1e19 / N, "flops": log(np.full(len(N), 6e19))}
+    assert f"looks like {name} of FLOPs" in refused(one_budget | {"loss": LOSS})
+
+
+def test_compute_off_by_another_factor_in_each_row_has_no_unit(read, refused):
+    uneven = TABLE | {"C": np.geomspace(30, 1, len(N))}
+    assert "No unit fits, as it differs from row to row" in refused(uneven)
+    stated = read(uneven, columns="C=C*1e18")
+    assert "which no unit makes equal in all rows" in stated.warnings[0]
+    assert not read(TABLE | {"C": C}, columns="C=C*1e-3").warnings
+
+
+def test_narrow_sizes_in_millions_and_billions_are_not_called_logarithms(refused):
+    sizes, tokens = np.linspace(5, 9, 9), np.linspace(9, 6, 9)
+    loss = 1.82 + 482 / (sizes * 1e6) ** 0.348 + 2085 / (tokens * 1e9) ** 0.366
+    message = refused({"params": sizes, "tokens": tokens, "loss": loss})
+    assert "N in millions and D in billions would fit" in message
 
 
 def test_n_with_embeddings_and_compute_without_is_recognised(read):
