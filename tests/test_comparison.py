@@ -266,6 +266,9 @@ def linear_run(tmp_path, name, start, end, steps=100):
         if step % 20 == 0 and step:
             records.append({"kind": "eval"} | at | {"loss": loss, "bits_per_byte": loss})
     (path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    summary = json.loads((path / "summary.json").read_text()) | {"best_step": steps}
+    summary |= dict.fromkeys(("val_loss", "best_val_loss"), end)
+    (path / "summary.json").write_text(json.dumps(summary))
     return read_run(path)
 
 

@@ -177,6 +177,11 @@ def test_a_study_that_only_diverged_says_so(tmp_path):
     assert "diverged (loss is nan at step 50)" in text_of(tmp_path / "out")
 
 
+def test_a_study_whose_other_variant_diverged_has_a_report(tmp_path, no_figures):
+    write_report(write_study(tmp_path / "s", {"a": [2.0], "b": [None]}), tmp_path / "out")
+    assert "diverged (loss is nan at step 50)" in text_of(tmp_path / "out")
+
+
 # -- corrupt and unfinished runs -----------------------------------------------------------------
 
 
