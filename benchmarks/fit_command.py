@@ -46,7 +46,7 @@ def main() -> None:
             warm_up = [sys.executable, "-c", "import matplotlib.font_manager"]
             seconds(warm_up, home)
             job = [sys.executable, "run.py", "job=fit", f"job.records={points}"]
-            job += ["job.where='in_fit=1'", f"job.out={home}/a", f"run.cache={home}/cache"]
+            job += ["job.where=in_fit=1", f"job.out={home}/a", f"run.cache={home}/cache"]
             module = [sys.executable, "-m", "scaling.fit", points, "--where", "in_fit=1"]
             for name, command in (
                 ("run.py job=fit", job),
