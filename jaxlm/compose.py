@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import re
 import typing
 from pathlib import Path
@@ -239,16 +240,16 @@ def typed(
         config = OmegaConf.to_object(tree)
     except (OmegaConfBaseException, ValueError, TypeError, AttributeError) as error:
         raise translated(error, job_name) from None
-    config.run.dir = str(expanded(config.run.dir))
+    config.run.dir = os.path.expanduser(config.run.dir)
     settle(config, given, strict=strict)
-    if given is not None:
-        check_place(config.run.dir, "run.dir")
-        check_place(config.run.cache, "run.cache")
     if checked:
         checks.check(config)
     if checked and choices:  # what is stored has its place already
         check_name(config.run.name, "run.name")
         check_run_folder(config, cache_folder(config), config_folder())
+    if given is not None:
+        check_place(config.run.dir, "run.dir")
+        check_place(config.run.cache, "run.cache")
     return config
 
 

@@ -93,4 +93,4 @@ def test_a_run_can_be_read_from_within_its_folder():
 def test_paths_that_no_file_can_have_are_refused(key):
     for path in ("a\0b", "x" * 300, "/".join(["abc"] * 2000)):
         with pytest.raises(UserError, match=f"{key}.*no path"):
-            compose([f"{key}={path}"])
+            compose(["tokenizer=pretrained", f"{key}={path}"])
