@@ -24,6 +24,8 @@ LINE = 0.01
 AGREE = 1e-3
 """Minima of one objective whose coordinates differ by more are several."""
 _EXPONENTS = ("alpha", "beta")
+_STEEPEST = 2.0
+"""An exponent that no law of losses has."""
 _REPEATS = ("log_R_D", "log_R_N")
 
 
@@ -115,11 +117,14 @@ def by_solution(
 
 
 def by_profiles(problem: Problem, profiles: dict[str, Profile], found: Identified) -> None:
-    """Exponents and scales of repetition whose profile has no end on either side."""
+    """Exponents and scales of repetition of which no value can be told: of their profile neither
+    end lies between 0 and what no law has.
+    """
     for name, profile in profiles.items():
         coordinate = problem.law.coordinates[problem.law.parameters.index(name)]
         watched = problem.law.scales and coordinate in (*_EXPONENTS, *_REPEATS)
-        if watched and profile.low <= 0 and not np.isfinite(profile.high):
+        endless = profile.high > _STEEPEST if coordinate in _EXPONENTS else profile.high == np.inf
+        if watched and profile.low <= 0 and endless:
             found.add(
                 _with_its_term(problem, coordinate),
                 f"any {name} from {max(profile.low, 0):.3g} to {profile.high:.3g} fits",

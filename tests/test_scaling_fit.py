@@ -151,7 +151,8 @@ def test_a_dead_term_is_degenerate_never_a_success(variable):
     true = {"E": 2.0, "A": 300.0, "alpha": 0.3}
     records = made(law, true, noise=0.003)
     found = fit(records, resamples=0)
-    assert not found.success and found.message.startswith("degenerate")
+    # Noise may give the dead term a minimum of its own, at which any exponent fits.
+    assert not found.success and found.message.startswith(("degenerate", "not identifiable"))
     assert fit(records, law, resamples=0).success
 
 

@@ -207,7 +207,8 @@ def test_outcomes_tell_the_reason(tmp_path):
 
 def test_the_newest_record_is_read_without_the_half_written_one(tmp_path):
     assert last_record(tmp_path) == {}
-    lines = [json.dumps({"step": n, "text": "x" * 50_000}) + "\n" for n in range(4)]
+    record = {"wall_seconds": 1.0, "text": "x" * 50_000}
+    lines = [json.dumps(record | {"step": n}) + "\n" for n in range(4)]
     (tmp_path / "metrics.jsonl").write_text("".join(lines) + '{"step": 9')
     assert last_record(tmp_path)["step"] == 3
 
