@@ -365,10 +365,9 @@ def test_weights_that_do_not_fit_are_listed_by_name_and_shape(run, train, backen
     assert status == 2 and "none.safetensors" in error
 
 
-def test_a_checkpoint_of_another_shape_is_refused_listing_names(run, train):
-    """The engine's own checkpoint under a configuration that was changed by hand."""
+def test_a_configuration_changed_by_hand_is_refused_naming_its_key(run, train):
+    """The engine's own checkpoint would be of another shape."""
     file = run / "config.yaml"
     file.write_text(file.read_text().replace("d_model: 32", "d_model: 64"))
     status, _, error = train(*TORCH, "job=evaluate", "train.duration=4", "model.d_model=64")
-    assert status == 2 and "does not fit the model" in error
-    assert "blocks.0.attention.key.weight is float32(32, 32), not float32(64, 64)" in error
+    assert status == 2 and "model.d_model: 64, not 32" in error
