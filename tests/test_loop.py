@@ -301,6 +301,10 @@ def test_jobs_without_a_run_or_a_checkpoint_say_so(train, text, capsys, cache):
     shutil.rmtree("runs/run/checkpoints")
     for job in ("generate", "evaluate"):
         assert cli.main([f"job={job}", "run.dir=runs/run", f"run.cache={cache}"]) == 2
+        assert "runs/run are gone" in capsys.readouterr().err
+    Path("runs/run/checkpoints.json").unlink()  # now as if none had ever been completed
+    for job in ("generate", "evaluate"):
+        assert cli.main([f"job={job}", "run.dir=runs/run", f"run.cache={cache}"]) == 2
         assert "no checkpoint" in capsys.readouterr().err
     assert cli.main(["job=generate", "run.dir=runs/run", "job.checkpoint=oldest"]) == 2
     assert "is not last, best, a step or a file of weights" in capsys.readouterr().err
