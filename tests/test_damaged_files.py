@@ -27,7 +27,11 @@ RAW = {
 }  # fmt: skip
 WRONG = [None, True, -1, 1.5, 10**30, "", "x", [], [1], {}, {"a": 1}, [[1]], [{}], "../../x"]
 ANY_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=6,
 )
