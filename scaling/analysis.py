@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from scaling.errors import ScalingError, writing
 from scaling.fit import Fit, finite, fit
 from scaling.holdout import HoldOut, cut_of, hold_out
 from scaling.isoflop import IsoFlop, ParabolaBias, approach2, parabola_bias
+from scaling.laws import find_law
 from scaling.records import Records
 from scaling.tables import approaches_table, fit_table, holdout_table
 
@@ -131,8 +133,8 @@ def analyse(
         one of the notes.
     """
     cut = None if holdout is None else cut_of(records, holdout)
-    whole = fit(records, law, **options)
-    notes, isoflop, bias, envelope = [], None, None, None
+    law, level = find_law(law), options.get("level", 0.95)
+    notes: list[str] = []
 
     def attempt(name: str, part: Callable[..., Any], *words: Any, **more: Any) -> Any:
         try:
@@ -143,13 +145,18 @@ def analyse(
             notes.append(f"{name} failed: {type(error).__name__}: {_one_line(error)}")
         return None
 
-    if whole.divides_compute:
-        two, one = "approach 2 (IsoFLOP)", "approach 1 (envelope)"
-        isoflop = attempt(two, approach2, records, level=whole.level)
-        if isoflop is not None and whole.success:
-            about = (records, whole.law, whole.theta)
-            bias = attempt("the bias of parabolas", parabola_bias, *about)
-        envelope = attempt(one, approach1, records, level=whole.level)
+    isoflop, bias, envelope = None, None, None
+    with ThreadPoolExecutor(1) as beside:  # approaches 1 and 2 while programs of 3 are compiled
+        if divides := {"N", "D"} <= set(law.variables):
+            words = ("approach 2 (IsoFLOP)", approach2, records)
+            two = beside.submit(attempt, *words, level=level)
+            words = ("approach 1 (envelope)", approach1, records)
+            one = beside.submit(attempt, *words, level=level)
+        whole = fit(records, law, **options)
+    if divides:
+        isoflop, envelope = two.result(), one.result()
+    if isoflop is not None and whole.success:
+        bias = attempt("the bias of parabolas", parabola_bias, records, whole.law, whole.theta)
     for part in (isoflop, envelope):
         notes += [] if part is None else part.notes
     held = None

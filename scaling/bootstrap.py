@@ -6,13 +6,14 @@ Shapes: S resamples, n points, P coordinates, G clusters (runs).
 import dataclasses
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from scaling.errors import ScalingError
 from scaling.one_step import MANY, one_step
 from scaling.problem import Problem
 
 _NOISE_FREE = 1e-24  # of squared residuals
+_SPAN, _COUNT = 30.0, 61  # of a profile: standard errors on either side, and values
 _CROWDING = 4.0  # spacing of the profile: 0.15 standard errors in the middle, 4 at the ends
 
 
@@ -67,9 +68,9 @@ def interval(samples: np.ndarray, estimate: float, level: float) -> tuple[float,
     if len(samples) == 0:
         return float("nan"), float("nan")
     below = np.mean(samples < estimate) + 0.5 * np.mean(samples == estimate)
-    bias = stats.norm.ppf(np.clip(below, 0.5 / len(samples), 1 - 0.5 / len(samples)))
-    tails = stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
-    low, high = np.quantile(samples, stats.norm.cdf(2 * bias + tails), method="closest_observation")
+    bias = special.ndtri(np.clip(below, 0.5 / len(samples), 1 - 0.5 / len(samples)))
+    tails = special.ndtri([(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(samples, special.ndtr(2 * bias + tails), method="closest_observation")
     return float(low), float(high)
 
 
@@ -90,7 +91,7 @@ class Profile:
 
 
 def profile(
-    problem: Problem, theta: np.ndarray, level: float, span: float = 30.0, count: int = 61
+    problem: Problem, theta: np.ndarray, level: float, span: float = _SPAN, count: int = _COUNT
 ) -> dict[str, Profile]:
     """Profile likelihood of each natural parameter: a second opinion on the bootstrap.
 
@@ -104,8 +105,7 @@ def profile(
       span: values tried, in standard errors (of the sandwich estimate) on either side; they lie
         closer together near the estimate. Many points leave nearly a parabola, of which fewer do.
     """
-    if len(problem) >= MANY:
-        span, count = min(span, 6.0), min(count, 21)
+    span, count = _grid(problem, span, count)
     law, free = problem.law, problem.basis
     residual = problem.residuals(theta)
     scale = noise_of(problem, residual)
@@ -115,9 +115,7 @@ def profile(
     covariance_QxQ = covariance(problem, theta, scale)
     offsets = span * np.sinh(np.linspace(-_CROWDING, _CROWDING, count)) / np.sinh(_CROWDING)
     bases, planes, names = [], [], []
-    for name in law.coordinates:
-        if name.removeprefix("log_") in problem.fixed:
-            continue
+    for name in _profiled(problem):
         direction = law.functional(name, problem.centre)
         inside_Q = free.T @ direction
         error = np.sqrt(inside_Q @ covariance_QxQ @ inside_Q)
@@ -127,12 +125,31 @@ def profile(
         planes.append(np.broadcast_to(null, (count, *null.shape)))
         names.append((name, direction @ theta, error))
     least = problem.solve_on_planes(np.concatenate(bases), np.concatenate(planes))
-    threshold = float(stats.f.ppf(level, 1, scale.freedom))
+    threshold = float(special.fdtri(1, scale.freedom, level))
     drops = 2 * scale.bend / scale.noise * (least.reshape(len(names), count) - minimum)
     return {
         name.removeprefix("log_"): _profile(name, centre + offsets * error, drop, threshold)
         for (name, centre, error), drop in zip(names, drops, strict=True)
     }
+
+
+def prepare_profile(problem: Problem) -> None:
+    """Has the program of `profile` compiled, for another thread to do meanwhile."""
+    start, size = problem.starts()[0], problem.basis.shape[1]
+    _, count = _grid(problem, _SPAN, _COUNT)
+    plane = problem.basis[:, 1:]
+    if size > 1:
+        problem.solve_on_planes(start[None], plane[None], rows=count * len(_profiled(problem)))
+
+
+def _profiled(problem: Problem) -> list[str]:
+    """The coordinates that have a profile."""
+    names = problem.law.coordinates
+    return [name for name in names if name.removeprefix("log_") not in problem.fixed]
+
+
+def _grid(problem: Problem, span: float, count: int) -> tuple[float, int]:
+    return (min(span, 6.0), min(count, 21)) if len(problem) >= MANY else (span, count)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,12 +211,12 @@ def _mean_bend(residual: np.ndarray, delta: float, size: int) -> float:
     near = np.argsort(np.abs(residual), kind="stable")
     others = residual[near[min(size, len(near) - 2) :]]
     sigma = max(1.4826 * float(np.median(np.abs(others))), 1e-300)
-    within = 2 * stats.norm.cdf(delta / sigma) - 1
+    within = 2 * special.ndtr(delta / sigma) - 1
     kept = residual[near[min(round(size * (1 - within)), len(near) - 2) :]]
     spread = 1.4826 * np.median(np.abs(kept - np.median(kept)))
     width = max(0.9 * spread * len(kept) ** -0.2, 1e-300)
     return float(
-        np.mean(stats.norm.cdf((delta - kept) / width) - stats.norm.cdf((-delta - kept) / width))
+        np.mean(special.ndtr((delta - kept) / width) - special.ndtr((-delta - kept) / width))
     )
 
 
@@ -215,7 +232,7 @@ def ellipse(first: np.ndarray, second: np.ndarray, level: float) -> np.ndarray:
         raise ScalingError("an ellipse needs at least three samples.")
     values, vectors = np.linalg.eigh(np.cov(pairs))
     angle = np.linspace(0, 2 * np.pi, 200)
-    radius = np.sqrt(stats.chi2.ppf(level, 2))
+    radius = np.sqrt(special.chdtri(2, 1 - level))
     circle = np.stack([np.cos(angle), np.sin(angle)])
     outline = vectors @ (np.sqrt(np.maximum(values, 0))[:, None] * circle)
     return np.mean(pairs, axis=1, keepdims=True) + radius * outline

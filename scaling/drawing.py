@@ -7,11 +7,13 @@ is sent through a pipe. Without it, or should it die, everything is drawn in thi
 
 import atexit
 import collections
+import contextlib
 import io
 import os
 import pickle
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 from pathlib import Path
@@ -72,7 +74,9 @@ _assistant: list[subprocess.Popen] = []  # one at most
 
 
 def prepare() -> None:
-    """Start the second process, where there are cores for two; it ends with this one."""
+    """Load what draws, and start the second process, where there are cores for two; it ends with
+    this one."""
+    threading.Thread(target=_load, daemon=True).start()
     if _assistant or not sys.executable or len(os.sched_getaffinity(0)) < 2:
         return
     program = _PROGRAM.format(path=[os.path.abspath(place) for place in sys.path])
@@ -82,10 +86,16 @@ def prepare() -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         # Curves are small: an accelerator, and its memory, are the fit's.
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        # Nor shall the threads of its linear algebra wait for those of the fit.
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": "1"},
     )
     _assistant.append(process)
     atexit.register(_dismiss)
+
+
+def _load() -> None:
+    with contextlib.suppress(Exception):  # that of a broken matplotlib is told where it matters
+        from scaling import plots, plots_doubt  # noqa: F401
 
 
 def _dismiss() -> None:
@@ -133,12 +143,24 @@ def _send(pipe: BinaryIO, item: Any) -> None:
     pipe.flush()
 
 
+def _warm_up() -> None:
+    """Imports, and draws a first figure with its fonts, while the fit is made."""
+    from scaling import plot_style, plots, plots_doubt  # noqa: F401
+
+    with tempfile.TemporaryDirectory() as folder, plot_style.house_style():
+        figure, (axes,) = plot_style.new_figure(1, 1, 2, 2)
+        axes.plot([1, 2], [1, 2], label="label")
+        plot_style.log_axis(axes, "x", (1, 1e6), "label")
+        plot_style.linear_axis(axes, "y", (-3e-6, 3e-6), "label")
+        plot_style.legend_above(figure)
+        plot_style.save(figure, Path(folder) / "first")
+
+
 def work() -> None:
     """What the other process does: draws what it is told to, and says how that went."""
-    from scaling import plots, plots_doubt  # noqa: F401  (imported while the fit is made)
-
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever may be printed is no answer
+    _warm_up()
     while True:
         try:
             task = _Unpickler(sys.stdin.buffer).load()

@@ -13,13 +13,21 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from scaling import allocate
-from scaling.bootstrap import Profile, bootstrap, interval, noise_of, profile
+from scaling.bootstrap import (
+    Profile,
+    bootstrap,
+    interval,
+    noise_of,
+    prepare_profile,
+    profile,
+)
 from scaling.callable_module import make_callable
 from scaling.doubts import of_the_floor, warn
 from scaling.errors import ScalingError, writing
@@ -307,27 +315,30 @@ def fit(
         raise ScalingError(f"level={level} must lie between 0 and 1.")
     if resamples < 0 or bootstrap_starts < 1:
         raise ScalingError("resamples must be at least 0 and bootstrap_starts at least 1.")
-    fixed = read_fixed(fix, law)
-    problem = Problem.of(records, law, delta, fixed)
-    least, most = float(np.min(records.loss)), float(np.max(records.loss))
-    if fixed.get("E", 0.0) >= most:
-        raise ScalingError(f"fix: E={fixed['E']:.6g} lies above all losses (at most {most:.6g}).")
-    try:
-        with np.errstate(over="ignore", invalid="ignore"):
-            found = problem.search()
-    except np.linalg.LinAlgError as error:
-        raise ScalingError(
-            f"no law can be fitted to losses from {least:.3g} to {most:.3g} ({error}).\n"
-            "Losses are in nats a token: check their column and its unit."
-        ) from None
-    best = found.best
-    centred, residual = found.theta[best], problem.residuals(found.theta[best])
+    problem = Problem.of(records, law, delta, read_fixed(fix, law))
     lines: list[str] = []
-    identified, profiled, message = _judge(problem, found, level, profiles, lines)
-    samples = np.empty((0, len(centred)))
-    if resamples and np.any(found.converged):
-        words = (problem, centred, records.run, resamples, seed, bootstrap_starts)
-        samples = _attempt("bootstrap", lines, samples, bootstrap, *words)
+    profiled: dict[str, Profile] = {}
+    # Two threads: what is compiled, and what compiled programs compute, does not wait for Python.
+    with ThreadPoolExecutor(1) as beside:
+        if profiles:
+            beside.submit(prepare_profile, problem)
+        found = _search(problem, records)
+        best = found.best
+        centred, residual = found.theta[best], problem.residuals(found.theta[best])
+        identified, message = _judge(problem, found, level)
+        waiting = None
+        if profiles and found.converged[best] and not problem.defects(centred):
+            words = ("profiles", lines, {}, profile, problem, centred, level)
+            waiting = beside.submit(_attempt, *words)
+        samples = np.empty((0, len(centred)))
+        if resamples and np.any(found.converged):
+            words = (problem, centred, records.run, resamples, seed, bootstrap_starts)
+            samples = _attempt("bootstrap", lines, samples, bootstrap, *words)
+    if waiting is not None:
+        profiled = waiting.result()
+        by_profiles(problem, profiled, identified)
+    if identified.undetermined:
+        message = identified.message
     same = found.reached(1e-14 * problem.unit)
     starts = len(problem.starts())
     result = Fit(
@@ -345,14 +356,14 @@ def fit(
         # Several ways from each start lie one after another.
         starts_converged=int(np.sum(np.any(same.reshape(-1, starts), axis=0))),
         warnings=(*lines, *warn(records, problem, centred, samples, found.converged)),
-        profiles=profiled,
+        profiles={n: p for n, p in profiled.items() if n not in identified.undetermined},
         range=_ranges(records),
         count=records.count,
         source=records.source,
         residual_std=float(np.std(residual)),
         floor=records.floor,
         scatter=scatter_of(residual, problem.weights, problem.basis.shape[1]),
-        fixed=fixed,
+        fixed=dict(problem.fixed),
         undetermined=tuple(n for n in law.parameters if n in identified.undetermined),
         descents=found.descents(np.full(len(same), True)),
         descents_converged=found.descents(same),
@@ -362,29 +373,34 @@ def fit(
     return dataclasses.replace(result, warnings=(*result.warnings, *word))
 
 
-def _judge(
-    problem: Problem, found: Solutions, level: float, profiles: bool, lines: list[str]
-) -> tuple[Identified, dict[str, Profile], str]:
-    """What is not determined, the profiles of what is, and the message; `lines` may grow."""
+def _search(problem: Problem, records: Records) -> Solutions:
+    """The minima, or a ScalingError where losses are such that none can be looked for."""
+    least, most = float(np.min(records.loss)), float(np.max(records.loss))
+    if problem.fixed.get("E", 0.0) >= most:
+        raise ScalingError(
+            f"fix: E={problem.fixed['E']:.6g} lies above all losses (at most {most:.6g})."
+        )
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return problem.search()
+    except np.linalg.LinAlgError as error:
+        raise ScalingError(
+            f"no law can be fitted to losses from {least:.3g} to {most:.3g} ({error}).\n"
+            "Losses are in nats a token: check their column and its unit."
+        ) from None
+
+
+def _judge(problem: Problem, found: Solutions, level: float) -> tuple[Identified, str]:
+    """What is not determined as far as is known without profiles, and the message otherwise."""
     theta, identified = found.theta[found.best], Identified()
-    defects, ended = problem.defects(theta), bool(found.converged[found.best])
+    defects = problem.defects(theta)
     by_places(problem, identified)
-    profiled: dict[str, Profile] = {}
     if not defects:
         noise = noise_of(problem, problem.residuals(theta))
         by_solution(problem, found, noise, level, identified)
-        if profiles and ended:
-            profiled = _attempt("profiles", lines, {}, profile, problem, theta, level)
-            by_profiles(problem, profiled, identified)
-    message = "converged"
-    if identified.undetermined:
-        message = identified.message
-    elif defects:  # also where nothing converged: a dying term falls for ever
-        message = "degenerate: " + "; ".join(defects)
-    elif not ended:
-        message = "no start converged"
-    kept = {name: p for name, p in profiled.items() if name not in identified.undetermined}
-    return identified, kept, message
+    if defects:  # also where nothing converged: a dying term falls for ever
+        return identified, "degenerate: " + "; ".join(defects)
+    return identified, "converged" if found.converged[found.best] else "no start converged"
 
 
 def _attempt(

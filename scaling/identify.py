@@ -11,7 +11,7 @@ Shapes: n points, P coordinates, Q of them free.
 import dataclasses
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from scaling.bootstrap import Noise, Profile, covariance
 from scaling.power import count_distinct, distinct
@@ -56,8 +56,12 @@ def by_places(problem: Problem, found: Identified) -> None:
     law = problem.law
     merged = {v: _merged(x) for v, x in problem.logs.items()}
     flat = dataclasses.replace(problem, logs=merged)
-    loose = min((_loose(flat, start) for start in problem.starts()), key=lambda v: v.shape[1])
-    if loose.shape[1]:
+    loose = problem.basis
+    for start in problem.starts():
+        loose = min(loose, _loose(flat, start), key=lambda v: v.shape[1])
+        if loose.shape[1] == 0:  # as for nearly all data at the first start
+            break
+    else:
         few = [
             f"{v} has only {count} value{'s' * (count > 1)}"
             for v in dict.fromkeys(scale[2] for scale in law.scales)
@@ -104,7 +108,7 @@ def by_solution(
         names = {law.parameters[i] for i in np.flatnonzero(apart)} - set(problem.fixed)
         found.add(names, f"minima of the same objective differ in {', '.join(sorted(names))}")
     covariance_QxQ = covariance(problem, theta, scale)
-    width = stats.t.ppf((1 + level) / 2, scale.freedom)
+    width = special.stdtrit(scale.freedom, (1 + level) / 2)
     for coordinate in law.coordinates:
         name = coordinate.removeprefix("log_")
         limit = np.log(10) if law.scales and coordinate in _REPEATS else np.inf
@@ -144,7 +148,9 @@ def _loose(problem: Problem, theta: np.ndarray) -> np.ndarray:
         return np.empty((len(theta), 0))
     length = np.linalg.norm(jacobian, axis=0)
     length = np.maximum(length, SINGULAR * np.max(length, initial=1e-300))
-    _, singular, right = np.linalg.svd(jacobian / length, full_matrices=True)
+    # Of the triangle alone: (n, P) itself would give all (n, n) left vectors, too.
+    triangle = np.linalg.qr(jacobian / length, mode="r")
+    _, singular, right = np.linalg.svd(triangle, full_matrices=True)
     singular = np.pad(singular, (0, len(right) - len(singular)))
     loose = right[singular < SINGULAR * singular[0]].T / length[:, None]
     loose = problem.basis @ loose

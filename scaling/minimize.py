@@ -121,17 +121,17 @@ def as_options(tol: float | None, options: dict | None) -> Options:
 def as_bounds(bounds: Sequence | None, size: int) -> tuple[Any, Any]:
     """Two (P,) arrays from scipy's list of (lower, upper), None meaning unbounded."""
     if bounds is None:
-        return jnp.full(size, -jnp.inf), jnp.full(size, jnp.inf)
+        return np.full(size, -np.inf), np.full(size, np.inf)
     if not isinstance(bounds, Sequence | np.ndarray) or not all(np.size(p) == 2 for p in bounds):
         raise ScalingError("bounds must be a list with (lower, upper) for each parameter.")
     if len(bounds) != size:
         raise ScalingError(f"{len(bounds)} bounds were given for {size} parameters.")
-    lower = [-jnp.inf if low is None else low for low, _ in bounds]
-    upper = [jnp.inf if high is None else high for _, high in bounds]
+    lower = [-np.inf if low is None else low for low, _ in bounds]
+    upper = [np.inf if high is None else high for _, high in bounds]
     for index, (low, high) in enumerate(zip(lower, upper, strict=True)):
         if low > high:
             raise ScalingError(f"bounds of parameter {index}: {low} lies above {high}.")
-    return jnp.asarray(lower, float), jnp.asarray(upper, float)
+    return np.asarray(lower, float), np.asarray(upper, float)
 
 
 def _result(state: Any) -> Result:
@@ -195,7 +195,7 @@ def minimize(
       ScalingError: wrong method, options, bounds or shape of x0; called in a float32 jit.
     """
     args = args if isinstance(args, tuple) else (args,)  # as scipy does
-    x0, args = promote(jnp.asarray(x0)), promote(args)
+    x0, args = promote(x0), promote(args)
     if x0.ndim != 1 or x0.size == 0:
         raise ScalingError(f"x0 must be a vector; its shape is {x0.shape}.")
     found, lower, upper = _prepare(method, bounds, x0.shape[0])
@@ -284,7 +284,7 @@ def minimize_many(
     Returns:
       `Result` with a leading axis K.
     """
-    x0_KxP = promote(jnp.asarray(x0_KxP))
+    x0_KxP = promote(x0_KxP)
     if x0_KxP.ndim != 2:
         raise ScalingError(f"x0 must be problems x parameters; its shape is {x0_KxP.shape}.")
     count, size = x0_KxP.shape
@@ -314,7 +314,7 @@ def _rows(tree: Any, index: Any) -> Any:
     def taken(leaf: Any) -> Any:
         if isinstance(leaf, jax.core.Tracer):
             return leaf[index]
-        return jnp.asarray(np.asarray(leaf)[index])
+        return np.asarray(leaf)[index]
 
     return jax.tree.map(taken, tree)
 

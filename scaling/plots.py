@@ -333,5 +333,5 @@ def _title_slope(axes, fit: "Fit", x_G: np.ndarray, above_G: np.ndarray, variabl
     straight = len(fit.law.variables) == 1 or allocate.coefficients(fit.law, fit.theta)
     slope = np.log(above_G[-1] / above_G[0]) / np.log(x_G[-1] / x_G[0])
     if straight and np.isfinite(slope):
-        power = f"{slope:.3f}".replace("-", "{-}")
-        axes.set_title(rf"$L-E\propto {variable}^{{{power}}}$")
+        power = f"{slope:.3f}".replace("-", "−")
+        axes.set_title(f"L − E ∝ {variable}^({power})", parse_math=False)

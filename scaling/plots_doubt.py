@@ -223,10 +223,10 @@ class _Frame:
         unit = "nats per token" if text == "E" else ""
         self.scale, self.origin = 1.0, 0.0
         if 0 < width < 1e-4 * abs(estimate):
-            power = int(np.floor(np.log10(width)))
-            self.scale, self.origin = 10.0**power, estimate
+            exponent = int(np.floor(np.log10(width)))
+            self.scale, self.origin = 10.0**exponent, estimate
             text = f"{text} − {estimate:.5g}"
-            unit = f"$10^{{{power}}}$ {unit}".strip()
+            unit = f"{style.power(exponent)} {unit}".strip()
         self.label = f"{text} ({unit})" if unit else text
 
     def shift(self, value):

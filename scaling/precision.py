@@ -51,10 +51,15 @@ def _refuse_traced(leaf: Any, name: str) -> None:
 
 
 def promote(tree: Any) -> Any:
-    """The tree with every float and integer leaf as a float64 array (booleans and others as is)."""
+    """The tree with every float and integer leaf as a float64 array (booleans and others as is).
+
+    Outside a trace by NumPy: JAX would compile a program for each shape.
+    """
 
     def one(leaf):
-        array = jnp.asarray(leaf)
-        return array.astype(jnp.float64) if array.dtype.kind in "fiu" else array
+        array = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+        if array.dtype.kind not in "fiu" or array.dtype == np.float64:
+            return array
+        return array.astype(jnp.float64)
 
     return jax.tree.map(one, tree)

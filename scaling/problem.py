@@ -243,8 +243,11 @@ class Problem:
         parts = (self.plane.base_P, self.plane.basis_PxQ)
         return tuple(np.broadcast_to(part, (count, *part.shape)) for part in parts)
 
-    def solve_on_planes(self, base: np.ndarray, basis: np.ndarray) -> np.ndarray:
-        """Least objectives (K,) over theta = base_k + basis_k y; base (K, P), basis (K, P, Q)."""
+    def solve_on_planes(self, base: np.ndarray, basis: np.ndarray, rows: int = 1) -> np.ndarray:
+        """Least objectives (K,) over theta = base_k + basis_k y; base (K, P), basis (K, P, Q).
+
+        rows: as of `minimize_many`.
+        """
         if basis.shape[-1] == 0:  # nothing left to vary
             return np.array([self.loss_of(self.residuals(theta)) for theta in base])
         found = minimize_many(
@@ -256,6 +259,7 @@ class Problem:
             hess=True,
             options={"maxiter": 150, "gtol": 1e-12, "ftol": 1e-10},
             width=_width(len(self)),
+            rows=rows,
         )
         return np.asarray(found.fun) * self.unit
 

@@ -253,7 +253,7 @@ def test_isoflop_shows_points_parabolas_minima_and_the_law(tmp_path, drawn):
     np.testing.assert_allclose(law.get_ydata(), expected, rtol=1e-9)
     minima, stars = found.minima["parabola"], drawn_lines[-1]
     np.testing.assert_array_equal(stars.get_xdata(), minima.N_B[minima.inside_B])
-    texts = {"$10^{11}$", "$10^{12}$", "$10^{13}$", "$10^{14}$", "its minimum"}
+    texts = {"10¹¹", "10¹²", "10¹³", "10¹⁴", "its minimum"}
     assert texts <= labels_of(drawn["isoflop"])
 
 
@@ -451,10 +451,11 @@ def test_bands_are_those_of_the_predictions(tmp_path):
 
 def test_numbers_are_written_as_powers_of_ten():
     expected = {
-        1e21: "$10^{21}$",
-        6e18: r"$6\times10^{18}$",
-        1.234e-7: r"$1.23\times10^{-7}$",
-        10000.0: "$10^{4}$",
+        1e21: "10²¹",
+        6e18: "6×10¹⁸",
+        1.234e-7: "1.23×10⁻⁷",
+        -1.234e-7: "−1.23×10⁻⁷",
+        10000.0: "10⁴",
         2143.4: "2143",
         0.34: "0.34",
         -0.5: "−0.5",
@@ -462,6 +463,14 @@ def test_numbers_are_written_as_powers_of_ten():
         np.inf: "∞",
     }
     assert {value: plot_style.number(value) for value in expected} == expected
+
+
+def test_a_linear_axis_writes_its_power_of_ten_once():
+    axes = Figure().subplots()
+    for limits, expected in (((2e-6, 8e-6), "×10⁻⁶"), ((-3e7, 3e7), "×10⁷"), ((0.1, 0.4), "")):
+        plot_style.linear_axis(axes, "x", limits, "x")
+        axes.figure.draw_without_rendering()
+        assert axes.xaxis.get_offset_text().get_text() == expected
 
 
 @pytest.mark.parametrize(
