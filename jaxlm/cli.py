@@ -23,15 +23,21 @@ With no argument: experiment=quickstart, a model of the built-in stories in abou
 Typing the same command again resumes an unfinished run.
 """
 
+_COMPILING = ("job=fit", "job=predict")
+
 
 def start() -> int:
     """The program itself: `main` in a process whose memory suits it."""
-    if not {"-h", "--help", "help"} & set(sys.argv):
+    words = set(sys.argv)
+    ascii_names = sys.getfilesystemencoding() != "utf-8"  # by the locale: names of files are UTF-8
+    if ascii_names:
+        os.environ["PYTHONUTF8"] = "1"
+    # Compilers want many heaps, and a fit compiles more than it computes.
+    suits = {"-h", "--help", "help"} if ascii_names else {"-h", "--help", "help", *_COMPILING}
+    if not words & suits:
         from jaxlm.allocator import restart_with_huge_pages
 
-        if sys.getfilesystemencoding() != "utf-8":  # an ASCII locale: names of files are UTF-8
-            os.environ["PYTHONUTF8"] = "1"
-        restart_with_huge_pages("torch" if "backend=torch" in sys.argv else "jax")
+        restart_with_huge_pages("torch" if "backend=torch" in words else "jax")
     return main()
 
 
