@@ -59,7 +59,7 @@ def main(words: list[str] | None = None) -> int:
             bootstrap_starts=asked.bootstrap_starts,
             fix=asked.fix,
         )
-        print(analysis.text())
+        print(analysis.text(), flush=True)  # the figures take as long again
         if asked.out:
             print(f"\nwritten: {analysis.save(asked.out, tell=print)}")
         sys.stdout.flush()

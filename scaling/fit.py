@@ -34,6 +34,7 @@ from scaling.errors import ScalingError, writing
 from scaling.fixed import read_fixed
 from scaling.identify import Identified, by_places, by_profiles, by_solution
 from scaling.laws import Law, find_law
+from scaling.one_step import MANY
 from scaling.problem import SQUARES, Problem, Solutions
 from scaling.records import Records
 from scaling.scatter import run_interval, scatter_of
@@ -320,7 +321,7 @@ def fit(
     profiled: dict[str, Profile] = {}
     # Two threads: what is compiled, and what compiled programs compute, does not wait for Python.
     with ThreadPoolExecutor(1) as beside:
-        if profiles:
+        if profiles and len(problem) < MANY:  # of more, even one problem takes its time
             beside.submit(prepare_profile, problem)
         found = _search(problem, records)
         best = found.best

@@ -12,6 +12,7 @@ from scaling.units import factor, plain_powers
 
 POINT, COMMA, UNCLEAR = "decimal points", "decimal commas", "unclear"
 _CELL = re.compile(r"([+-]?)(\d[\d.,' _]*\d|[\d.,]+)(?:e([+-]?\d{1,3}))?\s*([^\d\s].*)?", re.I)
+_TIMES_TEN_TO = re.compile(r"\s*[x*]\s*10\s*(?:\^|\*\*)\s*")
 _FORMS = {
     POINT: re.compile(r"([1-9]\d{0,2}(,\d{3})+|\d+)(\.\d*)?|\.\d+"),
     COMMA: re.compile(r"([1-9]\d{0,2}(\.\d{3})+|\d+)(,\d*)?|,\d+"),
@@ -22,8 +23,11 @@ _BLANKS = str.maketrans({c: " " for c in "\u00a0\u2009\u202f\u2007"} | {"’": "
 
 def split(cell: str) -> tuple[str, str, str, str] | None:
     """(sign, digits with their dots and commas, exponent, unit) of a cell; None for other text."""
-    text = plain_powers(cell.strip().translate(_BLANKS))
-    text = re.sub(r"\s*[x*]\s*10\s*(?:\^|\*\*)\s*", "e", text)
+    text = cell.strip()
+    if not text.isascii():
+        text = plain_powers(text.translate(_BLANKS))
+    if "x" in text or "*" in text:
+        text = _TIMES_TEN_TO.sub("e", text)
     found = _CELL.fullmatch(text)
     if not found:
         return None

@@ -92,10 +92,10 @@ def described(table: Table, taken: set[str]) -> tuple[list[tuple], list[frozense
     """
     names = [name for name in table.columns if name not in taken and not _INDEX.fullmatch(name)]
     own = [n for n in names if _SETTINGS.fullmatch(key(n)) or _SEEDS.fullmatch(key(n))]
-    cells = {name: [str(cell) for cell in table.columns[name]] for name in names}
+    cells = {name: [(key(name), str(cell)) for cell in table.columns[name]] for name in names}
     size = range(len(table.rows))
-    settings = [tuple(sorted((key(name), cells[name][i]) for name in own)) for i in size]
-    others = [frozenset((key(name), cells[name][i]) for name in names) for i in size]
+    settings = [tuple(sorted(cells[name][i] for name in own)) for i in size]
+    others = [frozenset(cells[name][i] for name in names) for i in size]
     return settings, others
 
 
