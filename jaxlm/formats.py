@@ -64,7 +64,7 @@ RECORD = record(
     | dict.fromkeys(("tokens", "eval_tokens", "memory_bytes"), maybe(count))
     | dict.fromkeys(
         (
-            "flops", "seconds", "wall_seconds", "loss", "lr", "gradient_norm",
+            "flops", "seconds", "wall_seconds", "loss", "interval_loss", "lr", "gradient_norm",
             "tokens_per_second", "standard_error", "accuracy", "top5_accuracy", "confidence",
             "perplexity", "bits_per_byte",
         ),

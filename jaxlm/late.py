@@ -26,6 +26,28 @@ def late_mean(train: Records, name: str) -> float | None:
     return None if not values or None in values else math.fsum(values) / len(values)
 
 
+def last_loss(train: Records) -> tuple[float, str] | None:
+    """The training loss at the end of a run, and what it is: 'mean of the 20 steps 41 to 60'.
+
+    The mean of all steps from the record before `late_records` on; None where it is not known. Of
+    a run whose records do not hold the mean of the steps since the one before (they did not once),
+    it is the mean of the records alone: 'mean of 5 batches, steps 960 to 1,000'.
+    """
+    late = late_records(train)
+    first = next((r["step"] for r in reversed(train[: len(train) - len(late)])), 0)
+    counts = [
+        b["step"] - a for a, b in zip([first, *(r["step"] for r in late)], late, strict=False)
+    ]
+    means = [record.get("interval_loss") for record in late]
+    if late and None not in means:
+        steps, last = late[-1]["step"] - first, late[-1]["step"]
+        value = math.fsum(c * m for c, m in zip(counts, means, strict=True)) / steps
+        words = f"mean of the {steps:,} steps {first + 1:,} to {last:,}"
+        return value, words if steps > 1 else f"of step {last:,}, the only one"
+    value = late_mean(train, "loss")
+    return None if value is None else (value, late_words(train))
+
+
 def late_words(train: Records) -> str:
     """What a last training loss is: 'of the batch of step 60', 'mean of 5 batches, steps 960 to
     1,000'.

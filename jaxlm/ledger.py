@@ -27,6 +27,20 @@ class Position:
     best_step: int | None = None
     evaluated_step: int = -1
     evaluations_since_best: int = 0
+    loss_sum: float = 0.0  # of the training losses since the newest record
+    losses: int = 0
+
+    def note_loss(self, loss: float) -> None:
+        """Take in the training loss of a step."""
+        self.loss_sum, self.losses = self.loss_sum + loss, self.losses + 1
+
+    def interval_loss(self) -> float:
+        """The mean training loss of the steps since the newest record, with which a new one begins.
+
+        Raises ZeroDivisionError without any."""
+        mean = self.loss_sum / self.losses
+        self.loss_sum, self.losses = 0.0, 0
+        return mean
 
     def note_evaluation(self, loss: float) -> bool:
         """Take in a validation loss; True where it is the best so far."""
@@ -90,8 +104,11 @@ class Ledger:
         self.run.append(record | fields)
         self.tracker.write(record | fields)
 
-    def train(self, step: int, lr: float, metrics: dict[str, Any]) -> None:
-        """The record of a training step, from its metrics on the host; and the progress shown."""
+    def train(self, step: int, lr: float, metrics: dict[str, Any], interval_loss: float) -> None:
+        """The record of a training step, from its metrics on the host; and the progress shown.
+
+        interval_loss: the mean loss of the steps since the record before.
+        """
         self.last_step, speed = step, self.speed(step)
         loss, norm = float(metrics["loss"]), float(metrics["gradient_norm"])
         groups = {
@@ -101,7 +118,7 @@ class Ledger:
         self._record(
             "train",
             step,
-            {"loss": loss, "lr": lr, "gradient_norm": norm}
+            {"loss": loss, "interval_loss": interval_loss, "lr": lr, "gradient_norm": norm}
             | groups
             | {"activation_rms": metrics["activation_rms"].tolist()}
             | {"tokens_per_second": speed, "memory_bytes": self.engine.memory_bytes()},

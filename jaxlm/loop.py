@@ -260,8 +260,10 @@ class Training:
                 f"diverged: loss {loss}, gradient norm {norm} at step {step}{left}, "
                 f"in the window of steps {self.ledger.last_step + 1} to {step}"
             )
+        self.position.note_loss(loss)
         if logged:
-            self.ledger.train(step, lr, self.engine.read(metrics))
+            interval = self.position.interval_loss()
+            self.ledger.train(step, lr, self.engine.read(metrics), interval)
 
     def _evaluate(self) -> Generator[Evaluation, dict[str, Any], bool]:
         """Have the current state evaluated and record it; True where it is the best so far."""

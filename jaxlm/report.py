@@ -11,7 +11,7 @@ from typing import Any
 from jaxlm.config import Config, identity, operation, resolve_model
 from jaxlm.console import clock
 from jaxlm.flops import flops_words
-from jaxlm.late import late_mean, late_words
+from jaxlm.late import last_loss
 from jaxlm.plots import smoothing_width
 from jaxlm.runs import atomic_write
 
@@ -155,9 +155,8 @@ def results(summary: dict[str, Any], records: Records) -> list[tuple[str, str]]:
     if evals:
         rows += _validation(evals[-1], summary)
     train = [record for record in records if record["kind"] == "train"]
-    loss = late_mean(train, "loss")
-    if loss is not None:
-        rows.append(("training loss", f"{loss:.4f}, {late_words(train)}"))
+    if last := last_loss(train):
+        rows.append(("training loss", f"{last[0]:.4f}, {last[1]}"))
     rows += [("data", note) for note in summary.get("data_notes") or ()]
     rows.append(("tokens", f"{summary['tokens']:,}"))
     time = f"{summary['seconds']:.1f} s"

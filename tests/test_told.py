@@ -9,6 +9,7 @@ import pytest
 from synthetic import parameter_groups, synthetic_run
 from synthetic_study import write_run
 
+from jaxlm.cli import main
 from jaxlm.clocks import Clocks
 from jaxlm.comparison import analysis, convergence, figures, log, pages, sweeps
 from jaxlm.comparison.document import markdown
@@ -20,7 +21,7 @@ from jaxlm.compose import compose
 from jaxlm.config import resolve_model
 from jaxlm.console import Console
 from jaxlm.duration import horizon
-from jaxlm.late import late_mean, late_records, late_words
+from jaxlm.late import last_loss, late_mean, late_records, late_words
 from jaxlm.ledger import Ledger, Position
 from jaxlm.plots import recent_speed, run_figures, smoothed, smoothing_width
 from jaxlm.report import description, results, write_run_report
@@ -85,7 +86,7 @@ def test_bar_records_and_summary_tell_one_speed(told):
     ledger.start(0, Clock(wall=50.0, seconds=0.0))
     for step, seconds in ((1, 8.0), (50, 12.0), (100, 20.0)):
         ledger.clocks.at = 50.0 + seconds, seconds
-        ledger.train(step, 1e-3, measured(ledger))
+        ledger.train(step, 1e-3, measured(ledger), 2.5)
     ledger.summarize("finished", Position(step=100))
     speed = 100 * ledger.tokens_per_step / 20.0  # tokens over training time
     assert ledger.run.records("train")[-1]["tokens_per_second"] == speed
@@ -101,7 +102,7 @@ def test_time_left_is_never_negative(told):
     ledger, console = told("data.train_tokens=1M", duration="1hours")
     ledger.start(0, Clock(wall=3000.0, seconds=1.0))
     ledger.clocks.at = 3700.0, 1.0  # the last step took longer than what was left
-    ledger.train(9, 1e-3, measured(ledger))
+    ledger.train(9, 1e-3, measured(ledger), 2.5)
     fraction, fields = console.fields[-1]
     assert fields["left"] == "0:00" and fraction == 1.0
 
@@ -141,6 +142,49 @@ def test_the_last_training_loss_says_which_batches_it_is_the_mean_of():
     assert late_mean(many, "loss") == 975.5
     assert late_words(many) == "mean of 50 batches, steps 951 to 1,000"
     assert late_mean([], "loss") is None and late_records([]) == []
+
+
+def test_the_last_training_loss_of_a_short_run_is_a_mean_too():
+    """Of all steps since the record before: a run of 60 steps has one record in its last 5 %."""
+    records = train(1, 20, 40, 60)
+    for record in records:
+        record["interval_loss"] = record["step"] / 10
+    assert last_loss(records) == (6.0, "mean of the 20 steps 41 to 60")
+    dense = train(*range(1, 101))
+    for record in dense:
+        record["interval_loss"] = record["loss"]
+    assert last_loss(dense) == (98.0, "mean of the 5 steps 96 to 100")
+    assert last_loss(train(1, 20, 40, 60)) == (60.0, "of the batch of step 60 alone")
+    assert last_loss(records[:1]) == (0.1, "of step 1, the only one") and last_loss([]) is None
+
+
+def kept(run, kind):
+    """The records of one kind in a run's folder."""
+    return [r for r in RunDirectory(run).records() if r["kind"] == kind]
+
+
+def test_each_record_holds_the_mean_of_the_steps_since_the_one_before(tmp_path):
+    """Also of a run that was interrupted between two records."""
+    words = ["scale=smoke", "backend=torch", "torch.compile=false", "run.samples=0"]
+    words += ["model.n_layers=1", "model.d_model=16", "model.n_heads=1", "train.duration=9"]
+    words += ["train.checkpoint_every=4"]
+
+    def run(name, *more):
+        assert main([*words, f"run.dir={tmp_path / name}", *more]) == 0
+
+    run("each", "train.log_every=1")
+    run("some", "train.log_every=5")
+    run("again", "train.log_every=5", "run.stop_at=7")
+    run("again", "train.log_every=5")
+    losses = {r["step"]: r["loss"] for r in kept(tmp_path / "each", "train")}
+    expected = {1: [1], 5: [2, 3, 4, 5], 9: [6, 7, 8, 9]}
+    for name in ("some", "again"):
+        found = {r["step"]: r["interval_loss"] for r in kept(tmp_path / name, "train")}
+        assert found == {
+            step: pytest.approx(np.mean([losses[i] for i in of]), rel=1e-12)
+            for step, of in expected.items()
+        }
+    assert found == {r["step"]: r["interval_loss"] for r in kept(tmp_path / "some", "train")}
 
 
 def test_a_report_and_the_last_lines_tell_that_mean():
