@@ -78,6 +78,22 @@ def test_records_are_read_by_their_field(tmp_path, name, mark, monkeypatch):
         assert read(written(tmp_path / name, mark + FORMS[name])) == expected
 
 
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+@pytest.mark.parametrize("separator", ",;\t|:")
+def test_a_spreadsheet_s_line_on_its_separator_is_no_header(tmp_path, separator, suffix):
+    words = [f"sep={separator}", f'"sep={separator}"', f"SEP={separator}{separator * 2}"]
+    for line in [*words, "\ufeff" + words[0], *["sep=\\t"] * (separator == "\t")]:
+        path = written(tmp_path / f"x.{suffix}", f"{line}\r\n{csv_of(separator)}")
+        assert read(path) == TEXTS
+    with pytest.raises(UserError, match="these: n, story"):
+        read(path, "text")
+    written(path, f"sep={separator}\nstory\nhello\n")  # one column
+    assert read(path) == ["hello"]
+    written(path, f"sep={separator}\nstory\nhello\na{separator}b\n")
+    with pytest.raises(UserError, match="line 4 has 2 columns"):
+        read(path)
+
+
 @pytest.mark.parametrize("name", ["lines.jsonl", "list.json", "comma.csv", "plain.txt"])
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize("suffix", ["", ".gz", ".bz2", ".xz"])
