@@ -319,6 +319,21 @@ def test_json_by_the_name_of_a_text_is_refused(tmp_path):
         assert read(written(tmp_path / "x.txt", text)) == [text]
 
 
+def test_a_list_of_texts_by_the_name_of_a_text_is_refused(tmp_path, monkeypatch):
+    lists = [TEXTS, [None, "a"], [{}, *RECORDS], ["a ]", {"x": ["]"]}], ["word " * 99] * 99]
+    for number, items in enumerate(lists):
+        for content in (json.dumps(items), " \n" + json.dumps(items, indent=1) + "\n\n"):
+            for read_bytes in (1 << 20, 64):
+                monkeypatch.setattr(corpora, "_READ_BYTES", read_bytes)
+                with pytest.raises(UserError, match=r"holds JSON.*\nRename it to \.json,"):
+                    read(written(tmp_path / f"{number}.txt", content))
+    with pytest.raises(UserError, match=r"Rename it to \.json\.gz"):
+        read(written(tmp_path / "x.txt.gz", gzip.compress(json.dumps(TEXTS).encode())))
+    # What only begins so, or holds no text, is a text.
+    for text in ('["a"] is a list', '["a", "b"]\n["c"]', '["a", "b"', "[1, 2]", '["a", 1]', "[]"):
+        assert read(written(tmp_path / "x.txt", text)) == [text]
+
+
 # Encodings
 
 

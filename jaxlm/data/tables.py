@@ -35,6 +35,18 @@ def texts(chunks: Iterable[str], form: str, field: str, file: Path) -> Iterator[
     return _json_texts(chunks, field, file)
 
 
+def is_list_of_texts(chunks: Iterable[str], file: Path) -> bool:
+    """Whether a whole file, which comes in chunks, is one JSON list of strings and objects."""
+    reader = _JsonReader(chunks, file)
+    if reader.next_character() != "[":
+        return False
+    try:
+        kinds = {type(item) for item in reader.items()} - {type(None)}
+    except UserError:
+        return False
+    return bool(kinds) and kinds <= {str, dict}
+
+
 def _again(first: str, rest: Iterator[str]) -> Iterator[str]:
     yield first
     yield from rest
