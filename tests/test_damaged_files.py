@@ -170,6 +170,22 @@ def test_a_damaged_manifest_is_not_whole(tmp_path, kind):
     assert manifest.whole_steps(tmp_path) == {}
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder", "gone", "link", "cut"])
+def test_a_file_of_a_checkpoint_that_is_none_makes_it_not_whole(tmp_path, kind):
+    step, file = tmp_path / "1", tmp_path / "1" / "config.yaml"
+    step.mkdir()
+    file.write_text("a: 1\n")
+    manifest.write(step, 1, best=False)
+    assert list(manifest.whole_steps(tmp_path)) == [1]
+    file.unlink()
+    {"pipe": lambda: os.mkfifo(file), "folder": file.mkdir, "gone": lambda: None,
+     "link": lambda: file.symlink_to("nowhere"), "cut": lambda: file.write_text("a")}[kind]()  # fmt: skip
+    assert manifest.whole_steps(tmp_path) == {}
+    for check in (lambda: manifest.verify(step), lambda: manifest.verified_file(step, file.name)):
+        with pytest.raises(NotWhole, match="config.yaml"):
+            check()
+
+
 def test_only_plain_numbers_are_steps(tmp_path):
     for name in ("5", "007", "٣", "1e3", "-1", "1.orbax-checkpoint-tmp", "9" * 30):
         (tmp_path / name).mkdir()
