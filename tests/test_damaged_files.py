@@ -178,8 +178,14 @@ def test_a_file_of_a_checkpoint_that_is_none_makes_it_not_whole(tmp_path, kind):
     manifest.write(step, 1, best=False)
     assert list(manifest.whole_steps(tmp_path)) == [1]
     file.unlink()
-    {"pipe": lambda: os.mkfifo(file), "folder": file.mkdir, "gone": lambda: None,
-     "link": lambda: file.symlink_to("nowhere"), "cut": lambda: file.write_text("a")}[kind]()  # fmt: skip
+    damage = {
+        "pipe": lambda: os.mkfifo(file),
+        "folder": file.mkdir,
+        "gone": lambda: None,
+        "link": lambda: file.symlink_to("nowhere"),
+        "cut": lambda: file.write_text("a"),
+    }
+    damage[kind]()
     assert manifest.whole_steps(tmp_path) == {}
     for check in (lambda: manifest.verify(step), lambda: manifest.verified_file(step, file.name)):
         with pytest.raises(NotWhole, match="config.yaml"):
