@@ -29,11 +29,16 @@ def check(config: Config) -> None:
 _NOT_AXES = ("experiment", "scale", "debug", "job", "run", "hydra", "study", "data_seed")
 
 
-def several_values(key: str, value: str) -> UserError:
-    """Several values, as Hydra's sweeps have them, where one is wanted: what may be meant."""
-    shown = shortened(value)
-    said = f"{key}={shown} gives several values to one run: -m before it makes a run of each"
-    inside = f"[{shown}]" if re.fullmatch(r"[^()]*", shown) else "[VALUE,VALUE]"
+def several_values(key: str, value: str, listed: bool = False) -> UserError:
+    """Several values where one is due, as Hydra's sweeps or a list have them: what may be meant."""
+    shown, inside = shortened(value), "[VALUE,VALUE]"
+    if listed:
+        inside = shortened(value.strip())
+        said = f"{key}={shown} is a list where one value is due: -m {key}={inside[1:-1]} makes a "
+        said += "run of each"
+    else:
+        said = f"{key}={shown} gives several values to one run: -m before it makes a run of each"
+        inside = f"[{shown}]" if re.fullmatch(r"[^()]*", shown) else inside
     if key == "seed":
         return UserError(f"{said}; job=study has study.seeds={inside}, and study.axes for others.")
     if re.split("[./]", key)[0] in _NOT_AXES:
@@ -268,8 +273,9 @@ def _check_durations(config: Config) -> None:
             f"train.batch_size={train.batch_size}.\nChange one of them."
         )
     for name in _LENGTHS:
-        if "," in (_get(config, name) or "").strip():
-            raise several_values(name, _get(config, name))
+        value = (_get(config, name) or "").strip()
+        if "," in value:
+            raise several_values(name, value, re.fullmatch(r"\[.*\]", value) is not None)
     tokens = train.batch_size * config.model.context_length
     duration.Horizon.of(train.duration, tokens, steps_per_epoch=1.0)
     for name in ("train.eval_every", "train.checkpoint_every", "train.log_every"):

@@ -109,10 +109,11 @@ def compose(overrides: list[str], *, checked: bool = True, strict: bool = False)
         if key in free_text_keys():
             literal[key] = None if value == "null" else value
         elif key in groups() or key.startswith(("hydra.", "hydra/")):
-            parsed(key, value)
+            refuse_list(key, value, parsed(key, value))
             chosen.append(f"{key}={value}")
         else:
             values[key] = parsed(key, value)
+            refuse_list(key, value, values[key])
     key = ""
     try:
         tree, choices = _tree_of(str(config_folder()), tuple(chosen))
@@ -121,7 +122,7 @@ def compose(overrides: list[str], *, checked: bool = True, strict: bool = False)
             OmegaConf.update(composed, key, value, merge=True)
     except Exception as error:  # Hydra and OmegaConf raise of every kind
         where = f"{key}={shortened(str(values[key]))}" if key else shortened(" ".join(chosen))
-        raise UserError(f"{where} does not fit: {shortened(_first_line(error), 200)}.") from None
+        raise UserError(f"{where} does not fit: {shortened(first_line(error), 200)}.") from None
     return typed(composed, literal, choices, checked=checked, given=given, strict=strict)
 
 
@@ -132,17 +133,25 @@ _MOST_CHARACTERS, _MOST_DEPTH = 100_000, 20
 
 def parsed(key: str, value: str) -> typing.Any:
     """The one value that Hydra's grammar reads. Raises UserError, also for several (sweeps)."""
+    override = read_override(key, value)
+    if override.is_sweep_override():
+        raise checks.several_values(key, value)
+    return override.value()
+
+
+def read_override(key: str, value: str) -> typing.Any:
+    """Hydra's `Override` of one or several values. Raises UserError where it reads none."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     try:
         if len(value) > _MOST_CHARACTERS:
             raise ValueError(f"it has more than {_MOST_CHARACTERS:,} characters")
         override = OverridesParser.create().parse_override(f"++{key}={value}")
-        several = override.is_sweep_override()
-        content = None if several else override.value()
-        if _depth(content) > _MOST_DEPTH:
+        content = override.value()
+        several = getattr(content, "list", [content]) if override.is_sweep_override() else [content]
+        if _depth(several) > _MOST_DEPTH:
             raise RecursionError
-        if content == "???":
+        if "???" in several:
             raise ValueError("??? stands for a value that is missing")
     except RecursionError:
         raise UserError(f"{key}={shortened(value)} is nested too deeply.") from None
@@ -152,11 +161,24 @@ def parsed(key: str, value: str) -> typing.Any:
             hint = (
                 "\nA variant's overrides are quoted: study.variants.wide='[\"model.d_model=512\"]'"
             )
-        said = shortened(_first_line(error), 200)
+        said = shortened(first_line(error).partition(" expecting ")[0], 200)
         raise UserError(f"{key}={shortened(value)} cannot be read: {said}.{hint}") from None
-    if several:
-        raise checks.several_values(key, value)
-    return content
+    return override
+
+
+def refuse_list(key: str, value: str, content: typing.Any) -> None:
+    """Raises UserError where a list was typed for a group, or for a key that takes one value."""
+    if not isinstance(content, list):
+        return
+    known = all_keys()
+    kind = str(known[key].type) if key in known else "" if key in groups() else "dict["
+    if "list[" in kind:  # of which there are several where lists lie in it
+        content = content if any(isinstance(item, list) for item in content) else None
+    if "dict[" in kind or content is None:
+        return
+    if len(content) < 2:
+        raise UserError(f"{key}={shortened(value)} is a list where one value is due.")
+    raise checks.several_values(key, value, listed=True)
 
 
 def _depth(value: typing.Any) -> int:
@@ -170,7 +192,8 @@ def _depth(value: typing.Any) -> int:
     return depth
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of what an exception of any kind says, without its full stop."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
@@ -262,7 +285,7 @@ def translated(error: Exception, job_name: str) -> UserError:
     """OmegaConf's error in words for a person: the key, what was wrong, what is allowed."""
     key = getattr(error, "full_key", None) or ""
     job_keys = keys_of(JOBS[job_name])
-    message = shortened(_first_line(error), 200)
+    message = shortened(first_line(error), 200)
     if "not in" in message:
         name = key if key in job_keys or "." in key else key
         known = [*keys_of(Config), *(f"job.{k}" for k in job_keys), *keys_of(ClaimConfig)]
@@ -287,11 +310,11 @@ def from_file(path: Path) -> Config:
         return typed(OmegaConf.create(content), {}, {}, path.parent.name)
     except UserError as error:
         raise UserError(
-            f"{path} is no configuration of this program: {_first_line(error)}.\n"
+            f"{path} is no configuration of this program: {first_line(error)}.\n"
             "Put back a good copy of the file, or start the run over with run.overwrite=true."
         ) from None
     except Exception as error:  # OmegaConf raises of every kind
-        raise UserError(f"cannot read {path}: {shortened(_first_line(error), 200)}.") from None
+        raise UserError(f"cannot read {path}: {shortened(first_line(error), 200)}.") from None
 
 
 def to_yaml(config: Config) -> str:

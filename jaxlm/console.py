@@ -1,18 +1,29 @@
 """What a person sees of a running training: a bar on a terminal, else plain lines; log.txt."""
 
 import contextlib
+import os
+import stat
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
+
+from jaxlm.errors import UserError
+from jaxlm.names import shown
 
 
 class Console:
-    """Prints lines, keeps them in a log file, and shows the progress of a run."""
+    """Prints lines, keeps them in a log file, and shows the progress of a run.
+
+    Raises UserError where the log cannot be written.
+    """
 
     def __init__(self, log: Path | None = None) -> None:
         self.log = None
         if log:
-            self.log = open(log, "a", 1, encoding="utf-8", errors="backslashreplace")
+            with _writing(log):
+                self.log = _appended(log)
         self.bar = None
         self.terminal = sys.stdout.isatty()
         self._last_line = 0.0
@@ -31,7 +42,8 @@ class Console:
         """Lines for the log alone."""
         if self.log:
             stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-            self.log.writelines(f"{stamp}  {line}\n" for line in text.splitlines())
+            with _writing(Path(self.log.name)):
+                self.log.writelines(f"{stamp}  {line}\n" for line in text.splitlines())
 
     def progress(self, fraction: float, fields: dict[str, str]) -> None:
         """The run is done to this fraction; `fields` are shown beside it, in order."""
@@ -63,6 +75,24 @@ class Console:
         if self.log:
             self.log.close()
             self.log = None
+
+
+def _appended(log: Path) -> TextIO:
+    """The log, to write at its end; a pipe in its place would wait for a reader for ever."""
+    if log.exists() and not stat.S_ISREG(os.stat(log).st_mode):
+        raise OSError(f"it is {'a folder' if log.is_dir() else 'no regular file'}")
+    return open(log, "a", 1, encoding="utf-8", errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def _writing(log: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {shown(log)}: {error.strerror or error}.\n"
+            "Move away what lies there, or check the permissions and the free disk space."
+        ) from error
 
 
 def print_anything() -> None:

@@ -21,6 +21,7 @@ from jaxlm.backend import LoadEngine
 from jaxlm.compose import cache_folder
 from jaxlm.config import Config, ParallelConfig
 from jaxlm.continuation import Continuation
+from jaxlm.data.encodings import advice
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.errors import UserError
 from jaxlm.job_options import GenerateJob
@@ -319,7 +320,7 @@ def _prompt(job: GenerateJob) -> str:
     except UnicodeDecodeError as error:
         raise UserError(
             f"job.prompt_file={job.prompt_file} is not UTF-8: byte {error.start:,} is "
-            f"0x{content[error.start]:02x}.\nConvert it: iconv -f LATIN1 -t UTF-8 FILE."
+            f"0x{content[error.start]:02x}.\n{advice(content, Path(job.prompt_file))}"
         ) from None
     return text.removesuffix("\n").removesuffix("\r")
 

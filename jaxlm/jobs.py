@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import importlib
-import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +12,7 @@ from jaxlm.backend import Engine, LoadEngine
 from jaxlm.compose import cache_folder, to_yaml
 from jaxlm.config import Config, differences, identity
 from jaxlm.errors import UserError
+from jaxlm.names import command_line
 
 if TYPE_CHECKING:
     from jaxlm.loop import Training
@@ -132,7 +132,7 @@ def open_training(
 
     console = Console(run.path / "log.txt")
     stack.callback(console.close)
-    console.say(f"{run.path}: {' '.join(map(shlex.quote, sys.argv))}")
+    console.say(f"{run.path}: {command_line(sys.argv)}")
     from jaxlm.loop import Training
 
     dataset, engine = made or _prepared(config, load_engine)

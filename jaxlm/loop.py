@@ -257,7 +257,7 @@ class Training:
         if not (math.isfinite(loss) and math.isfinite(norm) and whole):
             left = "" if whole else ", weights that are not finite after it"
             raise Diverged(
-                f"diverged: loss {loss}, gradient norm {norm} at step {step}{left}, "
+                f"diverged: loss {loss:.5g}, gradient norm {norm:.3g} at step {step}{left}, "
                 f"in the window of steps {self.ledger.last_step + 1} to {step}"
             )
         self.position.note_loss(loss)
@@ -274,7 +274,7 @@ class Training:
         self.evaluation_seconds = time.monotonic() - started
         if not math.isfinite(result["loss"]):
             raise Diverged(
-                f"diverged: validation loss {result['loss']} at step {self.position.step}"
+                f"diverged: validation loss {result['loss']:.5g} at step {self.position.step}"
             )
         improved = self.position.note_evaluation(result["loss"])
         self.ledger.evaluation(self.position.step, result)

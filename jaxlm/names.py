@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 from jaxlm.errors import UserError
@@ -21,10 +22,20 @@ def shown(name: str | Path) -> str:
 def quoted(name: str | Path) -> str:
     """A file's name as a word of a shell command; never taken for an option."""
     text = str(name)
-    text = f"./{text}" if text.startswith("-") else text
+    return _word(f"./{text}" if text.startswith("-") else text)
+
+
+def command_line(words: Iterable[str]) -> str:
+    """Words as one line that a shell takes for just these, whatever bytes are in them."""
+    return " ".join(map(_word, words))
+
+
+def _word(text: str) -> str:
     if _PLAIN.fullmatch(text):
         return shlex.quote(text)
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    # \x85 is a byte in a shell, and no character.
+    escaped = re.sub("[\x80-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", escaped)
     return f"$'{shown(escaped)}'"
 
 

@@ -5,7 +5,6 @@ operations. A share of peak (mfu) refers to exact FLOPs, which count the head an
 """
 
 import math
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from jaxlm.flops import (
     parameter_counts,
     peak_flops,
 )
+from jaxlm.names import command_line
 
 MFU = 0.4  # of peak: what good trainers of dense models reach (EXPERIMENTS, "Records to beat")
 TOKENS_PER_PARAMETER = 20.0  # Hoffmann et al. 2022, table 3
@@ -335,7 +335,7 @@ def _command(
         "run.name": f"plan-{_short(parameter_counts(model).non_embedding)}",
     }  # fmt: skip
     words = ["python", "run.py", *data, *(f"{name}={value}" for name, value in keys.items())]
-    return shlex.join(words)
+    return command_line(words)
 
 
 def _check(parameters: float, tokens: float) -> None:

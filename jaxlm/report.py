@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxlm import names
 from jaxlm.config import Config, identity, operation, resolve_model
 from jaxlm.console import clock
 from jaxlm.flops import flops_words
@@ -63,7 +64,7 @@ def write_run_report(
         "## Again, and on",
         "The same model in an empty folder, bit for bit on the machine and versions of "
         "`environment.json`:",
-        _fenced(shlex.join(again), "sh"),
+        _fenced(names.command_line(again), "sh"),
         "From here:",
         _fenced("\n".join(f"{command}  # {why}" for command, why in going_on), "sh"),
         REPORT_END,
@@ -133,8 +134,8 @@ def _corpus(config: Config) -> str:
     """The corpus that was read: a path or a name of the hub only where it had an effect."""
     data = config.data
     if data.name == "hub":
-        return data.path or str(data.hub)
-    return data.path if data.name in ("text", "tokens") and data.path else data.name
+        return names.shown(data.path or str(data.hub))
+    return names.shown(data.path) if data.name in ("text", "tokens") and data.path else data.name
 
 
 def _tokenizer(config: Config) -> str:
@@ -212,20 +213,20 @@ def next_commands(config: Config, summary: dict[str, Any], run_path: Path) -> li
     if config.tokenizer.name != "none" and status != "diverged":
         prompt = shlex.quote(_PROMPTS.get(config.data.name, "The"))
         prompt = prompt if prompt.startswith("'") else f'"{prompt}"'
-        words = shlex.join(["python", "run.py", "job=generate", *opened])
+        words = names.command_line(["python", "run.py", "job=generate", *opened])
         commands.append((f"{words} job.prompt={prompt}", "continue a text"))
     if summary.get("best_step") is not None:
         words = ["python", "run.py", "job=evaluate", *opened, "job.checkpoint=best"]
-        commands.append((shlex.join(words), "measure the best checkpoint"))
+        commands.append((names.command_line(words), "measure the best checkpoint"))
     elif status != "diverged":
         words = ["python", "run.py", "job=evaluate", *opened]
-        commands.append((shlex.join(words), "measure the last checkpoint"))
+        commands.append((names.command_line(words), "measure the last checkpoint"))
     if status in ("finished", "stopped_early"):
         commands.append(
-            (shlex.join(_other_seed(config, train)), "how much is chance? another seed")
+            (names.command_line(_other_seed(config, train)), "how much is chance? another seed")
         )
     elif status != "diverged":
-        commands.append((shlex.join([*train, f"run.dir={run_path}"]), "resume"))
+        commands.append((names.command_line([*train, f"run.dir={run_path}"]), "resume"))
     return commands
 
 

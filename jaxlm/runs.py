@@ -7,7 +7,6 @@ import json
 import math
 import os
 import platform
-import shlex
 import socket
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from jaxlm.checked import Damaged, Unfit, fitting, parse_json, read_bytes, read_
 from jaxlm.errors import UserError
 from jaxlm.formats import ENVIRONMENT, RECORD, STUDY, SUMMARY
 from jaxlm.lock import WriterLock
-from jaxlm.names import check_utf8
+from jaxlm.names import check_utf8, command_line
 
 FORMAT_VERSION = 1
 _START_OVER = "Put back a good copy of the file, or start the run over with run.overwrite=true."
@@ -132,7 +131,7 @@ class RunDirectory:
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "host": socket.gethostname(),
             "git_commit": git_commit(),
-            "command": shlex.join(sys.argv if command is None else command),
+            "command": command_line(sys.argv if command is None else command),
         }
         environment = {
             "format_version": FORMAT_VERSION,

@@ -5,7 +5,6 @@ import functools
 import itertools
 import json
 import re
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from jaxlm.errors import UserError, nearest
 from jaxlm.flops import flops_words, parameter_counts
 from jaxlm.limit import Doubling, sizes_that_fit
 from jaxlm.member import Member, members_of
+from jaxlm.names import command_line
 from jaxlm.pace import training_flops
 from jaxlm.runs import read_study
 from jaxlm.study import run_study
@@ -92,7 +92,7 @@ def definition_of(
         "reported": study.reported,
         "claims": [dataclasses.asdict(claim) for claim in study.claims],
         "experiment": config.run.experiment,
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command_line(["python", *sys.argv]),
     }
 
 

@@ -1,21 +1,36 @@
 """`-m`: Hydra's own sweeps, one run for each combination of comma-separated values."""
 
+import contextlib
 import dataclasses
 import json
+import math
+import os
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxlm.compose import check_override, config_folder, free_text_keys, groups, typed
+from jaxlm.compose import (
+    check_override,
+    config_folder,
+    first_line,
+    free_text_keys,
+    groups,
+    read_override,
+    refuse_list,
+    typed,
+)
 from jaxlm.config import Config, identity
 from jaxlm.errors import UserError
 from jaxlm.memory import forget_process_peak
+from jaxlm.run_names import shortened
 from jaxlm.sweep_names import sweep_label
 
 # Jobs that make a folder. All others look into one, whose name tells what was computed alone.
 _MAKING = ("train", "study", "ladder")
 _IDENTITY_GROUPS = ("model", "data", "tokenizer", "optimizer", "schedule", "scale")
+_MOST_RUNS = 10_000
 _QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none")
 
 
@@ -76,9 +91,16 @@ def sweep(overrides: list[str]) -> int:
     refused = 0
     try:
         folder = str(Path(config_folder()))
-        hydra.main(version_base="1.3", config_path=folder, config_name="config")(task)()
-    except SystemExit as error:  # Hydra has said what it could not compose
+        with _plain_errors():
+            hydra.main(version_base="1.3", config_path=folder, config_name="config")(task)()
+    except SystemExit as error:  # Hydra has said what it could not read
         refused = 2 if error.code else 0
+    except Exception as error:  # what it could not compose
+        said = f"-m {shortened(' '.join(overrides))}: {first_line(error)}."
+        if not outcomes:
+            raise UserError(said) from None
+        print(f"error: {said}", file=sys.stderr)
+        refused = 2
     finally:
         sys.argv = before
     failed = sum(one.status != 0 for one in outcomes)
@@ -86,6 +108,21 @@ def sweep(overrides: list[str]) -> int:
     print(f"\n{len(outcomes)} runs, {failed} of them failed", flush=True)
     print("\n".join(one.line(width) for one in outcomes), flush=True)
     return max([refused, *(one.status for one in outcomes)])
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Within it Hydra raises its errors, where it would print some lines of them and exit."""
+    name = "HYDRA_FULL_ERROR"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _run(
@@ -121,34 +158,60 @@ def _run(
 
 def _arguments(overrides: list[str]) -> tuple[list[str], list[str]]:
     """(Hydra's arguments, the keys and groups that have several values). Raises UserError."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    arguments, swept, free = [], [], free_text_keys()
+    arguments, counts = [], {}
     for override in overrides:
         key, value = check_override(override)
         plain = key in groups() or key.startswith(("hydra.", "hydra/"))
-        word = f"{key}={value}" if plain else f"++{key}={value}"
         try:
-            parsed = OverridesParser.create().parse_override(word)
-            several = parsed.is_sweep_override()
-            if several and key in groups() and parsed.is_choice_sweep():
-                for option in parsed.sweep_string_iterator():
-                    check_override(f"{key}={option}")
-            if several and not parsed.is_discrete_sweep():
-                raise UserError(f"{override}: a sweep needs values that can be counted.")
-        except HydraException as error:
-            if key not in free or "," in value:
-                reason = str(error).strip().splitlines()[0]
-                advice = f"Quote text for -m, as {key}=\"'...'\"."
-                raise UserError(f"{override}: {reason}\n{advice}") from None
-            escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-            word, several = f"++{key}='{escaped}'", False
-        arguments.append(word)
-        if several:
-            swept.append(key)
+            value, count = _read(key, value)
+        except UserError as error:
+            if key not in free_text_keys():
+                raise
+            if "," in value:
+                raise UserError(f"{error}\nQuote text for -m, as {key}=\"'...'\".") from None
+            value, count = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'", None
+        arguments.append(f"{key}={value}" if plain else f"++{key}={value}")
+        if count is not None:
+            counts[key] = count
+    if (runs := math.prod(counts.values())) > _MOST_RUNS:
+        raise UserError(f"-m would start {runs:,} runs; at most {_MOST_RUNS:,} are possible.")
     given = {word.partition("=")[0] for word in arguments}
-    return [*arguments, *(w for w in _QUIET if w.partition("=")[0] not in given)], swept
+    return [*arguments, *(w for w in _QUIET if w.partition("=")[0] not in given)], list(counts)
+
+
+def _read(key: str, value: str) -> tuple[str, int | None]:
+    """A value as Hydra is to get it, and how many it is if a sweep. Raises UserError."""
+    from hydra.core.override_parser.types import Glob, RangeSweep
+
+    override = read_override(key, value)
+    content = override.value()
+    if not override.is_sweep_override():
+        if key not in free_text_keys():
+            refuse_list(key, value, content)
+        return value, None
+    if isinstance(content, Glob):
+        value, options = _matching(key, value, content)
+        return value, len(options)
+    if not override.is_discrete_sweep():
+        raise UserError(f"{key}={value}: a sweep needs values that can be counted.")
+    if isinstance(content, RangeSweep):
+        return value, max(0, math.ceil((content.stop - content.start) / (content.step or 1)))
+    for item in content.list:
+        refuse_list(key, str(item), item)
+        if key in groups():
+            check_override(f"{key}={item}")
+    return value, len(content.list)
+
+
+def _matching(key: str, value: str, pattern: Any) -> tuple[str, list[str]]:
+    """The options of a group that a glob names, as Hydra is to get them. Raises UserError."""
+    if key not in groups():
+        raise UserError(f"{key}={value}: glob chooses among the options of a group, as model=.")
+    options = pattern.filter(groups()[key])
+    if not options:
+        listed = ", ".join(groups()[key])
+        raise UserError(f"{key}={value}: no {key} is called so.\nThere are: {listed}.")
+    return f"choice({','.join(options)})", options
 
 
 def _values(task: list[str]) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class Profile:
     """The objective minimized over all other coordinates while one quantity is held at `values`.
 
     `drop` is the likelihood-ratio statistic, which passes `threshold` at the interval's ends; an
-    end beyond the values tried is infinite.
+    end beyond the values tried is infinite. Of a fit that was loaded only the ends are known.
     """
 
     name: str

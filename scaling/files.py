@@ -199,10 +199,10 @@ def as_columns(objects: list[dict]) -> dict[str, list]:
 
 def _csv(path: Path, notes: list[str]) -> dict[str, list]:
     text = read_text(path)
-    # Excel's word on its own separator.
-    stated = re.match(r"sep=(.)\r?\n", text)
+    # A spreadsheet's word on its own separator.
+    stated = _STATED.match(text)
     text = text[stated.end() :] if stated else text
-    separator = stated[1] if stated else _separator(text)
+    separator = stated[1].replace("\\t", "\t") if stated else _separator(text)
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         lines = list(reader)
@@ -221,10 +221,12 @@ def _csv(path: Path, notes: list[str]) -> dict[str, list]:
                 )
             raise ScalingError(f"{path}, row {row}: {cells}.{hint}")
     if separator != ",":
-        notes.append(f"{path}: cells are separated by {_SEPARATORS[separator]}.")
+        name = _SEPARATORS.get(separator, repr(separator))
+        notes.append(f"{path}: cells are separated by {name}.")
     return {name: [line[i] for line in lines[1:]] for i, name in enumerate(header) if name}
 
 
+_STATED = re.compile(r'(?i)\s*"?sep=(\\t|\t|[^\w\s"])"?(?:[,;|\t]|\1)*(\r\n|\r|\n)')
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from scaling.errors import ScalingError
-from scaling.laws import Law
+from scaling.laws import STEEPEST, Law
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,10 +93,18 @@ def _pairs(text: str) -> list[tuple[str, str]]:
 
 def _number(name: str, value: Any, law: Law) -> float:
     try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
         number = float(value)
     except (TypeError, ValueError):
         raise ScalingError(f"fix: {name}={value!r} is not a number.") from None
     positive = law.scales and name in law.parameters  # a law of one's own takes any sign
     if not np.isfinite(number) or (positive and number <= 0):
         raise ScalingError(f"fix: {name}={value} must be finite and above 0.")
+    exponents = {exponent for _, exponent, _ in law.scales}
+    if coordinate_of(law, name) in exponents and number > STEEPEST:
+        raise ScalingError(
+            f"fix: {name}={value} is no exponent of a law of losses; those lie between 0 and 1, "
+            f"and none above {STEEPEST:g}."
+        )
     return number

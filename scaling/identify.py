@@ -2,9 +2,9 @@
 
 Three questions, in this order: do the places of the points allow it, whatever the losses (distinct
 values of each variable, points on one line); does the Jacobian at the minimum have full rank, and
-do descents that reached the least objective agree; has the profile of each exponent an end, and is
-each scale of repetition known to a factor of ten by Wald's interval (the covariance of
-M-estimators, Huber 1981, chapter 7).
+do descents that reached the least objective agree, and is no exponent beyond all laws; has the
+profile of each exponent an end, and is each known to a factor of ten where it is steep, as is each
+scale of repetition, by Wald's interval (the covariance of M-estimators, Huber 1981, chapter 7).
 Shapes: n points, P coordinates, Q of them free.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 from scipy import special
 
 from scaling.bootstrap import Noise, Profile, covariance
+from scaling.laws import STEEPEST
 from scaling.power import count_distinct, distinct
 from scaling.problem import Problem, Solutions
 
@@ -24,8 +25,10 @@ LINE = 0.01
 AGREE = 1e-3
 """Minima of one objective whose coordinates differ by more are several."""
 _EXPONENTS = ("alpha", "beta")
-_STEEPEST = 2.0
-"""An exponent that no law of losses has."""
+_STEEP = 2.0
+"""An exponent that no law of losses is known to have."""
+_FACTOR = 10.0
+"""What may be this far off is not known."""
 _REPEATS = ("log_R_D", "log_R_N")
 
 
@@ -96,7 +99,7 @@ def by_solution(
     level: float,
     found: Identified,
 ) -> None:
-    """What is loose at the minimum: a rank, several minima, exponents not told from 0."""
+    """What is loose at the minimum: a rank, several minima, an exponent that no law has."""
     law, theta = problem.law, solutions.theta[solutions.best]
     loose = _loose(problem, theta)
     if loose.shape[1]:
@@ -107,28 +110,49 @@ def by_solution(
         apart = np.ptp(same, axis=0) > AGREE * (1 + np.abs(theta))
         names = {law.parameters[i] for i in np.flatnonzero(apart)} - set(problem.fixed)
         found.add(names, f"minima of the same objective differ in {', '.join(sorted(names))}")
+    _by_exponents(problem, theta, found)
     covariance_QxQ = covariance(problem, theta, scale)
     width = special.stdtrit(scale.freedom, (1 + level) / 2)
     for coordinate in law.coordinates:
         name = coordinate.removeprefix("log_")
-        limit = np.log(10) if law.scales and coordinate in _REPEATS else np.inf
+        limit = np.log(_FACTOR) if law.scales and coordinate in _REPEATS else np.inf
         inside = problem.basis.T @ law.functional(coordinate, problem.centre)
         error = width * np.sqrt(max(inside @ covariance_QxQ @ inside, 0.0))
         if name not in problem.fixed and error > limit:
             value = float(np.exp(law.functional(coordinate, problem.centre) @ theta))
             factor = np.exp(min(error, 700.0))
             found.add({name}, f"{name} = {value:.3g} may be off by a factor of {factor:.3g}")
+        if law.scales and coordinate in _EXPONENTS and name not in problem.fixed and error > _STEEP:
+            value = float(law.functional(coordinate, problem.centre) @ theta)
+            names = _with_its_term(problem, coordinate)
+            found.add(names, f"{name} = {value:.3g} may be off by {error:.2g}")
+
+
+def _by_exponents(problem: Problem, theta: np.ndarray, found: Identified) -> None:
+    """Exponents beyond those of all laws: what is fitted is the noise of sizes that hardly vary."""
+    for _, exponent, variable in problem.law.scales:
+        value = float(problem.law.functional(exponent, problem.centre) @ theta)
+        if exponent in problem.fixed or value <= STEEPEST:
+            continue
+        span = np.ptp(problem.logs[variable]) / np.log(10)
+        found.add(
+            _with_its_term(problem, exponent),
+            f"{exponent} = {value:.3g} is no exponent of a law ({variable} spans {span:.2g} "
+            "decades)",
+        )
 
 
 def by_profiles(problem: Problem, profiles: dict[str, Profile], found: Identified) -> None:
     """Exponents and scales of repetition of which no value can be told: of their profile neither
-    end lies between 0 and what no law has.
+    end lies between 0 and what no law has, or the ends of a steep one are a factor of ten apart.
     """
     for name, profile in profiles.items():
         coordinate = problem.law.coordinates[problem.law.parameters.index(name)]
         watched = problem.law.scales and coordinate in (*_EXPONENTS, *_REPEATS)
-        endless = profile.high > _STEEPEST if coordinate in _EXPONENTS else profile.high == np.inf
-        if watched and profile.low <= 0 and endless:
+        steep = coordinate in _EXPONENTS and profile.high > _STEEP
+        endless = steep or profile.high == np.inf
+        wide = profile.low <= 0 or (steep and profile.high > _FACTOR * profile.low)
+        if watched and endless and wide:
             found.add(
                 _with_its_term(problem, coordinate),
                 f"any {name} from {max(profile.low, 0):.3g} to {profile.high:.3g} fits",

@@ -19,6 +19,8 @@ import numpy as np
 from scaling.errors import ScalingError
 from scaling.precision import in_float64
 
+STEEPEST = 5.0
+"""No law of losses has a larger exponent: doubling a size would take 97 % off its term."""
 EXPONENT_GRID = (0.05, 0.12, 0.22, 0.35, 0.5, 0.7, 1.0, 1.5)
 
 

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from scaling.bootstrap import Profile
 from scaling.errors import ScalingError
 from scaling.fit import FORMAT, Fit
 from scaling.laws import LAWS, Law
@@ -203,7 +204,7 @@ def _fit(content: _Content, bootstrap: Path) -> Fit:
         starts=starts,
         starts_converged=reached,
         warnings=_warnings(content),
-        profiles={},
+        profiles=_profiles(content, law),
         range=_range(content, law),
         count=_count(content),
         source=content.get("source", str, "text"),
@@ -249,6 +250,25 @@ def _same_intervals(content: _Content, fit: Fit) -> None:
                     f"the resamples in bootstrap.npy do not give its interval of {name}; the two "
                     "files do not belong together"
                 )
+
+
+def _profiles(content: _Content, law: Law) -> dict[str, Profile]:
+    """The profile intervals, without the curves that they were read off."""
+    found, nothing = {}, np.empty(0)
+    inside = content.get("profile_intervals", dict, "an object")
+    for name, pair in inside.items():
+        if name not in law.parameters or not isinstance(pair, list) or len(pair) != 2:
+            raise _Damage(
+                f"the profile interval of {_shown(name)} is not two numbers of a parameter"
+            )
+        low, high = (
+            endless if end is None else _number(end, f"the profile interval of {name}")
+            for end, endless in zip(pair, (-np.inf, np.inf), strict=True)
+        )
+        if low > high:
+            raise _Damage(f"the profile interval of {name} ends before it begins")
+        found[name] = Profile(name, nothing, nothing, float("nan"), low, high)
+    return found
 
 
 def _warnings(content: _Content) -> tuple[str, ...]:

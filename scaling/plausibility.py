@@ -17,6 +17,7 @@ from scaling.units import COMPUTE, SCALES, short
 _FAR = 10.0  # C and 6 N D further apart than this are in different units
 _SMALLEST, _LARGEST = {"N": 1e3, "D": 1e3}, {"N": 1e14, "D": 1e17}
 _FEWEST, _MOST = 0.02, 1e6  # tokens a parameter of the median run
+_FEW = 1.0  # ... that can be, but hardly is: doubted in a warning
 _UNEVEN = 1.0  # spread of log C / 6 N D: no unit is off by another factor in each row
 _BASES = {"log10": 10.0, "ln": np.e}
 _LARGEST_LOSS = 25.0  # nats: of a vocabulary of 7e10, each equally likely
@@ -91,6 +92,15 @@ def judge(points: Points, natural_text: bool) -> tuple[list[str], list[str]]:
             f"{points.place}: the largest model has {N.max():,.0f} parameters and saw at most "
             f"{D.max():,.0f} tokens. Should these be in thousands or millions, say it: "
             f"columns='N={points.columns.get('N', Column('COLUMN')).name}*1e6'"
+        )
+    typical = float(np.median(D / N))
+    if natural_text and typical < _FEW and points.doubted("N", "D", "C"):
+        hint = ""
+        if points.doubted("D"):
+            hint = f" Should D be in thousands, say it: columns='{points.option('D', 1e3)}'"
+        warnings.append(
+            f"{points.place}: a typical run saw {typical:.2g} tokens a parameter, fewer than any "
+            f"model is trained with.{hint}"
         )
     return notes, warnings
 

@@ -71,7 +71,7 @@ def planned(
         plans["holdout"] = Plan(hold_out, (holdout,), {"records": shown})
     if len(fit.samples) >= 3 and len(fit.law.coordinates) > 1:
         plans["ellipses"] = Plan(ellipses, (fit,), {})
-    if fit.profiles:
+    if any(len(profile.values) for profile in fit.profiles.values()):
         plans["profiles"] = Plan(profiles, (fit,), {})
     return plans
 

@@ -290,7 +290,7 @@ def _positive(covariance: np.ndarray) -> np.ndarray:
 @style.styled
 def profiles(fit: "Fit", path: str | Path) -> Path:
     """The profile of the objective of each parameter, its interval and that of the bootstrap."""
-    names = list(fit.profiles)
+    names = [name for name, found in fit.profiles.items() if len(found.values)]
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
     figure, panels = style.new_figure(

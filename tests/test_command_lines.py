@@ -1,6 +1,7 @@
 """Whatever is typed: a configuration, or one error in words; never a traceback."""
 
 import math
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -39,13 +40,37 @@ def refused(capsys, *words):
      "optimizer.betas=[0.9,0.95],[0.9,0.99]", "optimizer.lr=shuffle(1,2)", "seed=0,1,2",
      "+optimizer.lr=1,2", "++optimizer.lr=1,2", "experiment=quickstart,baseline", "scale=smoke,cpu",
      "train.duration=100,200", "schedule.warmup=1%,2%", "study.workers=1,2", "job=train,study",
-     "backend=jax,torch", "data_seed=range(3)", "data=stories,shakespeare"],
+     "backend=jax,torch", "data_seed=range(3)", "data=stories,shakespeare",
+     "optimizer.lr=[1e-3,3e-3]", "model.d_model=[64, 128]", "seed=[0,1]", "model=[quickstart,mup]",
+     "model.qk_norm=[true,false]", "model.norm=[rmsnorm,layernorm]", "train.duration=[100,200]",
+     "optimizer.betas=[[0.9,0.95],[0.9,0.99]]", "study.workers=[1,2]", "model.n_kv_heads=[1,2]"],
 )  # fmt: skip
 def test_a_forgotten_m_is_one_line_that_names_it_and_study_axes(word, capsys):
     error = refused(capsys, word)
     assert len(error.splitlines()) == 1
     assert "-m" in error and "study.axes" in error
     assert word.lstrip("+").split("=")[0] in error
+
+
+def test_a_list_of_one_is_refused_and_lists_are_where_they_are_due(capsys):
+    for value in ("[1e-3]", "[]"):
+        assert "is a list where one value is due" in refused(capsys, f"optimizer.lr={value}")
+    assert compose(["optimizer.betas=[0.8,0.9]"]).optimizer.betas == [0.8, 0.9]
+    assert compose(["job=ladder", "job.seeds=[1,2]"]).job.seeds == [1, 2]
+    assert compose(["job=study", "study.claims=[{text:a},{text:b}]"]).study.claims[1].text == "b"
+
+
+@pytest.mark.parametrize(
+    "word", ["optimizer.lr=[1e-3,3e-3]", "optimizer.betas=[[0.9,0.95],[0.9,0.99]]"]
+)
+def test_both_commands_that_are_proposed_for_a_list_run(word, capsys, monkeypatch):
+    from jaxlm import jobs
+
+    error, ran = refused(capsys, word), []
+    monkeypatch.setattr(jobs, "run", lambda config, given: ran.append(config.optimizer) or 0)
+    assert cli.main(re.search(r": (-m \S+) makes", error)[1].split()) == 0
+    assert len(ran) == 2 and ran[0] != ran[1]
+    assert compose(["job=study", re.search(r"study\.axes\S+", error)[0]]).study.axes
 
 
 def test_the_study_that_is_proposed_is_one():

@@ -78,6 +78,22 @@ def test_records_are_read_by_their_field(tmp_path, name, mark, monkeypatch):
         assert read(written(tmp_path / name, mark + FORMS[name])) == expected
 
 
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+@pytest.mark.parametrize("separator", ",;\t|:")
+def test_a_spreadsheet_s_line_on_its_separator_is_no_header(tmp_path, separator, suffix):
+    words = [f"sep={separator}", f'"sep={separator}"', f"SEP={separator}{separator * 2}"]
+    for line in [*words, "\ufeff" + words[0], *["sep=\\t"] * (separator == "\t")]:
+        path = written(tmp_path / f"x.{suffix}", f"{line}\r\n{csv_of(separator)}")
+        assert read(path) == TEXTS
+    with pytest.raises(UserError, match="these: n, story"):
+        read(path, "text")
+    written(path, f"sep={separator}\nstory\nhello\n")  # one column
+    assert read(path) == ["hello"]
+    written(path, f"sep={separator}\nstory\nhello\na{separator}b\n")
+    with pytest.raises(UserError, match="line 4 has 2 columns"):
+        read(path)
+
+
 @pytest.mark.parametrize("name", ["lines.jsonl", "list.json", "comma.csv", "plain.txt"])
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize("suffix", ["", ".gz", ".bz2", ".xz"])
@@ -303,6 +319,21 @@ def test_json_by_the_name_of_a_text_is_refused(tmp_path):
         assert read(written(tmp_path / "x.txt", text)) == [text]
 
 
+def test_a_list_of_texts_by_the_name_of_a_text_is_refused(tmp_path, monkeypatch):
+    lists = [TEXTS, [None, "a"], [{}, *RECORDS], ["a ]", {"x": ["]"]}], ["word " * 99] * 99]
+    for number, items in enumerate(lists):
+        for content in (json.dumps(items), " \n" + json.dumps(items, indent=1) + "\n\n"):
+            for read_bytes in (1 << 20, 64):
+                monkeypatch.setattr(corpora, "_READ_BYTES", read_bytes)
+                with pytest.raises(UserError, match=r"holds JSON.*\nRename it to \.json,"):
+                    read(written(tmp_path / f"{number}.txt", content))
+    with pytest.raises(UserError, match=r"Rename it to \.json\.gz"):
+        read(written(tmp_path / "x.txt.gz", gzip.compress(json.dumps(TEXTS).encode())))
+    # What only begins so, or holds no text, is a text.
+    for text in ('["a"] is a list', '["a", "b"]\n["c"]', '["a", "b"', "[1, 2]", '["a", 1]', "[]"):
+        assert read(written(tmp_path / "x.txt", text)) == [text]
+
+
 # Encodings
 
 
@@ -319,6 +350,10 @@ def test_the_command_that_converts_names_the_file_and_a_likely_encoding(tmp_path
         ("d.txt", "Hello there, you".encode("utf-16-le"), "iconv -f utf-16le -t utf-8 d.txt"),
         ("e.txt", "Héllo thére, you all".encode("utf-16-be"), "iconv -f utf-16be -t utf-8 e.txt"),
         ("f.txt", ("Hello" * 9).encode("utf-32-le"), "iconv -f utf-32le -t utf-8 f.txt"),
+        ("1.txt", b"\xe9", "iconv -f latin1"),
+        ("2.txt", "été".encode("latin1"), "iconv -f latin1"),
+        ("3.txt", "100 €".encode("cp1252"), "iconv -f cp1252"),
+        ("4.txt", "© 5".encode("latin1"), "iconv -f latin1"),
         ("g.txt", "Привет, мир".encode("cp1251"), "cp1251"),
         ("h.txt", "日本語の文章です".encode("shift_jis"), "shift_jis"),
         ("i.txt", "né à la carte".encode() * 9 + b" \x92", "iconv -c -f utf-8 -t utf-8 i.txt"),

@@ -12,6 +12,7 @@ from jaxlm import cli, manifest, process, study
 from jaxlm.checked import Damaged, Unfit, parse_json, parse_yaml, read_json, record
 from jaxlm.comparison.reading import read_run, read_runs, read_study_file
 from jaxlm.compose import from_file
+from jaxlm.console import Console
 from jaxlm.data.cache import remembered
 from jaxlm.errors import UserError
 from jaxlm.lock import WriterLock
@@ -169,6 +170,28 @@ def test_a_damaged_manifest_is_not_whole(tmp_path, kind):
     assert manifest.whole_steps(tmp_path) == {}
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder", "gone", "link", "cut"])
+def test_a_file_of_a_checkpoint_that_is_none_makes_it_not_whole(tmp_path, kind):
+    step, file = tmp_path / "1", tmp_path / "1" / "config.yaml"
+    step.mkdir()
+    file.write_text("a: 1\n")
+    manifest.write(step, 1, best=False)
+    assert list(manifest.whole_steps(tmp_path)) == [1]
+    file.unlink()
+    damage = {
+        "pipe": lambda: os.mkfifo(file),
+        "folder": file.mkdir,
+        "gone": lambda: None,
+        "link": lambda: file.symlink_to("nowhere"),
+        "cut": lambda: file.write_text("a"),
+    }
+    damage[kind]()
+    assert manifest.whole_steps(tmp_path) == {}
+    for check in (lambda: manifest.verify(step), lambda: manifest.verified_file(step, file.name)):
+        with pytest.raises(NotWhole, match="config.yaml"):
+            check()
+
+
 def test_only_plain_numbers_are_steps(tmp_path):
     for name in ("5", "007", "٣", "1e3", "-1", "1.orbax-checkpoint-tmp", "9" * 30):
         (tmp_path / name).mkdir()
@@ -191,6 +214,24 @@ def test_a_damaged_fact_is_found_out_again(tmp_path, kind):
 def test_a_damaged_newest_record_tells_nothing(run, kind):
     (run.path / "metrics.jsonl").write_bytes(RAW[kind] + b"\n")
     assert process.last_record(run.path) == {}
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "loop"])
+def test_a_log_that_cannot_be_written_is_one_error(tmp_path, kind):
+    path = tmp_path / "log.txt"
+    {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "loop": lambda: path.symlink_to(path)}[
+        kind
+    ]()
+    said = in_words(Console, path)
+    assert said.startswith(f"cannot write {path}: ")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_log_on_a_full_disk_is_one_error(tmp_path):
+    console = Console(tmp_path / "log.txt")
+    console.log.close()
+    console.log = open("/dev/full", "w", 1)
+    assert in_words(console.say, "a line").startswith("cannot write /dev/full: ")
 
 
 # -- studies and reports of many -------------------------------------------------------------------

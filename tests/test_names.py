@@ -16,7 +16,7 @@ from jaxlm.console import Console, print_anything
 from jaxlm.data import prepare
 from jaxlm.data.cache import remembered, replacing
 from jaxlm.errors import UserError
-from jaxlm.report import write_run_report
+from jaxlm.report import next_commands, write_run_report
 from jaxlm.runs import RunDirectory
 
 LATIN1 = os.fsdecode(b"caf\xe9.txt")
@@ -35,6 +35,7 @@ NAMES = [
     " blank ",
     "\x1b[31mred.txt",
     "line\u2028separator",
+    "a'\\" + LATIN1,
 ]
 
 
@@ -58,7 +59,7 @@ def test_a_corpus_is_read_whatever_its_name(tmp_path, name):
         assert "read 1 file" in dataset.notes[0]
 
 
-@pytest.mark.parametrize("name", NAMES, ids=ascii)
+@pytest.mark.parametrize("name", [*NAMES, "next\x85line"], ids=ascii)
 def test_a_name_is_shown_on_one_line_and_quoted_for_a_shell(name):
     line = names.shown(name)
     assert len(line.splitlines()) == 1 and line.encode() and "\x1b" not in line
@@ -132,8 +133,27 @@ def test_a_report_names_an_undecodable_file(tmp_path):
     records, summary = synthetic_run()
     write_run_report(tmp_path / "report.md", config, summary, records, [LATIN1], [])
     RunDirectory(tmp_path).write_text("samples.txt", LATIN1)
-    assert "caf" in (tmp_path / "report.md").read_text("utf-8")
+    report = (tmp_path / "report.md").read_text("utf-8")
+    assert "- **data**: caf\\xe9.txt;" in report
     assert "caf" in (tmp_path / "samples.txt").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_a_command_that_is_told_reaches_the_program_as_meant(tmp_path, name, monkeypatch):
+    config = compose([f"data.path={name}", "tokenizer=byte", "train.duration=2"])
+    records, summary = synthetic_run()
+    summary["status"] = "interrupted"
+    commands = [line for line, _ in next_commands(config, summary, tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["run.py", f"data.path={name}"])
+    RunDirectory(tmp_path).write_environment([])
+    commands.append("python " + RunDirectory(tmp_path).read_environment()["starts"][0]["command"])
+    for line in commands:
+        assert len(line.splitlines()) == 1 and line.encode()
+        script = f"python() {{ printf '%s\\0' \"$@\"; }}; {line}"
+        found = subprocess.run(["bash", "-c", script], capture_output=True, check=True).stdout
+        words = [word for word in found.split(b"\0") if word.startswith(b"data.path=")]
+        assert words in ([], [b"data.path=" + os.fsencode(name)])
+    assert words and any("data.path" in line for line in commands[:-1])
 
 
 def test_a_folder_that_libraries_cannot_name_is_refused(tmp_path):

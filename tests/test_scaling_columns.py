@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import itertools
 import json
 import pickle
 import sys
@@ -265,6 +266,18 @@ def test_cells_may_be_separated_by_other_signs(tmp_path, separator):
         check(read_records(path))
     path.write_text(f"sep={separator}\n" + path.read_text())
     check(read_records(path))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+@pytest.mark.parametrize("separator", ",;\t|:")
+def test_a_spreadsheet_s_line_on_its_separator_is_no_header(tmp_path, separator, suffix):
+    path = write(tmp_path / f"a.{suffix}", {"note": ["x"] * len(N)} | TABLE, separator)
+    table = path.read_text()
+    words = [f"sep={separator}", f'"sep={separator}"', f"SEP={separator}{separator * 3}"]
+    words += ["\ufeff" + words[0], *["sep=\\t"] * (separator == "\t")]
+    for word, end in itertools.product(words, ("\n", "\r\n", "\r")):
+        path.write_text(f"{word}{end}{table}", "utf-8", newline="")
+        check(read_records(path))
 
 
 def test_every_usual_shape_of_json_is_read(tmp_path):

@@ -67,6 +67,26 @@ def test_sizes_that_hardly_differ_are_one(tmp_path):
     assert "not determined" in found.table()
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("step", [0.05, 0.03])
+@pytest.mark.parametrize("profiles", [True, False])
+def test_three_sizes_within_a_tenth_tell_no_exponent(seed, step, profiles):
+    three = made(sizes(1e8, 1e8 * (1 + step), 1e8 * (1 + 2 * step)), TOKENS, 0.003, seed)
+    found = fit(three, resamples=64, profiles=profiles)
+    assert not found.success and found.message.startswith("not identifiable: ")
+    assert {"E", "A", "alpha"} <= set(found.undetermined) and "alpha" in found.message
+    for name in ("E", "A", "alpha", "a", "b", "G"):
+        assert np.all(np.isnan(found.intervals[name])), name
+    assert "beta" in found.intervals and np.isfinite(found.intervals["beta"][1])
+    assert np.all(np.isnan(found.predict(N=1e9, D=1e11)[1:]))
+
+
+def test_budgets_that_hardly_differ_tell_no_exponent_of_tokens():
+    close = np.array([1e9, 1.05e9, 1.1e9])
+    found = fit(made(np.geomspace(1e8, 1e10, 8)[:, None], close, 0.003), resamples=0)
+    assert not found.success and {"E", "B", "beta"} <= set(found.undetermined)
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.003])
 @pytest.mark.parametrize("power", [1.0, 0.5])
 @pytest.mark.parametrize("jitter", [0.0, 0.002])

@@ -11,10 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from scaling.bootstrap import Profile
 from scaling.errors import ScalingError
 from scaling.fit import Fit
 from scaling.laws import CHINCHILLA
 from scaling.loading import load_fit
+from scaling.plots import planned
+from scaling.records import Records
 
 TRUTH = {"E": 1.7, "A": 400.0, "B": 410.0, "alpha": 0.34, "beta": 0.28}
 
@@ -37,7 +40,7 @@ def sound(resamples=40) -> Fit:
         starts=64,
         starts_converged=64,
         warnings=("N spans only 0.9 decades",),
-        profiles={},
+        profiles={"alpha": profile("alpha", 0.3, 0.4), "E": profile("E", -np.inf, np.inf)},
         range={"N": (1e7, 1e9), "D": (1e9, 1e11), "C": (1e17, 1e20)},
         count="non_embedding",
         source="runs.csv",
@@ -45,6 +48,10 @@ def sound(resamples=40) -> Fit:
         floor=1.6,
         scatter=np.sort(0.01 * generator.standard_normal(30)),
     )
+
+
+def profile(name: str, low: float, high: float) -> Profile:
+    return Profile(name, np.linspace(0, 1, 3), np.zeros(3), 4.0, low, high)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +84,28 @@ def test_what_was_written_is_read_back(files):
     )
 
 
+def test_a_fit_that_was_read_and_written_keeps_its_profile_intervals(files, tmp_path):
+    again = load_fit(load_fit(files).save(tmp_path, [1e21]))
+    assert {n: (p.low, p.high) for n, p in again.profiles.items()} == {
+        "alpha": (0.3, 0.4),
+        "E": (-np.inf, np.inf),
+    }
+    assert (tmp_path / "fit.json").read_text() == (files / "fit.json").read_text()
+    assert again.table() == sound().table()
+    assert "profiles" not in planned(again, Records.from_arrays([1e8, 2e8], [1e9, 2e9], [3, 2.9]))
+
+
+@pytest.mark.parametrize(
+    "wrong", [5, [], {"x": [0, 1]}, {"alpha": 1}, {"alpha": [0.4, 0.3]}, {"alpha": [0, "1"]},
+              {"alpha": [0]}, {"alpha": [True, 1]}],
+)  # fmt: skip
+def test_profile_intervals_that_are_none_are_refused(files, tmp_path, wrong):
+    content = json.loads((files / "fit.json").read_text()) | {"profile_intervals": wrong}
+    (tmp_path / "fit.json").write_text(json.dumps(content))
+    with pytest.raises(ScalingError, match="profile"):
+        load_fit(tmp_path)
+
+
 ANYTHING = st.recursive(
     st.none()
     | st.booleans()
@@ -94,7 +123,17 @@ ANYTHING = st.recursive(
 SAID = {
     *("objective", "residual_std", "n_points", "n_runs", "starts", "starts_converged", "message"),
     *("descents", "descents_converged", "fixed", "undetermined"),
-    *("warnings", "source", "count", "floor", "entropy_floor", "delta", "success", "range"),
+    *(
+        "profile_intervals",
+        "warnings",
+        "source",
+        "count",
+        "floor",
+        "entropy_floor",
+        "delta",
+        "success",
+        "range",
+    ),
 }
 
 

@@ -383,3 +383,14 @@ def test_a_refusal_never_fails_itself(tmp_path_factory, data, size, of_n, of_c):
             assert isinstance(read_records(path), Records)
         except ScalingError as error:
             assert len(str(error).splitlines()) <= 3
+
+
+def test_fewer_tokens_than_parameters_in_a_typical_run_are_doubted(read):
+    doubt = "tokens a parameter, fewer than any model is trained with"
+    few = TABLE | {"tokens": D / 100}  # 0.01 to 15 a parameter, 0.17 in a typical run
+    (said,) = [w for w in read(few).warnings if doubt in w]
+    assert "columns='D=tokens*1000'" in said
+    right = read(few, columns="D=tokens*1e3")
+    np.testing.assert_allclose(right.D, 10 * D)
+    for records in (right, read(TABLE), read(few, columns="N=params*1, D=tokens*1")):
+        assert not any(doubt in w for w in records.warnings)

@@ -179,12 +179,34 @@ def test_a_diverged_run_counts_and_a_signal_ends_the_sweep(ran, capsys):
         ("optimizer.lr=interval(0,1)", "counted"),
         ("optimizer.lr=1,[2", "optimizer.lr"),
         ("optimiser.lr=1,2", "optimizer.lr"),
+        ("optimizer.lr=[1e-3,3e-3]", "-m optimizer.lr=1e-3,3e-3 makes a run of each"),
+        ("model=[quickstart,mup]", "-m model=quickstart,mup"),
+        ("model.d_model=64,[128]", "a list where one value is due"),
+        ("optimizer.lr=1e-3,,3e-3", "optimizer.lr=1e-3,,3e-3 cannot be read"),
+        ("seed=???,1", "missing"),
+        ("seed=1,'", "seed=1,'"),
+        ("seed=choice()", "empty"),
+        ("seed=range(1,3,0)", "zero"),
+        ("seed=range(0,1e9)", "1,000,000,000 runs"),
+        ("seed=" + "[" * 300, "seed"),
+        ("model=glob(zz*)", "There are: "),
+        ("seed=glob(*)", "group"),
+        ("hydra/launcher=nope", "nope"),
+        ("hydra.sweeper.params=5", "hydra.sweeper.params"),
     ],
 )
-def test_a_sweep_that_cannot_be_is_refused_before_it_begins(word, said, ran):
+def test_a_sweep_that_cannot_be_is_refused_before_it_begins(word, said, ran, capsys):
     with pytest.raises(UserError) as refused:
         ran(word)
     assert said in str(refused.value) and len(str(refused.value).splitlines()) <= 3
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_glob_sweeps_the_options_that_it_names(ran):
+    status, found = ran("model=glob(scaling_*)", "scale=smoke")
+    assert status == 0 and [config.run.options["model"] for config, *_ in found] == [
+        "scaling_130m", "scaling_300m", "scaling_70m",
+    ]  # fmt: skip
 
 
 def test_points_of_a_study_never_share_a_folder():

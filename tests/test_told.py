@@ -310,6 +310,9 @@ def test_one_seed_has_no_interval_no_test_and_no_mean(tmp_path):
 def test_one_variant_alone_is_not_the_best(tmp_path):
     write_run(tmp_path / "a")
     page = page_of(analysis.compare(load([tmp_path / "a"])), tmp_path)
+    assert "best mean" not in page and "other variant" not in page
+    write_run(tmp_path / "b", status="diverged", changes={"model.d_ff": 8})
+    page = page_of(analysis.compare(load([tmp_path / "a", tmp_path / "b"])), tmp_path)
     assert "best mean" not in page and "No other variant has finished" in page
 
 

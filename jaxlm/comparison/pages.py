@@ -121,7 +121,11 @@ def answer_words(comparison: Comparison) -> str:
     title = f"{metric.title[0].upper()}{metric.title[1:]}"
     if len(ranking) == 1:
         said = f"{title} of **{ranking[0]}**: {amount(metric, best.value, best.half)}"
-        return f"{said}, over {seeds_words([best.n])}. No other variant has finished."
+        others = (
+            len({*comparison.variants, *(comparison.study.definition.get("variants") or ())}) - 1
+        )
+        end = " No other variant has finished." if others else ""
+        return f"{said}, over {seeds_words([best.n])}.{end}"
     counts = [comparison.mean(v, metric.name).n for v in ranking]
     which = "value" if max(counts) == 1 else "mean"
     text = f"{title}: **{ranking[0]}** has the best {which}, "

@@ -1,6 +1,5 @@
 """What was run, on what, when, how long, and how to run it again."""
 
-import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -10,6 +9,7 @@ from jaxlm.comparison.document import Block, Bullets, Code, Details, Heading, Pa
 from jaxlm.comparison.metrics import METRICS, shown
 from jaxlm.comparison.reading import Run
 from jaxlm.console import clock
+from jaxlm.names import command_line
 
 
 def blocks(comparison: Comparison) -> list[Block]:
@@ -39,7 +39,7 @@ def again(comparison: Comparison) -> list[str]:
 
 
 def _command(command: Any) -> str:
-    text = command if isinstance(command, str) else shlex.join(map(str, command))
+    text = command if isinstance(command, str) else command_line(map(str, command))
     return text if text.startswith("python") else f"python {text}"
 
 

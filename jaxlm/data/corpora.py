@@ -24,10 +24,10 @@ from typing import NamedTuple
 from jaxlm.data.cache import remembered, replacing
 from jaxlm.data.encodings import decoded, encoding_of
 from jaxlm.data.folders import counted, files_in, listed
-from jaxlm.data.kinds import Kind, hidden_json, kind_of, known_bytes
+from jaxlm.data.kinds import Kind, hidden_json, kind_of, known_bytes, may_be_list
 from jaxlm.data.packed import byte_chunks
 from jaxlm.data.progress import progress_bar
-from jaxlm.data.tables import parquet_texts, texts
+from jaxlm.data.tables import is_list_of_texts, parquet_texts, texts
 from jaxlm.data.tokenizer import END_OF_TEXT
 from jaxlm.errors import UserError
 from jaxlm.names import look_up, shown
@@ -117,11 +117,14 @@ def _plain_text(file: Path, kind: Kind) -> Iterator[str]:
     """The text of a file, which must not be JSON by another name."""
     begun = False
     for chunk in _text_chunks(file, kind):
-        if not begun and (suffix := hidden_json(chunk)):
+        suffix = None if begun else hidden_json(chunk)
+        if not begun and suffix is None and may_be_list(chunk):
+            suffix = ".json" if is_list_of_texts(_text_chunks(file, kind), file) else None
+        if suffix:
             suffix += file.suffix if kind.packing else ""
             raise UserError(
                 f"{shown(file)} holds JSON, not plain text.\n"
-                f"Rename it to {suffix}, so that the texts in its fields are read."
+                f"Rename it to {suffix}, so that the texts in it are read."
             )
         begun = True
         yield chunk

@@ -16,6 +16,7 @@ _MARKS = (  # UTF-32's begins with UTF-16's
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _SAMPLE = 1 << 16
+_FEW = 3  # letters beyond ASCII, in a text too short to count those of other alphabets
 _STRAY_ZEROS = 16  # zero characters that a text may hold; more are a sign of something else
 _TO_TEXT = {"gzip": "gzip -dc", "bzip2": "bzip2 -dc", "xz": "xz -dc", "zstd": "zstd -dc"}
 
@@ -91,7 +92,9 @@ def advice(sample: bytes, file: Path, packing: str | None = None) -> str:
     if len("".join(whole).encode()) * 2 > len(high):  # UTF-8, but for some places
         command = _convert(file, packing, "utf-8", "-c ")
         return f"Most of it is UTF-8. To leave out what is not: {command}"
-    if len(high) > sum(byte < 0x80 and chr(byte).isalpha() for byte in sample):
+    letters = sum(byte < 0x80 and chr(byte).isalpha() for byte in sample)
+    few = len(high) == 1 or (letters and len(high) <= _FEW)  # a word such as \xe9t\xe9
+    if len(high) > letters and not few:
         command = _convert(file, packing, "ENCODING")
         return f"Is it cp1251, gb18030, shift_jis, euc-kr, ...? Convert it: {command}"
     likely = "cp1252" if any(0x80 <= byte < 0xA0 for byte in high) else "latin1"

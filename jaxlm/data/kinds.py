@@ -157,7 +157,7 @@ def known_bytes(head: bytes) -> str | None:
 
 
 def hidden_json(text: str) -> str | None:
-    """'.json' or '.jsonl' where a text begins as such a file does, else None."""
+    """'.json' or '.jsonl' where a text begins as a file of records does, else None."""
     if re.match(r'\s*\[\s*\{\s*"[^"]*"\s*:', text):
         return ".json"
     if not re.match(r'\s*\{\s*"[^"\n]*"\s*:\s*["\[{\dtfn-]', text):
@@ -166,3 +166,8 @@ def hidden_json(text: str) -> str | None:
         return ".jsonl" if json.loads(text.lstrip().partition("\n")[0]) else None
     except (ValueError, RecursionError):
         return ".json"
+
+
+def may_be_list(text: str) -> bool:
+    """Whether a text begins as a JSON list of strings or objects does."""
+    return re.match(r'\s*\[\s*(["{]|null\s*,)', text) is not None

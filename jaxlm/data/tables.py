@@ -20,6 +20,7 @@ _DELIMITERS = ",;\t|"
 _SAMPLE_LINES = 1000
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _SPACE = re.compile(r"[ \t\r\n]*")
+_STATED = re.compile(r'(?i)"?sep=(\\t|\t|[^\w\s"])"?(?:[,;|\t]|\1)*[\r\n]*')  # by a spreadsheet
 
 
 def texts(chunks: Iterable[str], form: str, field: str, file: Path) -> Iterator[str | None]:
@@ -32,6 +33,18 @@ def texts(chunks: Iterable[str], form: str, field: str, file: Path) -> Iterator[
     if form == "jsonl" and not first.startswith("["):
         return _line_texts(chunks, field, file)
     return _json_texts(chunks, field, file)
+
+
+def is_list_of_texts(chunks: Iterable[str], file: Path) -> bool:
+    """Whether a whole file, which comes in chunks, is one JSON list of strings and objects."""
+    reader = _JsonReader(chunks, file)
+    if reader.next_character() != "[":
+        return False
+    try:
+        kinds = {type(item) for item in reader.items()} - {type(None)}
+    except UserError:
+        return False
+    return bool(kinds) and kinds <= {str, dict}
 
 
 def _again(first: str, rest: Iterator[str]) -> Iterator[str]:
@@ -278,6 +291,10 @@ def _csv_texts(
         first.append(line)
         if len(first) == _SAMPLE_LINES:
             break
+    at = next((i for i, line in enumerate(first) if line.strip()), 0)
+    if first and (stated := _STATED.fullmatch(first[at])):
+        delimiter = stated[1].replace("\\t", "\t")
+        first[at] = "\n"  # an empty line, so that errors count as an editor does
     header = next((line for line in first if line.strip()), "")
     delimiter = _delimiter(header, delimiter, field)
     # A .tsv has no quotes by its definition, yet spreadsheets write them.
