@@ -2,7 +2,7 @@
 
 import sys
 
-from jaxlm.cli import start
+from jaxlm.cli.main import start
 
 if __name__ == "__main__":
     sys.exit(start())

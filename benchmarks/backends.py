@@ -20,7 +20,7 @@ from typing import Any
 from common import ROOT, print_table, write_result
 from train_step import SHAPES
 
-from jaxlm.allocator import tunables
+from jaxlm.host.allocator import tunables
 
 CASES = ("jax:float32", "torch:float32", "torch:float32:eager", "torch:bfloat16",
          "torch:bfloat16:eager", "jax:bfloat16")  # fmt: skip
@@ -61,8 +61,8 @@ def work(shape: str, case: str) -> None:
     """The worker's side: set up, then a round for each number on standard input."""
     import numpy as np
 
-    from jaxlm.compose import cache_folder, compose
-    from jaxlm.jobs import engine_class
+    from jaxlm.config.compose import cache_folder, compose
+    from jaxlm.inference.open import engine_class
 
     backend, precision, *how = case.split(":")
     words = [*SHAPES[shape], f"precision={precision}", f"torch.compile={'eager' not in how}"]
@@ -94,7 +94,7 @@ def work(shape: str, case: str) -> None:
 
 def measure(shape: str, cases: list[str], rounds: int, steps: int) -> list[dict[str, Any]]:
     """Rows of one shape; ratios are speeds relative to the first case."""
-    from jaxlm.compose import compose
+    from jaxlm.config.compose import compose
 
     config = compose(list(SHAPES[shape]))
     tokens = config.train.batch_size * config.model.context_length

@@ -28,8 +28,8 @@ WARM_UP = 4  # steps left out at the start of a run
 
 def train(words: list[str], notes_file: Path) -> int:
     """One training in this process; notes (processor, wall) seconds as each step is read."""
-    from jaxlm.cli import main
-    from jaxlm.loop import Training
+    from jaxlm.cli.main import main
+    from jaxlm.train.loop import Training
 
     notes: dict[int, tuple[float, float]] = {}
     drain = Training.drain
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("words", nargs="*", default=default, help="key=value words of the run")
     arguments = parser.parse_args()
     if arguments.notes:
-        from jaxlm.allocator import restart_with_huge_pages
+        from jaxlm.host.allocator import restart_with_huge_pages
 
         restart_with_huge_pages()
         sys.exit(train(arguments.words, arguments.notes))

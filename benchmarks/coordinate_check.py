@@ -13,11 +13,10 @@ from typing import Any
 
 from common import ROOT, print_table, write_result
 
-from jaxlm.compose import cache_folder, compose
-from jaxlm.coordinates import Coordinate, coordinates, slopes
-from jaxlm.jobs import engine_class
-from jaxlm.opened import prepare
-from jaxlm.parity import scheduled_batches
+from jaxlm.config.compose import cache_folder, compose
+from jaxlm.inference.open import engine_class, prepare
+from jaxlm.verify.coordinates import Coordinate, coordinates, slopes
+from jaxlm.verify.parity import scheduled_batches
 
 PARTS = ("attention.scores", "attention_output", "feedforward_output", "after_feedforward")
 

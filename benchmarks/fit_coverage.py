@@ -12,10 +12,10 @@ import argparse
 import numpy as np
 from common import print_table, write_result
 
-from scaling.allocate import optimal
-from scaling.fit import fit
-from scaling.laws import CHINCHILLA
-from scaling.records import Records
+from scaling.estimate.fit import fit
+from scaling.law.allocate import optimal
+from scaling.law.laws import CHINCHILLA
+from scaling.records.records import Records
 
 TRUE = {"E": 1.8172, "A": 477.8, "B": 2143.4, "alpha": 0.3473, "beta": 0.3672}
 THETA = CHINCHILLA.from_natural(TRUE)

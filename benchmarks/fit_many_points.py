@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 from common import ROOT, print_table, write_result
 
-from scaling.laws import CHINCHILLA
+from scaling.law.laws import CHINCHILLA
 
 TRUE = {"E": 1.8172, "A": 477.8, "B": 2143.4, "alpha": 0.3473, "beta": 0.3672}
 
@@ -76,7 +76,14 @@ def main() -> None:
             environment.pop("JAX_COMPILATION_CACHE_DIR", None)
             points = Path(home) / "points.csv"
             write_points(points, count)
-            command = [sys.executable, "-m", "scaling.fit", str(points), "--out", f"{home}/out"]
+            command = [
+                sys.executable,
+                "-m",
+                "scaling.fit",
+                str(points),
+                "--out",
+                f"{home}/out",
+            ]
             seconds, memory = measure(command, environment)
             found = json.loads((Path(home) / "out" / "fit.json").read_text())
         far = {name: found[name] - TRUE[name] for name in ("E", "alpha", "beta")}

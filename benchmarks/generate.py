@@ -21,13 +21,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from input_pipeline import cpu_name  # noqa: E402
 
-from jaxlm.compose import compose  # noqa: E402
-from jaxlm.config import resolve_model  # noqa: E402
-from jaxlm.decoding import Decoder  # noqa: E402
-from jaxlm.flops import parameter_counts  # noqa: E402
-from jaxlm.initial import parameter_shapes  # noqa: E402
-from jaxlm.model import Transformer, nest  # noqa: E402
-from jaxlm.sampling import draw, filtered_logits, options  # noqa: E402
+from jaxlm.config.compose import compose  # noqa: E402
+from jaxlm.config.schema import resolve_model  # noqa: E402
+from jaxlm.engine.decoding import Decoder  # noqa: E402
+from jaxlm.engine.model import Transformer, nest  # noqa: E402
+from jaxlm.engine.sampling import draw, filtered_logits, options  # noqa: E402
+from jaxlm.spec.flops import parameter_counts  # noqa: E402
+from jaxlm.spec.parameters import parameter_shapes  # noqa: E402
 
 VOCABULARIES = {"quickstart": 1024, "shakespeare_gpt": 65, "gpt2_124m": 50257}
 SAMPLES = (1, 8)

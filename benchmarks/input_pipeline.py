@@ -17,9 +17,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jaxlm.config import Config  # noqa: E402
-from jaxlm.data import prepare, stories  # noqa: E402
+from jaxlm.config.schema import Config  # noqa: E402
+from jaxlm.data import stories  # noqa: E402
 from jaxlm.data.batches import batch, loader  # noqa: E402
+from jaxlm.data.prepare import prepare  # noqa: E402
 
 SHAPES = ((12, 64), (32, 256), (64, 128), (64, 1024))
 TOKENS = 100_000_000

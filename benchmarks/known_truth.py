@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 from common import ROOT, print_table, write_result
 
-from jaxlm.study import finished_runs
+from jaxlm.study.runner import finished_runs
 from scaling.errors import ScalingError
-from scaling.fit import fit
-from scaling.holdout import hold_out
-from scaling.records import Records, read_records
+from scaling.estimate.fit import fit
+from scaling.estimate.holdout import hold_out
+from scaling.records.records import Records, read_records
 
 LADDERS = {  # what each takes besides its own settings: budgets of a tenth of the largest
     "markov_ladder": (),

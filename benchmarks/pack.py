@@ -20,7 +20,7 @@ from typing import Any
 
 from common import ROOT, print_table, write_result
 
-from jaxlm.allocator import restart_with_huge_pages
+from jaxlm.host.allocator import restart_with_huge_pages
 
 SHAPES = {
     "tiny": ("model.n_layers=2", "model.d_model=32", "model.n_heads=2", "train.batch_size=4",
@@ -41,10 +41,10 @@ class Together:
     def __init__(self, shape: str, runs: int) -> None:
         import numpy as np
 
-        from jaxlm.compose import cache_folder, compose
-        from jaxlm.engine import Engine
-        from jaxlm.lanes import Lanes
-        from jaxlm.loop import Step
+        from jaxlm.config.compose import cache_folder, compose
+        from jaxlm.engine.engine import Engine
+        from jaxlm.study.lanes import Lanes
+        from jaxlm.train.loop import Step
 
         configs = [compose([*SHAPES[shape], f"seed={seed}"]) for seed in range(runs)]
         engines = [Engine(config, VOCABULARY, cache_folder(config)) for config in configs]

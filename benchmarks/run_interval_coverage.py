@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from common import print_table, write_result
 
-from scaling.fit import fit
-from scaling.laws import CHINCHILLA
-from scaling.records import Records
+from scaling.estimate.fit import fit
+from scaling.law.laws import CHINCHILLA
+from scaling.records.records import Records
 
 TRUTH = {"E": 1.7, "A": 400.0, "B": 410.0, "alpha": 0.34, "beta": 0.28}
 NOISE = 0.01  # of log loss

@@ -21,11 +21,11 @@ import numpy as np
 import scipy.optimize
 from common import ROOT, print_table, write_result
 
-from scaling.bootstrap import bootstrap, resample_weights
-from scaling.fit import fit
-from scaling.laws import CHINCHILLA
-from scaling.problem import Problem
-from scaling.records import read_records
+from scaling.estimate.bootstrap import bootstrap, resample_weights
+from scaling.estimate.fit import fit
+from scaling.law.laws import CHINCHILLA
+from scaling.law.problem import Problem
+from scaling.records.records import read_records
 
 COLD = """
 from scaling import fit, read_records

@@ -17,7 +17,7 @@ from typing import Any
 
 from common import print_table, write_result
 
-from jaxlm.allocator import restart_with_huge_pages
+from jaxlm.host.allocator import restart_with_huge_pages
 
 SHAPES = {
     "quickstart": ("model=quickstart", "train.batch_size=8", "model.vocab_size=1024"),
@@ -40,10 +40,10 @@ class Case:
         import jax
         import numpy as np
 
-        from jaxlm.compose import cache_folder, compose
-        from jaxlm.engine import Engine
-        from jaxlm.flops import exact_flops_per_token, peak_flops
-        from jaxlm.step import Batch, make_train_step
+        from jaxlm.config.compose import cache_folder, compose
+        from jaxlm.engine.engine import Engine
+        from jaxlm.engine.step import Batch, make_train_step
+        from jaxlm.spec.flops import exact_flops_per_token, peak_flops
 
         config = compose([*SHAPES[name], f"precision={precision}", *extra])
         self.name, self.precision = name, precision
@@ -81,7 +81,7 @@ class Case:
         self.seconds.append((time.perf_counter() - started) / steps)
 
     def row(self) -> dict[str, Any]:
-        from jaxlm.memory import peak_memory_bytes
+        from jaxlm.host.memory import peak_memory_bytes
 
         seconds = statistics.median(self.seconds[1:])
         return {
@@ -119,7 +119,7 @@ def replaced(module: Any, name: str, value: Callable) -> Any:
 
 def parts(shape: str, precision: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
     """The step's time without each of its parts; the difference is what the part costs."""
-    from jaxlm import model, step
+    from jaxlm.engine import model, step
 
     identity = {name: lambda x: x for name in model.ACTIVATIONS}
     values = lambda q, k, v, *rest: v.repeat(q.shape[2] // v.shape[2], 2)  # noqa: E731

@@ -10,7 +10,7 @@ import time
 
 from common import print_table, write_result
 
-from jaxlm.allocator import restart_with_huge_pages
+from jaxlm.host.allocator import restart_with_huge_pages
 
 ROUNDS, CALLS = 9, 5
 

@@ -6,10 +6,10 @@ from functools import partial
 import numpy as np
 import pytest
 
-from jaxlm.config import Config, ModelConfig, TorchConfig, TrainConfig
-from jaxlm.initial import normal
-from jaxlm.jobs import engine_class
-from jaxlm.parity import Pair, Row
+from jaxlm.config.schema import Config, ModelConfig, TorchConfig, TrainConfig
+from jaxlm.inference.open import engine_class
+from jaxlm.spec.parameters import normal
+from jaxlm.verify.parity import Pair, Row
 
 BACKENDS = [partial(engine_class, name) for name in ("jax", "torch")]
 VOCABULARY = 29

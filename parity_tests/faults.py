@@ -18,8 +18,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from jaxlm import parity
-from jaxlm.config import OptimizerConfig, ScheduleConfig
+from jaxlm.config.schema import OptimizerConfig, ScheduleConfig
+from jaxlm.verify import parity
 from torchref import checkpoint, engine, model, optimizer, step
 
 

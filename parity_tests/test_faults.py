@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxlm import parity
+from jaxlm.verify import parity
 from parity_tests.conftest import assert_rows
 from parity_tests.test_training import batches
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from jaxlm import parity
-from jaxlm import sampling as engine
-from jaxlm.data import Dataset
+from jaxlm.data.dataset import Dataset
+from jaxlm.engine import sampling as engine
+from jaxlm.verify import parity
 from parity_tests.conftest import VOCABULARY, assert_rows
 
 torch = pytest.importorskip("torch")

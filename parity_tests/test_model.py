@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxlm import parity
-from jaxlm.config import ModelConfig
-from jaxlm.initial import parameter_shapes
+from jaxlm.config.schema import ModelConfig
+from jaxlm.spec.parameters import parameter_shapes
+from jaxlm.verify import parity
 from parity_tests.conftest import assert_rows, tokens
 
 pytest.importorskip("torch")

@@ -7,11 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from jaxlm import cli, parity
-from jaxlm.config import ModelConfig, OptimizerConfig, ScheduleConfig, resolve_model
-from jaxlm.duration import Horizon
-from jaxlm.parity import Pair, Row
-from jaxlm.schedule import learning_rate
+from jaxlm.cli import main as cli
+from jaxlm.config.duration import Horizon
+from jaxlm.config.schema import ModelConfig, OptimizerConfig, ScheduleConfig, resolve_model
+from jaxlm.spec.schedule import learning_rate
+from jaxlm.verify import parity
+from jaxlm.verify.parity import Pair, Row
 from parity_tests.conftest import BACKENDS, assert_rows, make_config, tokens
 
 pytest.importorskip("torch")
@@ -170,7 +171,7 @@ def test_dropout_masks_are_the_same_bits_with_the_right_mean_and_variance(rate, 
     import jax.numpy as jnp
     import torch
 
-    from jaxlm import model as engine
+    from jaxlm.engine import model as engine
     from torchref import model as twin
     from torchref.threefry import fold_in, random_key
 
@@ -228,7 +229,7 @@ def train(tmp_path, monkeypatch, cache):
 
 
 def last_tree(run):
-    from jaxlm.checkpoint import restore
+    from jaxlm.store.checkpoint import restore
 
     return restore(run / "checkpoints", "last")[1]
 

@@ -4,15 +4,15 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "minimize": "scaling.minimize",
-    "minimize_many": "scaling.minimize",
-    "least_squares": "scaling.least_squares",
-    "curve_fit": "scaling.least_squares",
-    "fit": "scaling.fit",
-    "Fit": "scaling.fit",
-    "predict": "scaling.predict",
-    "Records": "scaling.records",
-    "read_records": "scaling.records",
+    "minimize": "scaling.optimize.minimize",
+    "minimize_many": "scaling.optimize.minimize",
+    "least_squares": "scaling.optimize.least_squares",
+    "curve_fit": "scaling.optimize.least_squares",
+    "fit": "scaling.estimate.fit",
+    "Fit": "scaling.estimate.fit",
+    "predict": "scaling.estimate.predict",
+    "Records": "scaling.records.records",
+    "read_records": "scaling.records.records",
     "ScalingError": "scaling.errors",
 }
 __all__ = sorted(_HOMES)

@@ -1,6 +1,6 @@
 """Which experiments are studies; their files tell it faster than composing each."""
 
-from jaxlm.compose import config_folder, groups
+from jaxlm.config.compose import config_folder, groups
 
 STUDIES = [
     name

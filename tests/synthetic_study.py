@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxlm.compose import to_yaml
-from jaxlm.config import Config
-from jaxlm.job_options import TrainJob
+from jaxlm.config.compose import to_yaml
+from jaxlm.config.job_options import TrainJob
+from jaxlm.config.schema import Config
 
 STEPS, TOKENS_PER_STEP = 200, 512
 

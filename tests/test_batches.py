@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxlm.config.duration import number_of_windows
 from jaxlm.data.batches import (
     batch,
     evaluation_batches,
     grain_dataset,
     loader,
-    number_of_windows,
     permutation,
     steps_per_epoch,
 )
-from jaxlm.errors import UserError
+from jaxlm.host.errors import UserError
 
 TOKENS = np.arange(10_007, dtype=np.uint16)
 

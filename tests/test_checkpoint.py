@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jax.sharding import SingleDeviceSharding
 
-from jaxlm import checkpoint, manifest
-from jaxlm.checkpoint import Checkpoints, restore
-from jaxlm.errors import UserError
-from jaxlm.manifest import NoCheckpoint, best_step, whole_steps
+from jaxlm.host.errors import UserError
+from jaxlm.store import checkpoint, manifest
+from jaxlm.store.checkpoint import Checkpoints, restore
+from jaxlm.store.manifest import NoCheckpoint, best_step, whole_steps
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -209,8 +209,8 @@ def test_a_full_disk_is_a_clear_error_and_harms_nothing(tmp_path):
     script = """
 import resource, signal, sys
 import numpy as np
-from jaxlm.checkpoint import Checkpoints
-from jaxlm.errors import UserError
+from jaxlm.store.checkpoint import Checkpoints
+from jaxlm.host.errors import UserError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 checkpoints = Checkpoints(sys.argv[1], 1)
@@ -466,7 +466,7 @@ def test_readers_never_fail_while_a_writer_saves_and_prunes(tmp_path):
 
 KILLED = """
 import os, random, signal, sys, time
-from jaxlm import checkpoint, manifest
+from jaxlm.store import checkpoint, manifest
 from tests.test_checkpoint import tree_of
 
 folder, seed = sys.argv[1], int(sys.argv[2])
@@ -592,7 +592,7 @@ ELSEWHERE = """
 import sys
 import jax, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-from jaxlm.checkpoint import Checkpoints, restore
+from jaxlm.store.checkpoint import Checkpoints, restore
 
 jax.config.update("jax_enable_x64", True)
 def mesh(n):

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxlm import cli
-from jaxlm.checks import check
-from jaxlm.compose import all_keys, compose, free_text_keys, from_file, groups, to_yaml
-from jaxlm.config import Config, keys_of
-from jaxlm.errors import UserError
-from jaxlm.job_options import JOBS
+from jaxlm.cli import main as cli
+from jaxlm.config.checks import check
+from jaxlm.config.compose import all_keys, compose, free_text_keys, from_file, groups, to_yaml
+from jaxlm.config.job_options import JOBS
+from jaxlm.config.schema import Config, keys_of
+from jaxlm.host.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +64,7 @@ def test_a_list_of_one_is_refused_and_lists_are_where_they_are_due(capsys):
     "word", ["optimizer.lr=[1e-3,3e-3]", "optimizer.betas=[[0.9,0.95],[0.9,0.99]]"]
 )
 def test_both_commands_that_are_proposed_for_a_list_run(word, capsys, monkeypatch):
-    from jaxlm import jobs
+    from jaxlm.cli import jobs
 
     error, ran = refused(capsys, word), []
     monkeypatch.setattr(jobs, "run", lambda config, given: ran.append(config.optimizer) or 0)

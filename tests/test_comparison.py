@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from scipy import stats
 from synthetic_study import STEPS, TOKENS_PER_STEP, heads_study, write_run, write_study
 
-from jaxlm.comparison import convergence
-from jaxlm.comparison.analysis import compare, to_dict
-from jaxlm.comparison.claims import FAILS, HOLDS, OPEN, answer_claims
-from jaxlm.comparison.metrics import METRICS, metrics_of, shown
-from jaxlm.comparison.reading import read_run
-from jaxlm.comparison.statistics import Difference, holm, mean, paired, ratio, verdict
-from jaxlm.comparison.sweeps import words
-from jaxlm.comparison.variants import load
-from jaxlm.errors import UserError
+from jaxlm.compare import convergence
+from jaxlm.compare.analysis import compare, to_dict
+from jaxlm.compare.claims import FAILS, HOLDS, OPEN, answer_claims
+from jaxlm.compare.metrics import METRICS, metrics_of, shown
+from jaxlm.compare.reading import read_run
+from jaxlm.compare.statistics import Difference, holm, mean, paired, ratio, verdict
+from jaxlm.compare.sweeps import words
+from jaxlm.compare.variants import load
+from jaxlm.host.errors import UserError
 
 LOSS = METRICS["best_val_loss"]
 
@@ -242,7 +242,7 @@ def test_unequal_tokens_are_said(tmp_path):
 
 
 def test_the_data_are_everything_and_strict_json(heads):
-    from jaxlm.runs import plain
+    from jaxlm.host.files import plain
 
     data = json.loads(json.dumps(plain(to_dict(heads)), allow_nan=False))
     assert data["variants"]["8_heads"]["metrics"]["best_val_loss"]["n"] == 3
@@ -296,7 +296,7 @@ def test_losses_at_equal_budgets_are_read_off_the_curves(tmp_path):
 
 
 def test_curves_against_time_are_drawn_though_the_seeds_times_do_not_overlap():
-    from jaxlm.comparison.figure_curves import _over_seeds
+    from jaxlm.compare.figures.curves import _over_seeds
 
     curves = {"fast": ([1.0, 2.0], [5.0, 3.0]), "slow": ([11.0, 12.0], [6.0, 4.0])}
     points = {name: tuple(map(np.array, both)) for name, both in curves.items()}
@@ -467,7 +467,7 @@ def test_the_experiments_speak_of_metrics_that_exist():
     """What a report cannot answer is found here, not after a week of training."""
     import yaml
 
-    from jaxlm.compose import config_folder
+    from jaxlm.config.compose import config_folder
 
     for file in sorted((config_folder() / "experiment").glob("*.yaml")):
         study = yaml.safe_load(file.read_text("utf-8")).get("study") or {}

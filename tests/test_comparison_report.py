@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from synthetic_study import heads_study, write_run, write_study
 
-from jaxlm.cli import main
-from jaxlm.comparison import write_report
-from jaxlm.comparison.reading import find_runs
-from jaxlm.comparison.variants import load
-from jaxlm.errors import UserError
+from jaxlm.cli.main import main
+from jaxlm.compare.reading import find_runs
+from jaxlm.compare.report import write_report
+from jaxlm.compare.variants import load
+from jaxlm.host.errors import UserError
 
 FIGURES = (
     "training_loss_comparison",
@@ -55,7 +55,7 @@ def report(tmp_path_factory):
 @pytest.fixture
 def no_figures(monkeypatch):
     """For promises of pages only: drawing takes seconds."""
-    monkeypatch.setattr("jaxlm.comparison.figures.draw", lambda comparison, folder: {})
+    monkeypatch.setattr("jaxlm.compare.figures.all.draw", lambda comparison, folder: {})
 
 
 def text_of(folder: Path, ending: str = "md") -> str:

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from jaxlm import cli, compose
-from jaxlm.checks import check_devices, check_vocabulary
-from jaxlm.config import Config, ModelConfig, identity, keys_of, operation
-from jaxlm.errors import UserError
-from jaxlm.jobs import FUNCTIONS, differences
+from jaxlm.cli import main as cli
+from jaxlm.cli.jobs import FUNCTIONS, differences
+from jaxlm.config import compose
+from jaxlm.config.checks import check_devices, check_vocabulary
+from jaxlm.config.schema import Config, ModelConfig, identity, keys_of, operation
+from jaxlm.host.errors import UserError
 
 
 def composed(*overrides):
@@ -272,5 +273,5 @@ def test_imports_run_one_way():
                     inner = f"{node.module}.{alias.name}"
                     found.add(inner if inner in names else node.module)
         graph[name] = (found & set(names)) - {name}
-    assert len(graph) > 30 and graph["jaxlm.loop"]
+    assert len(graph) > 30 and graph["jaxlm.train.loop"]
     tuple(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle

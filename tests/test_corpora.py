@@ -12,13 +12,14 @@ from conftest import shared_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxlm.config import Config
-from jaxlm.data import corpora, prepare
+from jaxlm.config.schema import Config
+from jaxlm.data import corpora
 from jaxlm.data.batches import batch
 from jaxlm.data.corpora import Piece, between, cut_place, split_documents, text_files
 from jaxlm.data.encoding import encode_pieces
+from jaxlm.data.prepare import prepare
 from jaxlm.data.tokenizer import END_OF_TEXT, ByteTokenizer, LibraryTokenizer, load_pretrained
-from jaxlm.errors import UserError
+from jaxlm.host.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -313,7 +314,7 @@ def test_memory_stays_flat(tmp_path):
     if not Path("/proc/self/status").exists():
         pytest.skip("reads the peak from /proc")
     script = (
-        "import re, sys\nfrom pathlib import Path\nfrom jaxlm.config import Config\n"
+        "import re, sys\nfrom pathlib import Path\nfrom jaxlm.config.schema import Config\n"
         "from jaxlm.data import prepare\nconfig = Config()\nconfig.data.name = 'text'\n"
         "config.data.path, config.tokenizer.name = sys.argv[1], 'char'\n"
         "prepare(config, cache=Path(sys.argv[2]))\n"

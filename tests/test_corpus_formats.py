@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxlm.config import Config
-from jaxlm.data import corpora, prepare, tables
+from jaxlm.config.schema import Config
+from jaxlm.data import corpora, tables
 from jaxlm.data.corpora import survey, text_files
-from jaxlm.errors import UserError
+from jaxlm.data.prepare import prepare
+from jaxlm.host.errors import UserError
 
 TEXTS = ["One é.", 'Two,\nwith "quotes"\tand tabs', "three"]
 RECORDS = [{"n": i, "story": text, "of": {"title": f"t{i}"}} for i, text in enumerate(TEXTS)]

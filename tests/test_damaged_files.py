@@ -8,16 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_study import write_run, write_study
 
-from jaxlm import cli, manifest, process, study
-from jaxlm.checked import Damaged, Unfit, parse_json, parse_yaml, read_json, record
-from jaxlm.comparison.reading import read_run, read_runs, read_study_file
-from jaxlm.compose import from_file
-from jaxlm.console import Console
+from jaxlm.cli import main as cli
+from jaxlm.compare.reading import read_run, read_runs, read_study_file
+from jaxlm.config.compose import from_file
 from jaxlm.data.cache import remembered
-from jaxlm.errors import UserError
-from jaxlm.lock import WriterLock
-from jaxlm.manifest import NotWhole
-from jaxlm.runs import RunDirectory, read_study
+from jaxlm.host.checked import Damaged, Unfit, parse_json, parse_yaml, read_json, record
+from jaxlm.host.console import Console
+from jaxlm.host.errors import UserError
+from jaxlm.store import manifest
+from jaxlm.store.directory import RunDirectory, read_study
+from jaxlm.store.lock import WriterLock
+from jaxlm.store.manifest import NotWhole
+from jaxlm.study import process
+from jaxlm.study import runner as study
 
 RAW = {
     "empty": b"", "blank": b" \n", "cut": b'{"a": ', "list": b"[]", "null": b"null", "number": b"5",

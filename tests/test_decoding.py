@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxlm import decoding
-from jaxlm.config import ModelConfig, resolve_model
-from jaxlm.continuation import window_start
-from jaxlm.decoding import Decoder
-from jaxlm.initial import initial_parameters
-from jaxlm.model import Transformer, nest
-from jaxlm.sampling import draw, filtered_logits, options
+from jaxlm.config.schema import ModelConfig, resolve_model
+from jaxlm.data.continuation import window_start
+from jaxlm.engine import decoding
+from jaxlm.engine.decoding import Decoder
+from jaxlm.engine.model import Transformer, nest
+from jaxlm.engine.sampling import draw, filtered_logits, options
+from jaxlm.spec.parameters import initial_parameters
 
 BASE = ModelConfig(
     n_layers=2, d_model=32, n_heads=4, d_ff=48, context_length=12, init_std=0.4, scaled_init=False
@@ -111,7 +111,9 @@ def test_window_holds_the_end_of_the_text_and_moves_by_half_a_context(length, co
 def test_prefill_in_chunks_fills_the_cache_as_one_pass_does(monkeypatch):
     decoder = shared_decoder()
     tokens = jnp.arange(13)[None]
-    monkeypatch.setattr("jaxlm.decoding._PREFILL", 5)  # the last chunk overlaps: 12 = 5 + 5 + 2
+    monkeypatch.setattr(
+        "jaxlm.engine.decoding._PREFILL", 5
+    )  # the last chunk overlaps: 12 = 5 + 5 + 2
     cache = decoding.empty_cache(decoder.model.model, 1, "float32")
     _, whole = decoder.model.apply({"params": decoder.parameters}, tokens[:, :12], 0, cache)
     chunks = decoding.prefill(decoder.model, decoder.parameters, tokens, jnp.int32(13), cache)

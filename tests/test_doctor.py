@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxlm import doctor
-from jaxlm.compose import compose
-from jaxlm.doctor import GIB, Device, Machine, advice, judge
-from jaxlm.jobs import engine_class
+from jaxlm.config.compose import compose
+from jaxlm.inference.open import engine_class
+from jaxlm.verify import doctor
+from jaxlm.verify.doctor import GIB, Device, Machine, advice, judge
 
 JAX = partial(engine_class, "jax")
 HEALTHY = Machine(
@@ -43,7 +43,7 @@ def test_a_step_that_does_not_learn_fails(config, capsys, monkeypatch):
     def make(*_):
         return lambda state, batch: (state, {"loss": jnp.float32(math.log(64))})
 
-    monkeypatch.setattr("jaxlm.engine.make_train_step", make)
+    monkeypatch.setattr("jaxlm.engine.engine.make_train_step", make)
     assert doctor.doctor_job(config, JAX) == 1
     assert "BAD loss after 20 steps" in capsys.readouterr().out
 
@@ -52,7 +52,7 @@ def test_a_step_that_raises_fails_without_a_traceback(config, capsys, monkeypatc
     def broken(*_):
         raise RuntimeError("no kernel image\nis available")
 
-    monkeypatch.setattr("jaxlm.engine.make_train_step", broken)
+    monkeypatch.setattr("jaxlm.engine.engine.make_train_step", broken)
     assert doctor.doctor_job(config, JAX) == 1
     text = capsys.readouterr().out
     assert "RuntimeError: no kernel image\n" in text and "FAILED" in text

@@ -2,10 +2,10 @@
 
 import pytest
 
-from jaxlm.compose import compose, from_file, to_yaml
-from jaxlm.effective import without_effect
-from jaxlm.errors import UserError
-from jaxlm.member import members_of, words_of
+from jaxlm.config.compose import compose, from_file, to_yaml
+from jaxlm.config.effective import without_effect
+from jaxlm.host.errors import UserError
+from jaxlm.study.variants import members_of, words_of
 
 
 def typed(*words):

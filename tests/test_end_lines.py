@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console as RichConsole
 from synthetic import synthetic_run
 
-from jaxlm.compose import compose
-from jaxlm.config import identity, operation
-from jaxlm.console import Console
-from jaxlm.report import summary_lines, write_run_report
+from jaxlm.config.compose import compose
+from jaxlm.config.schema import identity, operation
+from jaxlm.host.console import Console
+from jaxlm.inference.report import summary_lines, write_run_report
 
 RUNS = [
     ["backend=torch", "torch.compile=false", "torch.device=cpu"],

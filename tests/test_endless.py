@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from jaxlm.config import Config
-from jaxlm.data import endless, prepare, stories
+from jaxlm.config.schema import Config
+from jaxlm.data import endless, stories
 from jaxlm.data.batches import document_spans, evaluation_batches
-from jaxlm.errors import UserError
+from jaxlm.data.prepare import prepare
+from jaxlm.host.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -18,14 +18,18 @@ from pathlib import Path
 import pytest
 from experiments import SINGLE, STUDIES
 
-from jaxlm import cli, finish, limit, studies, study
-from jaxlm.compose import compose, groups
-from jaxlm.config import identity, resolve_model
-from jaxlm.flops import parameter_counts
-from jaxlm.jobs import engine_class
-from jaxlm.member import members_of
-from jaxlm.pace import cost
-from jaxlm.pack import train_pack
+from jaxlm.cli import main as cli
+from jaxlm.config.compose import compose, groups
+from jaxlm.config.schema import identity, resolve_model
+from jaxlm.inference.open import engine_class
+from jaxlm.spec.flops import parameter_counts
+from jaxlm.study import job as studies
+from jaxlm.study import memory_limit as limit
+from jaxlm.study import runner as study
+from jaxlm.study.pack import train_pack
+from jaxlm.study.time_left import cost
+from jaxlm.study.variants import members_of
+from jaxlm.train import finish
 
 NAMES = """
     ablation_hyperparameters baseline high_lr low_lr large_batch short_sequence small_model
@@ -203,9 +207,9 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(study, "Process", InThisProcess)
     monkeypatch.setattr(limit, "Process", InThisProcess)
     monkeypatch.setattr(finish, "write_report", lambda *_: None)
-    report = types.ModuleType("jaxlm.comparison")
+    report = types.ModuleType("jaxlm.compare.report")
     report.write_report = lambda runs, out, **_: out / "research_report.md"
-    monkeypatch.setitem(sys.modules, "jaxlm.comparison", report)
+    monkeypatch.setitem(sys.modules, "jaxlm.compare.report", report)
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)

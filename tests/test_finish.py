@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from jaxlm import cli, finish, plots, report
-from jaxlm.runs import RunDirectory
+from jaxlm.cli import main as cli
+from jaxlm.inference import figures as plots
+from jaxlm.inference import report
+from jaxlm.store.directory import RunDirectory
+from jaxlm.train import finish
 
 pytest.importorskip("torch")
 WORDS = [
@@ -81,7 +84,7 @@ def test_a_run_killed_while_it_finishes_is_not_finished_and_finishes_when_called
 
 
 def _of_run():
-    from jaxlm.guard import stored_config
+    from jaxlm.inference.guard import stored_config
 
     return stored_config(RUN), summary()
 

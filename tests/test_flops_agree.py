@@ -8,23 +8,23 @@ from types import SimpleNamespace
 
 import pytest
 
-from jaxlm import jobs
-from jaxlm.clocks import Clocks
-from jaxlm.comparison import analysis, log, pages, provenance
-from jaxlm.comparison.document import markdown
-from jaxlm.comparison.reading import read_run
-from jaxlm.comparison.variants import load
-from jaxlm.compose import compose, to_yaml
-from jaxlm.config import resolve_model
-from jaxlm.console import Console
-from jaxlm.duration import horizon
-from jaxlm.flops import exact_flops_per_token, flops_words, parameter_counts
-from jaxlm.ledger import Ledger, Position
-from jaxlm.plan import estimate_lines, plan
-from jaxlm.report import summary_lines, write_run_report
-from jaxlm.runs import RunDirectory
-from jaxlm.studies import plan_lines, variants_of
-from jaxlm.tracking import Tracker
+from jaxlm.cli import jobs
+from jaxlm.compare import analysis, log, pages, provenance
+from jaxlm.compare.document import markdown
+from jaxlm.compare.reading import read_run
+from jaxlm.compare.variants import load
+from jaxlm.config.compose import compose, to_yaml
+from jaxlm.config.duration import horizon
+from jaxlm.config.schema import resolve_model
+from jaxlm.host.console import Console
+from jaxlm.inference.report import summary_lines, write_run_report
+from jaxlm.predict.plan import estimate_lines, plan
+from jaxlm.spec.flops import exact_flops_per_token, flops_words, parameter_counts
+from jaxlm.store.directory import RunDirectory
+from jaxlm.study.job import plan_lines, variants_of
+from jaxlm.train.clocks import Clocks
+from jaxlm.train.ledger import Ledger, Position
+from jaxlm.train.trackers import Tracker
 
 VOCABULARY = 1000
 
@@ -119,8 +119,8 @@ def test_a_plan_for_a_larger_run_says_6_n_d():
 
 
 def test_a_ladders_plan_tells_both():
-    from jaxlm.ladder import plan_lines as ladder_lines
-    from jaxlm.ladder import rungs
+    from jaxlm.predict.ladder import plan_lines as ladder_lines
+    from jaxlm.predict.ladder import rungs
 
     config = compose(["experiment=scaling_ladder", "scale=smoke"])
     ladder = rungs(config)

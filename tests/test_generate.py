@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from tokenizers_made import tokenizer as made_tokenizer
 
 import jaxlm
-from jaxlm.checkpoint import Checkpoints
-from jaxlm.compose import to_yaml
-from jaxlm.config import (
+from jaxlm.config.compose import to_yaml
+from jaxlm.config.job_options import GenerateJob, LogitsJob, TrainJob
+from jaxlm.config.schema import (
     Config,
     DataConfig,
     ModelConfig,
@@ -28,11 +28,11 @@ from jaxlm.config import (
     resolve_model,
 )
 from jaxlm.data.tokenizer import ByteTokenizer, CharTokenizer
-from jaxlm.errors import UserError
-from jaxlm.generate import Continuation, LoadedRun, generate_job, logits_job
-from jaxlm.initial import initial_parameters
-from jaxlm.job_options import GenerateJob, LogitsJob, TrainJob
-from jaxlm.jobs import engine_class
+from jaxlm.host.errors import UserError
+from jaxlm.inference.generate import Continuation, LoadedRun, generate_job, logits_job
+from jaxlm.inference.open import engine_class
+from jaxlm.spec.parameters import initial_parameters
+from jaxlm.store.checkpoint import Checkpoints
 
 MODEL = ModelConfig(n_layers=1, d_model=16, n_heads=2, context_length=16, init_std=0.5)
 JAX = functools.partial(engine_class, "jax")
@@ -194,7 +194,7 @@ def test_logits_are_those_of_the_plain_forward_pass(letters, monkeypatch):
     logits = letters.logits(tokens)
     assert logits.shape == (5, 9, LETTERS.vocab_size) and logits.dtype == np.float32
     np.testing.assert_allclose(logits, expected, atol=2e-5)
-    monkeypatch.setattr("jaxlm.generate._FORWARD_TOKENS", 18)  # two rows at a time
+    monkeypatch.setattr("jaxlm.inference.generate._FORWARD_TOKENS", 18)  # two rows at a time
     np.testing.assert_allclose(letters.logits(tokens), logits, atol=2e-5)
 
 

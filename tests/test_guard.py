@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxlm import cli, finish, guard
-from jaxlm.comparison.reading import read_run
-from jaxlm.errors import UserError
+from jaxlm.cli import main as cli
+from jaxlm.compare.reading import read_run
+from jaxlm.host.errors import UserError
+from jaxlm.inference import guard
+from jaxlm.train import finish
 
 pytest.importorskip("torch")
 WORDS = "the cat sat on a mat and saw the dog run over the hill to find a red ball".split()
@@ -258,7 +260,7 @@ def test_weights_that_are_not_finite_are_refused(call, place):
     run = load("runs/run", backend="torch")
     parameters = run.engine.canonical(run.parameters)
     parameters["embed.weight"][0, 0] = np.inf
-    from jaxlm.weights import write_weights
+    from jaxlm.store.weights import write_weights
 
     write_weights("broken.safetensors", parameters, {"step": 4, "documents": False})
     for words in (EVALUATE, GENERATE):

@@ -6,12 +6,12 @@ import types
 
 import pytest
 
-from jaxlm import cli
-from jaxlm.compose import compose
+from jaxlm.cli import main as cli
+from jaxlm.config.compose import compose
 from jaxlm.data import hub
 from jaxlm.data.corpora import survey, text_files
 from jaxlm.data.prepare import prepare
-from jaxlm.errors import UserError
+from jaxlm.host.errors import UserError
 
 STORIES = [f"Once upon a time there was a cat called Number {n}. It sat." for n in range(40)]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from jaxlm.compose import compose, groups
-from jaxlm.duration import Horizon, horizon, parse
+from jaxlm.config.compose import compose, groups
+from jaxlm.config.duration import Horizon, horizon, parse
 
 # An epoch of these is meant where they say epochs: patience is counted in evaluations.
 IN_EPOCHS = ("shakespeare_heads", "shakespeare_heads_wide", "shakespeare_layers")

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from experiments import SINGLE
 
-from jaxlm import cli
-from jaxlm.compose import compose
-from jaxlm.engine import Engine
-from jaxlm.step import Batch, make_train_step
+from jaxlm.cli import main as cli
+from jaxlm.config.compose import compose
+from jaxlm.engine.engine import Engine
+from jaxlm.engine.step import Batch, make_train_step
 
 WORDS = "the cat sat on a mat and saw the dog run over the hill to find a red ball".split()
 
@@ -321,7 +321,7 @@ def test_a_sweep_runs_every_value_and_reports_the_refused_one(text, cache):
 
 
 def test_two_writers_of_one_run_cannot_be(train, text):
-    from jaxlm.runs import RunDirectory
+    from jaxlm.store.directory import RunDirectory
 
     run = RunDirectory("runs/run")
     run.check_writable()

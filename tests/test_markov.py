@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from jaxlm import cli
-from jaxlm.compose import compose
-from jaxlm.data import markov, prepare
+from jaxlm.cli import main as cli
+from jaxlm.config.compose import compose
+from jaxlm.data import markov
 from jaxlm.data.batches import evaluation_batches
-from jaxlm.errors import UserError
+from jaxlm.data.prepare import prepare
+from jaxlm.host.errors import UserError
 
 
 def configured(*words):
@@ -102,6 +103,6 @@ def test_what_the_chain_cannot_be_is_refused(words, said, tmp_path, capsys):
     assert cli.main([*words, f"run.cache={tmp_path}"]) == 2
     assert said in capsys.readouterr().err
     with pytest.raises(UserError, match="data=stories is text"):
-        from jaxlm.checks import check
+        from jaxlm.config.checks import check
 
         check(compose(["data=stories", "tokenizer=none"]))

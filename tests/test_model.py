@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.config import ModelConfig, resolve_model
-from jaxlm.flops import parameter_counts
-from jaxlm.initial import initial_parameter, initial_parameters, normal, parameter_shapes
-from jaxlm.model import Dropout, Rate, Rates, Transformer, drop, empty_cache, flatten, nest
+from jaxlm.config.schema import ModelConfig, resolve_model
+from jaxlm.engine.model import Dropout, Rate, Rates, Transformer, drop, empty_cache, flatten, nest
+from jaxlm.spec.flops import parameter_counts
+from jaxlm.spec.parameters import initial_parameter, initial_parameters, normal, parameter_shapes
 
 BASE = ModelConfig(n_layers=2, d_model=32, n_heads=4, d_ff=48, context_length=16, init_std=0.1)
 SWITCHES = {
@@ -89,7 +89,7 @@ def test_parameter_tree_is_the_canonical_one_and_counted_by_the_closed_formula(n
 
 
 def test_decoder_of_2017_has_the_published_number_of_parameters():
-    from jaxlm.compose import compose
+    from jaxlm.config.compose import compose
 
     for heads in (1, 2, 4, 8):
         model = compose(["model=decoder_2017", f"model.n_heads={heads}"]).model

@@ -9,15 +9,16 @@ import sys
 import pytest
 from synthetic import synthetic_run
 
-from jaxlm import cli, names
-from jaxlm.compose import cache_folder, compose, from_file, to_yaml
-from jaxlm.config import Config
-from jaxlm.console import Console, print_anything
-from jaxlm.data import prepare
+from jaxlm.cli import main as cli
+from jaxlm.config.compose import cache_folder, compose, from_file, to_yaml
+from jaxlm.config.schema import Config
 from jaxlm.data.cache import remembered, replacing
-from jaxlm.errors import UserError
-from jaxlm.report import next_commands, write_run_report
-from jaxlm.runs import RunDirectory
+from jaxlm.data.prepare import prepare
+from jaxlm.host import names
+from jaxlm.host.console import Console, print_anything
+from jaxlm.host.errors import UserError
+from jaxlm.inference.report import next_commands, write_run_report
+from jaxlm.store.directory import RunDirectory
 
 LATIN1 = os.fsdecode(b"caf\xe9.txt")
 NAMES = [
@@ -189,7 +190,7 @@ def test_remembered_facts_are_believed_only_whole(tmp_path):
 
 
 def test_a_comparison_reads_runs_of_undecodable_corpora(tmp_path):
-    from jaxlm.comparison.reading import _keys
+    from jaxlm.compare.reading import _keys
 
     config = compose([f"data.path={LATIN1}", "tokenizer=byte"])
     RunDirectory(tmp_path).write_config(to_yaml(config))

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxlm import cli
-from jaxlm.backend import EvalBatch
-from jaxlm.config import Config, ModelConfig, OptimizerConfig, resolve_model
-from jaxlm.evaluate import Evaluator
-from jaxlm.jobs import engine_class
-from jaxlm.ledger import Position
+from jaxlm.cli import main as cli
+from jaxlm.config.schema import Config, ModelConfig, OptimizerConfig, resolve_model
+from jaxlm.inference.evaluate import Evaluator
+from jaxlm.inference.open import engine_class
+from jaxlm.spec.contract import EvalBatch
+from jaxlm.train.ledger import Position
 
 TINY = [
     "scale=smoke", "data=text", "data.path=text.txt", "tokenizer=byte", "run.name=run",

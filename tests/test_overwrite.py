@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from synthetic_study import write_run
 
-from jaxlm import cli, overwrite
-from jaxlm.errors import UserError
-from jaxlm.overwrite import MARK, finish_removal, refuse_runs_inside, start_over
-from jaxlm.runs import RunDirectory
+from jaxlm.cli import main as cli
+from jaxlm.host.errors import UserError
+from jaxlm.store import overwrite
+from jaxlm.store.directory import RunDirectory
+from jaxlm.store.overwrite import MARK, finish_removal, refuse_runs_inside, start_over
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -131,7 +132,7 @@ def test_a_run_whose_start_failed_can_be_started_over(tmp_path):
 
 def test_a_live_writer_is_refused(run):
     script = (
-        "import sys; from pathlib import Path; from jaxlm.lock import WriterLock\n"
+        "import sys; from pathlib import Path; from jaxlm.store.lock import WriterLock\n"
         "with WriterLock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
@@ -201,7 +202,7 @@ def test_a_killed_process_leaves_a_folder_that_the_same_command_starts_over(run,
     script = (
         "import os, signal, sys\n"
         "from jaxlm import overwrite\n"
-        "from jaxlm.runs import RunDirectory\n"
+        "from jaxlm.store.directory import RunDirectory\n"
         "overwrite.shutil.rmtree = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "overwrite.start_over(RunDirectory(sys.argv[1]))\n"
     )

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxlm import cli, finish
-from jaxlm.compose import compose
-from jaxlm.jobs import engine_class
-from jaxlm.pack import program_of, train_pack
+from jaxlm.cli import main as cli
+from jaxlm.config.compose import compose
+from jaxlm.inference.open import engine_class
+from jaxlm.study.pack import program_of, train_pack
+from jaxlm.train import finish
 
 TIMES = ("seconds", "wall_seconds", "tokens_per_second", "memory_bytes")
 VARIED = {
@@ -120,7 +121,7 @@ def test_packed_runs_resume_from_where_each_was(words, monkeypatch):
 
 @pytest.mark.parametrize("at", ["compile", "step"])
 def test_an_error_of_the_program_is_noted_by_every_run(at, words, monkeypatch):
-    from jaxlm.lanes import Lanes
+    from jaxlm.study.lanes import Lanes
 
     def short(self, steps=None):
         raise MemoryError("no room")
@@ -165,9 +166,10 @@ def test_a_study_trains_in_packs_and_says_so(tmp_path, cache):
 
 _ON_DEVICES = """
 import functools, sys
-from jaxlm import cli, finish
-from jaxlm.jobs import engine_class
-from jaxlm.pack import train_pack
+from jaxlm.cli import main as cli
+from jaxlm.train import finish
+from jaxlm.inference.open import engine_class
+from jaxlm.study.pack import train_pack
 words = sys.argv[1:]
 run = lambda name, seed: [*words, f"seed={seed}", f"run.name={name}", f"run.dir={name}"]
 ended = train_pack([run("a", 1), run("b", 2)], functools.partial(engine_class, "jax"))

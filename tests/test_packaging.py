@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxlm.compose import check_override, compose, groups
+from jaxlm.config.compose import check_override, compose, groups
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")

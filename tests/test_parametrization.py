@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from jaxlm import cli, compose
-from jaxlm.config import (
+from jaxlm.cli import main as cli
+from jaxlm.config import compose
+from jaxlm.config.schema import (
     Config,
     ModelConfig,
     OptimizerConfig,
@@ -17,11 +18,11 @@ from jaxlm.config import (
     identity,
     resolve_model,
 )
-from jaxlm.coordinates import coordinates, slopes
-from jaxlm.flops import parameter_counts
-from jaxlm.initial import initial_parameters, parameter_shapes
-from jaxlm.jobs import engine_class
-from jaxlm.parametrization import MUP, lr_factor, role_of, score_divisor, std_factor
+from jaxlm.inference.open import engine_class
+from jaxlm.spec.flops import parameter_counts
+from jaxlm.spec.parameters import initial_parameters, parameter_shapes
+from jaxlm.spec.parametrization import MUP, lr_factor, role_of, score_divisor, std_factor
+from jaxlm.verify.coordinates import coordinates, slopes
 
 MODEL = ModelConfig(n_layers=2, d_model=32, n_heads=4, d_ff=48, context_length=12, init_std=0.1)
 EVERYTHING = {"norm": "layernorm", "bias": "all", "position": "learned", "qk_norm": True}

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxlm import cli, plan
-from jaxlm.compose import compose, groups
-from jaxlm.config import resolve_model
-from jaxlm.errors import UserError
-from jaxlm.flops import exact_flops_per_token, parameter_counts, peak_flops
+from jaxlm.cli import main as cli
+from jaxlm.config.compose import compose, groups
+from jaxlm.config.schema import resolve_model
+from jaxlm.host.errors import UserError
+from jaxlm.predict import plan
+from jaxlm.spec.flops import exact_flops_per_token, parameter_counts, peak_flops
 
 PARAMETERS = st.floats(4, 12).map(lambda exponent: 10**exponent)
 TOKENS = st.floats(4, 15).map(lambda exponent: 10**exponent)

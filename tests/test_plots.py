@@ -8,7 +8,7 @@ import pytest
 from matplotlib import image
 from synthetic import FLOOR, synthetic_run
 
-from jaxlm.plots import column, house_style, plot_run, run_figures, smoothed, thinned
+from jaxlm.inference.figures import column, house_style, plot_run, run_figures, smoothed, thinned
 
 NAMES = {
     *("loss", "perplexity", "accuracy", "optimization", "gradient_norms", "weight_norms"),

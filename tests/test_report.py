@@ -6,9 +6,9 @@ import shlex
 import pytest
 from synthetic import FLOOR, synthetic_run
 
-from jaxlm.compose import compose
-from jaxlm.config import identity
-from jaxlm.report import overrides, results, summary_lines, write_run_report
+from jaxlm.config.compose import compose
+from jaxlm.config.schema import identity
+from jaxlm.inference.report import overrides, results, summary_lines, write_run_report
 
 COMMANDS = [
     [],

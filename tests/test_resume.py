@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxlm.checkpoint import restore, whole_steps
+from jaxlm.store.checkpoint import restore, whole_steps
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = "the cat sat on a mat and saw the dog run over the hill to find a red ball".split()

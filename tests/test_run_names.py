@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxlm.compose import compose
-from jaxlm.errors import UserError
-from jaxlm.member import members_of
-from jaxlm.run_names import MOST_BYTES, check_name
+from jaxlm.config.compose import compose
+from jaxlm.config.run_names import MOST_BYTES, check_name
+from jaxlm.host.errors import UserError
+from jaxlm.study.variants import members_of
 
 
 @pytest.fixture(autouse=True)

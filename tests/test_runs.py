@@ -16,18 +16,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxlm import lock, runs
-from jaxlm.errors import UserError
-from jaxlm.lock import WriterLock
-from jaxlm.runs import RunDirectory, atomic_write, plain
+from jaxlm.host.errors import UserError
+from jaxlm.host.files import atomic_write, plain
+from jaxlm.store import directory as runs
+from jaxlm.store import lock
+from jaxlm.store.directory import RunDirectory
+from jaxlm.store.lock import WriterLock
 
 ROOT = Path(__file__).resolve().parent.parent
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from jaxlm.errors import UserError
-from jaxlm.lock import WriterLock
+from jaxlm.host.errors import UserError
+from jaxlm.store.lock import WriterLock
 time.sleep(max(0.0, float(sys.argv[2]) - time.time()))
 try:
     with WriterLock(Path(sys.argv[1])):
@@ -66,7 +68,7 @@ def leave_lock_of_another_host(folder, silent_seconds):
 
 def test_import_brings_in_neither_jax_nor_torch():
     code = (
-        "import jaxlm.runs, jaxlm.lock, jaxlm.manifest, sys;"
+        "import jaxlm.store.directory, jaxlm.store.lock, jaxlm.store.manifest, sys;"
         "print(sorted({'jax', 'torch', 'orbax', 'numpy'} & set(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
@@ -107,8 +109,8 @@ def test_an_unwritable_folder_is_a_clear_error(tmp_path):
     folder.mkdir(mode=0o555)
     script = (
         "import os, sys\n"
-        "from jaxlm.runs import RunDirectory\n"
-        "from jaxlm.errors import UserError\n"
+        "from jaxlm.store.directory import RunDirectory\n"
+        "from jaxlm.host.errors import UserError\n"
         "os.getuid() == 0 and os.seteuid(65534)\n"
         "try: RunDirectory(sys.argv[1]).check_writable()\n"
         "except UserError as error: print(error)\n"
@@ -189,7 +191,7 @@ def test_a_damaged_record_is_named(run):
 def test_a_reader_sees_whole_records_while_a_writer_appends(run):
     script = (
         "import sys\n"
-        "from jaxlm.runs import RunDirectory\n"
+        "from jaxlm.store.directory import RunDirectory\n"
         "run = RunDirectory(sys.argv[1])\n"
         "for step in range(20000): run.append({'step': step, 'loss': 0.1 * step})\n"
     )

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from jaxlm.sampling import Sampling, filtered_logits, options
-from jaxlm.sampling import draw as draw_eagerly
+from jaxlm.engine.sampling import Sampling, filtered_logits, options
+from jaxlm.engine.sampling import draw as draw_eagerly
 
 V = 7
 filtered, draw = jax.jit(filtered_logits), jax.jit(draw_eagerly)

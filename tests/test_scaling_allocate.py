@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from scaling.allocate import cheapest, coefficients, optimal, optimal_tokens, tokens_for
 from scaling.errors import ScalingError
-from scaling.laws import CHINCHILLA, DATA_CONSTRAINED, LAWS, TIED, own_law
+from scaling.law.allocate import cheapest, coefficients, optimal, optimal_tokens, tokens_for
+from scaling.law.laws import CHINCHILLA, DATA_CONSTRAINED, LAWS, TIED, own_law
 
 TRUTH = {"E": 2.69, "A": 1606.4, "B": 3210.7, "alpha": 0.34, "beta": 0.36}
 THETA = CHINCHILLA.from_natural(TRUTH)

@@ -13,9 +13,9 @@ from conftest import shared_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaling.columns import columns_said
 from scaling.errors import ScalingError
-from scaling.records import read_records
+from scaling.records.columns import columns_said
+from scaling.records.records import read_records
 
 N, D = (
     a.ravel() for a in np.meshgrid([20e6, 50e6, 120e6, 300e6, 700e6], [1e8, 4e8, 2e9, 8e9, 3e10])

@@ -11,8 +11,8 @@ import pytest
 
 from scaling import fit, predict
 from scaling.errors import ScalingError
-from scaling.fit import load_fit
-from scaling.records import Records
+from scaling.estimate.loading import load_fit
+from scaling.records.records import Records
 
 ROOT = Path(__file__).resolve().parents[1]
 TRUTH = {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37}

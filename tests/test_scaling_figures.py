@@ -7,12 +7,12 @@ import warnings
 import numpy as np
 import pytest
 
-from scaling import drawing, plots
-from scaling.analysis import Analysis
-from scaling.bootstrap import Profile
-from scaling.fit import Fit
-from scaling.laws import CHINCHILLA
-from scaling.records import Records
+from scaling.estimate.bootstrap import Profile
+from scaling.estimate.fit import Fit
+from scaling.law.laws import CHINCHILLA
+from scaling.records.records import Records
+from scaling.report import drawing, plots
+from scaling.report.analysis import Analysis
 
 TRUTH = {"E": 0.5, "A": 12.0, "B": 60.0, "alpha": 0.35, "beta": 0.38}
 
@@ -32,7 +32,7 @@ def runs(**changes) -> Records:
 
 
 def law(records: Records, **changes) -> Fit:
-    """A fit as `scaling.fit` would return it, without waiting for one."""
+    """A fit as `scaling.estimate.fit` would return it, without waiting for one."""
     theta = CHINCHILLA.from_natural(TRUTH)
     samples = theta + 0.03 * np.random.default_rng(1).standard_normal((40, 5))
     steps = np.linspace(-1, 1, 9)
@@ -103,7 +103,7 @@ def test_the_report_stands_before_the_first_figure(tmp_path, monkeypatch):
         assert (folder / "fit.json").exists() and (folder / "approaches.json").exists()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("scaling.analysis.draw_all", interrupted)
+    monkeypatch.setattr("scaling.report.analysis.draw_all", interrupted)
     with pytest.raises(KeyboardInterrupt):
         saved(tmp_path, runs(), law(runs()))
 

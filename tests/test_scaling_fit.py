@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 
 import scaling
 from scaling import ScalingError, fit, predict
-from scaling.allocate import optimal
-from scaling.analysis import analyse
-from scaling.bootstrap import resample_weights
-from scaling.fit import load_fit
-from scaling.holdout import cut_of, hold_out
-from scaling.laws import CHINCHILLA, DATA_CONSTRAINED, LAWS, own_law, power_law
-from scaling.objective import objective
-from scaling.problem import Problem
-from scaling.records import Records, read_records
+from scaling.estimate.bootstrap import resample_weights
+from scaling.estimate.holdout import cut_of, hold_out
+from scaling.estimate.loading import load_fit
+from scaling.law.allocate import optimal
+from scaling.law.laws import CHINCHILLA, DATA_CONSTRAINED, LAWS, own_law, power_law
+from scaling.law.objective import objective
+from scaling.law.problem import Problem
+from scaling.records.records import Records, read_records
+from scaling.report.analysis import analyse
 
 TRUE = {"E": 1.7, "A": 400.0, "B": 1500.0, "alpha": 0.34, "beta": 0.3}
 
@@ -369,7 +369,7 @@ def test_resamples_that_are_no_numbers_are_refused(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_one_error(tmp_path, capsys):
-    from jaxlm.cli import main
+    from jaxlm.cli.main import main
 
     (tmp_path / "file").write_text("")
     with pytest.raises(ScalingError, match="cannot write"):
@@ -382,7 +382,7 @@ def test_a_folder_that_cannot_be_written_is_one_error(tmp_path, capsys):
 
 @pytest.mark.parametrize("words", [["job.device=H100"], ["job.device=H100", "job.mfu=0.2"], []])
 def test_a_plan_for_some_hours_takes_that_long(tmp_path, capsys, words):
-    from jaxlm.cli import main
+    from jaxlm.cli.main import main
 
     noisy().save(tmp_path)
     assert main(["job=predict", f"job.fit={tmp_path}", "job.hours=24", *words]) == 0
@@ -395,7 +395,7 @@ def test_a_plan_for_some_hours_takes_that_long(tmp_path, capsys, words):
 
 
 def test_jobs_fit_and_predict(tmp_path, capsys):
-    from jaxlm.cli import main
+    from jaxlm.cli.main import main
 
     made(noise=0.003).to_csv(tmp_path / "runs.csv")
     out = tmp_path / "fit"

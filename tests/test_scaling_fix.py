@@ -7,10 +7,10 @@ import pytest
 import scipy.optimize
 
 from scaling import ScalingError, fit
-from scaling.fit import load_fit
-from scaling.fixed import read_fixed
-from scaling.laws import CHINCHILLA, LAWS
-from scaling.records import Records
+from scaling.estimate.loading import load_fit
+from scaling.law.fixed import read_fixed
+from scaling.law.laws import CHINCHILLA, LAWS
+from scaling.records.records import Records
 
 TRUE = {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37}
 N, D = np.meshgrid(np.geomspace(1e8, 3e9, 4), np.geomspace(2e9, 6e10, 4))

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from scaling import ScalingError, analysis
-from scaling.analysis import analyse
-from scaling.laws import CHINCHILLA
-from scaling.records import Records
+from scaling import ScalingError
+from scaling.law.laws import CHINCHILLA
+from scaling.records.records import Records
+from scaling.report import analysis
+from scaling.report.analysis import analyse
 
 THETA = CHINCHILLA.from_natural({"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37})
 

@@ -8,10 +8,10 @@ import scipy.optimize
 import scipy.special
 
 from scaling import fit
-from scaling.fit import load_fit
-from scaling.laws import CHINCHILLA, DATA_CONSTRAINED
-from scaling.problem import Problem
-from scaling.records import Records
+from scaling.estimate.loading import load_fit
+from scaling.law.laws import CHINCHILLA, DATA_CONSTRAINED
+from scaling.law.problem import Problem
+from scaling.records.records import Records
 
 TRUE = {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37}
 THETA = CHINCHILLA.from_natural(TRUE)

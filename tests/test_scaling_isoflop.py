@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from conftest import shared_file
 
-from scaling.allocate import coefficients, optimal
-from scaling.envelope import approach1
 from scaling.errors import ScalingError
-from scaling.isoflop import approach2, budgets, parabola_bias
-from scaling.laws import CHINCHILLA
-from scaling.records import Records, read_records
+from scaling.estimate.envelope import approach1
+from scaling.estimate.isoflop import approach2, budgets, parabola_bias
+from scaling.law.allocate import coefficients, optimal
+from scaling.law.laws import CHINCHILLA
+from scaling.records.records import Records, read_records
 
 TRUTH = {"E": 2.69, "A": 1606.4, "B": 3210.7, "alpha": 0.34, "beta": 0.36}
 THETA = CHINCHILLA.from_natural(TRUTH)
@@ -95,7 +95,7 @@ def test_spline_lies_between_the_points_and_a_parabola(monkeypatch):
     (_, points), *_ = budgets(records)
     x, y = np.log(records.N[points]), np.log(records.loss[points])
     for smoothing, expected in ((1e2, np.polyval(np.polyfit(x, y, 2), x)), (1e-12, y)):
-        monkeypatch.setattr("scaling.isoflop.SMOOTHING", np.array([smoothing]))
+        monkeypatch.setattr("scaling.estimate.isoflop.SMOOTHING", np.array([smoothing]))
         N, loss = approach2(records, resamples=0).curves["spline"][0]
         at = np.interp(x, np.log(N), np.log(loss))
         np.testing.assert_allclose(at, expected, atol=3e-4)

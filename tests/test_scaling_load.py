@@ -11,19 +11,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scaling.bootstrap import Profile
 from scaling.errors import ScalingError
-from scaling.fit import Fit
-from scaling.laws import CHINCHILLA
-from scaling.loading import load_fit
-from scaling.plots import planned
-from scaling.records import Records
+from scaling.estimate.bootstrap import Profile
+from scaling.estimate.fit import Fit
+from scaling.estimate.loading import load_fit
+from scaling.law.laws import CHINCHILLA
+from scaling.records.records import Records
+from scaling.report.plots import planned
 
 TRUTH = {"E": 1.7, "A": 400.0, "B": 410.0, "alpha": 0.34, "beta": 0.28}
 
 
 def sound(resamples=40) -> Fit:
-    """A fit as `scaling.fit` would return it, without waiting for one."""
+    """A fit as `scaling.estimate.fit` would return it, without waiting for one."""
     theta = CHINCHILLA.from_natural(TRUTH)
     generator = np.random.default_rng(0)
     return Fit(
@@ -352,7 +352,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_job_predict_refuses_a_hostile_fit_in_a_line_or_two(files, tmp_path, capsys, name):
-    from jaxlm.cli import main
+    from jaxlm.cli.main import main
 
     content = copy.deepcopy(json.loads((files / "fit.json").read_text()))
     (tmp_path / "fit.json").write_text(json.dumps(content | {name: CHANGES[name]}))

@@ -10,15 +10,15 @@ import pytest
 from matplotlib import image
 from matplotlib.figure import Figure
 
-from scaling import bands, plot_style, plots, plots_doubt
-from scaling.allocate import optimal
-from scaling.bootstrap import Profile
-from scaling.envelope import approach1
-from scaling.fit import Fit
-from scaling.holdout import HoldOut
-from scaling.isoflop import approach2
-from scaling.laws import CHINCHILLA, DATA_CONSTRAINED, TIED, own_law, power_law
-from scaling.records import Records
+from scaling.estimate.bootstrap import Profile
+from scaling.estimate.envelope import approach1
+from scaling.estimate.fit import Fit
+from scaling.estimate.holdout import HoldOut
+from scaling.estimate.isoflop import approach2
+from scaling.law.allocate import optimal
+from scaling.law.laws import CHINCHILLA, DATA_CONSTRAINED, TIED, own_law, power_law
+from scaling.records.records import Records
+from scaling.report import bands, plot_style, plots, plots_doubt
 
 TRUTH = {"E": 0.5, "A": 12.0, "B": 60.0, "alpha": 0.35, "beta": 0.38}
 MORE = {"R_D": 15.0, "R_N": 5.0}
@@ -62,7 +62,7 @@ def ladder(sizes=5, budgets=4, law=CHINCHILLA, noise=0.01, **more):
 
 
 def fit_of(law, records, resamples=400, profiles=True, tails=False, **changes):
-    """A fit as `scaling.fit` would return it, without waiting for one."""
+    """A fit as `scaling.estimate.fit` would return it, without waiting for one."""
     theta = theta_of(law)
     generator = np.random.default_rng(5)
     spread = generator.standard_normal((resamples, len(theta)))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scaling.errors import ScalingError
-from scaling.records import Records, read_records
+from scaling.records.records import Records, read_records
 
 N, D = np.array([1e6, 1e6, 3e7, 1e8]), np.array([2e7, 4e7, 5e8, 1e9])
 LOSS = np.array([4.5, 4.25, 3.5, 3.125])

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaling.fit import warn
-from scaling.laws import find_law
-from scaling.problem import Problem
-from scaling.records import Records, read_records
-from scaling.repeats import best, groups
+from scaling.estimate.fit import warn
+from scaling.law.laws import find_law
+from scaling.law.problem import Problem
+from scaling.records.records import Records, read_records
+from scaling.records.repeats import best, groups
 
 N, D = (
     a.ravel() for a in np.meshgrid([20e6, 50e6, 120e6, 300e6, 700e6], [1e8, 4e8, 2e9, 8e9, 3e10])

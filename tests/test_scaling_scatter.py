@@ -5,16 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from scaling.bootstrap import interval, resample_weights
-from scaling.fit import Fit
-from scaling.holdout import HoldOut, spread
-from scaling.laws import CHINCHILLA
-from scaling.one_step import one_step
-from scaling.predict import Prediction, predict
-from scaling.problem import Problem
-from scaling.records import Records
-from scaling.scatter import MOST, quantile, run_interval, scatter_of
-from scaling.tables import holdout_table, prediction_table
+from scaling.estimate.bootstrap import interval, resample_weights
+from scaling.estimate.fit import Fit
+from scaling.estimate.holdout import HoldOut, spread
+from scaling.estimate.one_step import one_step
+from scaling.estimate.predict import Prediction, predict
+from scaling.estimate.scatter import MOST, quantile, run_interval, scatter_of
+from scaling.estimate.tables import holdout_table, prediction_table
+from scaling.law.laws import CHINCHILLA
+from scaling.law.problem import Problem
+from scaling.records.records import Records
 
 TRUTH = {"E": 1.7, "A": 400.0, "B": 410.0, "alpha": 0.34, "beta": 0.28}
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scaling.errors import ScalingError
-from scaling.heads import read_head
-from scaling.numerals import COMMA, POINT, number, styles
-from scaling.records import Records, read_records
-from scaling.units import COMPUTE, factor
+from scaling.records.heads import read_head
+from scaling.records.numerals import COMMA, POINT, number, styles
+from scaling.records.records import Records, read_records
+from scaling.records.units import COMPUTE, factor
 
 N, D = (
     a.ravel() for a in np.meshgrid([20e6, 50e6, 120e6, 300e6, 700e6], [1e8, 4e8, 2e9, 8e9, 3e10])

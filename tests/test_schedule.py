@@ -6,10 +6,10 @@ import numpy as np
 import optax
 import pytest
 
-from jaxlm.config import ScheduleConfig
-from jaxlm.duration import Horizon, parse, parse_count
-from jaxlm.errors import UserError
-from jaxlm.schedule import learning_rate
+from jaxlm.config.duration import Horizon, parse, parse_count
+from jaxlm.config.schema import ScheduleConfig
+from jaxlm.host.errors import UserError
+from jaxlm.spec.schedule import learning_rate
 
 STEPS = Horizon(steps=1000, seconds=None, tokens_per_step=500, steps_per_epoch=50.0)
 CLOCK = Horizon(steps=None, seconds=3600.0, tokens_per_step=500, steps_per_epoch=50.0)

@@ -5,10 +5,10 @@ from math import prod
 
 import pytest
 
-from jaxlm.config import ModelConfig, resolve_model
-from jaxlm.flops import parameter_counts
-from jaxlm.initial import parameter_shapes
-from jaxlm.shapes import component_shapes, shapes_text
+from jaxlm.config.schema import ModelConfig, resolve_model
+from jaxlm.spec.flops import parameter_counts
+from jaxlm.spec.parameters import parameter_shapes
+from jaxlm.verify.shapes import component_shapes, shapes_text
 
 SMALL = {"n_layers": 3, "d_model": 32, "n_heads": 4, "context_length": 16}
 MODELS = [

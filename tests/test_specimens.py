@@ -6,12 +6,9 @@ import shutil
 
 import pytest
 
-from jaxlm import cli
-from jaxlm.data import stories
-from jaxlm.generate import LoadedRun
-from jaxlm.jobs import engine_class
-from jaxlm.specimen_scores import LEGEND
-from jaxlm.specimens import (
+from jaxlm.cli import main as cli
+from jaxlm.compare.texts.scores import LEGEND
+from jaxlm.compare.texts.specimens import (
     DEFAULTS,
     SWEEP_TEMPERATURES,
     SWEEP_TOP_P,
@@ -19,6 +16,9 @@ from jaxlm.specimens import (
     _corpus,
     write_specimens,
 )
+from jaxlm.data import stories
+from jaxlm.inference.generate import LoadedRun
+from jaxlm.inference.open import engine_class
 
 pytestmark = pytest.mark.slow  # two trainings, and a program for each of two numbers of texts
 SMALL = {"samples": 2, "measured": 3, "max_tokens": 40}
@@ -123,7 +123,7 @@ def test_both_backends_write_the_same_texts(found, runs, tmp_path):
 
 def test_a_stretch_of_training_text_is_found_wherever_it_stands(runs, tmp_path, monkeypatch):
     """A model that recites a training story is caught, up to the tokens that are searched."""
-    from jaxlm.generate import Sample
+    from jaxlm.inference.generate import Sample
 
     story = stories.document(0, stories.TRAIN_START)
     recite = lambda self, prompt, samples, **options: [Sample(f" {story}", True)] * samples  # noqa: E731
@@ -138,7 +138,7 @@ def test_a_stretch_of_training_text_is_found_wherever_it_stands(runs, tmp_path, 
 
 
 def test_prompt_and_decoding_come_from_the_corpus_unless_given(runs, tmp_path):
-    from jaxlm.config import Config, DataConfig, RunConfig
+    from jaxlm.config.schema import Config, DataConfig, RunConfig
 
     names = {
         "shakespeare": Config(data=DataConfig(name="shakespeare")),

@@ -11,12 +11,10 @@ import numpy as np
 import optax
 import pytest
 
-from jaxlm import optimizer
-from jaxlm.backend import EvalBatch
-from jaxlm.config import ModelConfig, OptimizerConfig, resolve_model
-from jaxlm.initial import initial_parameters, parameter_groups
-from jaxlm.model import Transformer, flatten, nest
-from jaxlm.step import (
+from jaxlm.config.schema import ModelConfig, OptimizerConfig, resolve_model
+from jaxlm.engine import optimizer
+from jaxlm.engine.model import Transformer, flatten, nest
+from jaxlm.engine.step import (
     Batch,
     TrainState,
     cross_entropy,
@@ -24,6 +22,8 @@ from jaxlm.step import (
     make_train_step,
     norms,
 )
+from jaxlm.spec.contract import EvalBatch
+from jaxlm.spec.parameters import initial_parameters, parameter_groups
 
 MODEL = ModelConfig(n_layers=2, d_model=32, n_heads=2, d_ff=48, context_length=12, init_std=0.1)
 ADAMW = OptimizerConfig(lr=1e-2, clip_norm=0.5)
@@ -185,10 +185,10 @@ def test_equal_logits_rank_the_lower_id_first():
 
 DEVICES = """
 import jax, numpy as np
-from jaxlm.compose import compose
-from jaxlm.engine import Engine
-from jaxlm.parallel import Placement
-from jaxlm.step import Batch, make_train_step
+from jaxlm.config.compose import compose
+from jaxlm.engine.engine import Engine
+from jaxlm.engine.parallel import Placement
+from jaxlm.engine.step import Batch, make_train_step
 import pathlib, tempfile
 out = {}
 for name, words in {
@@ -232,8 +232,8 @@ def test_jit_pmap_fsdp_and_tensor_train_the_same_losses_on_eight_devices():
 
 
 def test_a_batch_that_was_not_placed_fails_instead_of_slowing(tmp_path):
-    from jaxlm.compose import compose
-    from jaxlm.engine import Engine
+    from jaxlm.config.compose import compose
+    from jaxlm.engine.engine import Engine
 
     config = compose(["scale=smoke"])
     engine = Engine(config, 64, tmp_path)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers_made import MAKERS, library, tokenizer
 
-from jaxlm.continuation import Continuation
+from jaxlm.data.continuation import Continuation
 from jaxlm.data.spelling import StreamDecoder
 from jaxlm.data.tokenizer import ByteTokenizer, CharTokenizer
 

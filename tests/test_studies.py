@@ -9,11 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from jaxlm import cli, compose, limit, process, studies, study
-from jaxlm.compose import to_yaml
-from jaxlm.errors import UserError
-from jaxlm.runs import RunDirectory
-from jaxlm.specimens import write_specimens
+from jaxlm.cli import main as cli
+from jaxlm.compare.texts.specimens import write_specimens
+from jaxlm.config import compose
+from jaxlm.config.compose import to_yaml
+from jaxlm.host.errors import UserError
+from jaxlm.store.directory import RunDirectory
+from jaxlm.study import job as studies
+from jaxlm.study import memory_limit as limit
+from jaxlm.study import process
+from jaxlm.study import runner as study
 
 
 class Trained:
@@ -66,7 +71,7 @@ def trained(monkeypatch, tmp_path):
     monkeypatch.setattr(Trained, "started", [])
     monkeypatch.setattr(Trained, "most", 0)
     reports = []
-    stand_in = types.ModuleType("jaxlm.comparison")
+    stand_in = types.ModuleType("jaxlm.compare.report")
 
     def write_report(runs, out, *, specimens):
         reports.append((runs, out))
@@ -75,7 +80,7 @@ def trained(monkeypatch, tmp_path):
 
     specimens_of = []
     stand_in.write_report = write_report
-    monkeypatch.setitem(sys.modules, "jaxlm.comparison", stand_in)
+    monkeypatch.setitem(sys.modules, "jaxlm.compare.report", stand_in)
     return types.SimpleNamespace(
         process=Trained, reports=reports, specimens=specimens_of, folder=tmp_path
     )

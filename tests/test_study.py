@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from jaxlm import cli
-from jaxlm.compose import compose
-from jaxlm.config import identity, operation
-from jaxlm.errors import UserError
-from jaxlm.ladder import rungs
-from jaxlm.pace import Pace, cost, line
-from jaxlm.runs import RunDirectory
-from jaxlm.study import finished_runs, last_record, members_of, outcome, run_study, words_of
+from jaxlm.cli import main as cli
+from jaxlm.config.compose import compose
+from jaxlm.config.schema import identity, operation
+from jaxlm.host.errors import UserError
+from jaxlm.predict.ladder import rungs
+from jaxlm.store.directory import RunDirectory
+from jaxlm.study.runner import finished_runs, last_record, members_of, outcome, run_study, words_of
+from jaxlm.study.time_left import Pace, cost, line
 
 ROOT = Path(__file__).resolve().parent.parent
 LONG = 1500  # steps of a run that is long enough to be stopped twice
@@ -111,8 +111,8 @@ def test_a_killed_study_goes_on_where_it_was(tmp_path, cache):
 
 _TWO_RUNS = """
 import sys
-from jaxlm.compose import compose
-from jaxlm.study import run_study
+from jaxlm.config.compose import compose
+from jaxlm.study.runner import run_study
 variants = {"short": ["train.duration=4"], "long": ["train.duration=LONG"]}
 sys.exit(run_study(compose(sys.argv[1:]), variants, [0]))
 """
@@ -177,7 +177,7 @@ def test_a_variants_name_must_be_a_folders(tmp_path, name):
 
 
 def test_a_studys_folder_with_other_runs_is_refused_before_any_training(tmp_path, capsys):
-    from jaxlm.compose import to_yaml
+    from jaxlm.config.compose import to_yaml
 
     config = small(tmp_path, tmp_path)
     member = members_of(config, {"a": []}, [0])[0]
@@ -272,8 +272,8 @@ def test_the_ladder_takes_token_budgets_too():
 
 
 def test_the_ladders_runs_count_what_the_model_has(tmp_path):
-    from jaxlm.config import resolve_model
-    from jaxlm.flops import parameter_counts
+    from jaxlm.config.schema import resolve_model
+    from jaxlm.spec.flops import parameter_counts
 
     config = compose(["experiment=scaling_ladder", f"run.dir={tmp_path}"])
     ladder = rungs(config)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxlm import jobs
-from jaxlm.errors import UserError
-from jaxlm.sweep import sweep
-from jaxlm.sweep_names import sweep_label
+from jaxlm.cli import jobs
+from jaxlm.cli.sweep import sweep
+from jaxlm.cli.sweep_names import sweep_label
+from jaxlm.host.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -141,8 +141,8 @@ def test_jobs_that_look_into_a_run_find_those_that_a_sweep_made(ran):
 
 
 def test_a_run_notes_the_command_that_makes_it_alone(ran):
-    from jaxlm.compose import compose
-    from jaxlm.config import identity
+    from jaxlm.config.compose import compose
+    from jaxlm.config.schema import identity
 
     _, found = ran("scale=smoke", "run.name=s", "optimizer.betas=[0.9,0.95],[0.8,0.9]")
     for config, _, argv in found:
@@ -210,8 +210,8 @@ def test_a_glob_sweeps_the_options_that_it_names(ran):
 
 
 def test_points_of_a_study_never_share_a_folder():
-    from jaxlm.compose import compose
-    from jaxlm.studies import axes_of, variants_of
+    from jaxlm.config.compose import compose
+    from jaxlm.study.job import axes_of, variants_of
 
     def names(*values):
         config = compose(["job=study"])

@@ -7,12 +7,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from jaxlm import overlap
-from jaxlm.data import stories
-from jaxlm.data.dataset import Dataset
-from jaxlm.data.tokenizer import ByteTokenizer, CharTokenizer
-from jaxlm.overlap import longest_common_runs
-from jaxlm.specimen_scores import (
+from jaxlm.compare.texts import overlap
+from jaxlm.compare.texts.measures import distinct, known_words, repetition, self_bleu, words
+from jaxlm.compare.texts.overlap import longest_common_runs
+from jaxlm.compare.texts.scores import (
     LEGEND,
     Specimen,
     TrainingText,
@@ -22,7 +20,9 @@ from jaxlm.specimen_scores import (
     scored,
     split_text,
 )
-from jaxlm.text_measures import distinct, known_words, repetition, self_bleu, words
+from jaxlm.data import stories
+from jaxlm.data.dataset import Dataset
+from jaxlm.data.tokenizer import ByteTokenizer, CharTokenizer
 
 
 def written(text, whole=True, prompt=""):

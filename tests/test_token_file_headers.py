@@ -7,9 +7,9 @@ import pickle
 import numpy as np
 import pytest
 
-from jaxlm.config import Config
-from jaxlm.data import prepare
-from jaxlm.errors import UserError
+from jaxlm.config.schema import Config
+from jaxlm.data.prepare import prepare
+from jaxlm.host.errors import UserError
 
 IDS = np.arange(3000) % 1000
 LARGE = 1 << 20  # a vocabulary that could hide any header

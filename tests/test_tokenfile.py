@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxlm.config import Config
-from jaxlm.data import encoding, prepare, progress, tokenfile
+from jaxlm.config.schema import Config
+from jaxlm.data import encoding, tokenfile
 from jaxlm.data.cache import remembered, replacing
+from jaxlm.data.prepare import prepare
 from jaxlm.data.tokenfile import Tokens, open_tokens, write_tokens
-from jaxlm.errors import UserError
+from jaxlm.host import progress
+from jaxlm.host.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 FINGERPRINT = "ab" * 32

@@ -16,7 +16,7 @@ from jaxlm.data.tokenizer import (
     load_tokenizer,
     train_bpe,
 )
-from jaxlm.errors import UserError
+from jaxlm.host.errors import UserError
 
 TEXT = "Once upon a time there was a cat called Zoë. The cat said: “meow”, 3 or 42 times!\n" * 40
 BPE = train_bpe([TEXT], 300)

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from test_stream_decoder import TEXTS
 from tokenizers_made import LOSSLESS, MAKERS, library, tokenizer
 
-from jaxlm.config import Config
-from jaxlm.data import prepare
+from jaxlm.config.schema import Config
 from jaxlm.data.batches import evaluation_batches
 from jaxlm.data.corpora import Piece, split_documents
 from jaxlm.data.dataset import SpelledBytes
 from jaxlm.data.encoding import encode_pieces
 from jaxlm.data.lossless import Comparison
+from jaxlm.data.prepare import prepare
 from jaxlm.data.tokenizer import ByteTokenizer, LibraryTokenizer, load_pretrained
-from jaxlm.errors import UserError
-from jaxlm.evaluate import metrics
+from jaxlm.host.errors import UserError
+from jaxlm.inference.evaluate import metrics
 
 ANY_TEXT = [name for name in LOSSLESS if name.startswith("byte level")]
 ALL_BUT_MARKS = [name for name in LOSSLESS if "fallback" in name]

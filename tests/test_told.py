@@ -9,24 +9,25 @@ import pytest
 from synthetic import parameter_groups, synthetic_run
 from synthetic_study import write_run
 
-from jaxlm.cli import main
-from jaxlm.clocks import Clocks
-from jaxlm.comparison import analysis, convergence, figures, log, pages, sweeps
-from jaxlm.comparison.document import markdown
-from jaxlm.comparison.metrics import METRICS, amount, difference_shown, shown
-from jaxlm.comparison.reading import read_run
-from jaxlm.comparison.statistics import mean
-from jaxlm.comparison.variants import load
-from jaxlm.compose import compose
-from jaxlm.config import resolve_model
-from jaxlm.console import Console
-from jaxlm.duration import horizon
-from jaxlm.late import last_loss, late_mean, late_records, late_words
-from jaxlm.ledger import Ledger, Position
-from jaxlm.plots import recent_speed, run_figures, smoothed, smoothing_width
-from jaxlm.report import description, results, write_run_report
-from jaxlm.runs import RunDirectory
-from jaxlm.tracking import Tracker
+from jaxlm.cli.main import main
+from jaxlm.compare import analysis, convergence, log, pages, sweeps
+from jaxlm.compare.document import markdown
+from jaxlm.compare.figures import all as figures
+from jaxlm.compare.metrics import METRICS, amount, difference_shown, shown
+from jaxlm.compare.reading import read_run
+from jaxlm.compare.statistics import mean
+from jaxlm.compare.variants import load
+from jaxlm.config.compose import compose
+from jaxlm.config.duration import horizon
+from jaxlm.config.schema import resolve_model
+from jaxlm.host.console import Console
+from jaxlm.inference.figures import recent_speed, run_figures, smoothed, smoothing_width
+from jaxlm.inference.report import description, results, write_run_report
+from jaxlm.store.directory import RunDirectory
+from jaxlm.store.late import last_loss, late_mean, late_records, late_words
+from jaxlm.train.clocks import Clocks
+from jaxlm.train.ledger import Ledger, Position
+from jaxlm.train.trackers import Tracker
 
 RESULT = {
     "loss": 2.0, "standard_error": 0.1, "accuracy": 0.5, "top5_accuracy": 0.8,

@@ -19,9 +19,10 @@ torch = pytest.importorskip("torch")
 from experiments import SINGLE  # noqa: E402
 from test_resume import assert_same_run, finish, start  # noqa: E402
 
-from jaxlm import cli, jobs  # noqa: E402
-from jaxlm.compose import compose  # noqa: E402
-from jaxlm.errors import UserError  # noqa: E402
+from jaxlm.cli import jobs  # noqa: E402
+from jaxlm.cli import main as cli  # noqa: E402
+from jaxlm.config.compose import compose  # noqa: E402
+from jaxlm.host.errors import UserError  # noqa: E402
 from torchref import device as devices  # noqa: E402
 from torchref.engine import Engine  # noqa: E402
 from torchref.model import Transformer  # noqa: E402
@@ -70,7 +71,8 @@ def test_the_twin_imports_no_jax():
         assert "torch" not in imports(file), file
         assert "torchref" not in imports(file) or file.name == "jobs.py", file
     code = (
-        "import sys, torchref.engine, torchref.decoding, jaxlm.loop, jaxlm.generate, jaxlm.parity;"
+        "import sys, torchref.engine, torchref.decoding, jaxlm.train.loop;"
+        "import jaxlm.inference.generate, jaxlm.verify.parity;"
         "assert not {'jax', 'flax', 'optax', 'orbax', 'grain'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
@@ -314,7 +316,7 @@ def test_any_whole_safetensors_file_is_read_whatever_its_first_byte_and_metadata
     """A header of a length that ends in 0x80 begins like a pickle; others write metadata, too."""
     from safetensors.numpy import save_file
 
-    from jaxlm.weights import read_weights, write_weights
+    from jaxlm.store.weights import read_weights, write_weights
 
     first_bytes, values = set(), {"a.weight": np.ones((2, 3), np.float32)}
     for padding in range(0, 300, 8):

@@ -7,9 +7,9 @@ import time
 import pytest
 from synthetic import synthetic_run
 
-from jaxlm.compose import compose
-from jaxlm.errors import UserError
-from jaxlm.tracking import open_tracker, scalars
+from jaxlm.config.compose import compose
+from jaxlm.host.errors import UserError
+from jaxlm.train.trackers import open_tracker, scalars
 
 
 def events(folder):

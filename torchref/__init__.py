@@ -7,7 +7,7 @@
     sampling.py     from logits to the next token
     decoding.py     cached decoding
     checkpoint.py   the one file that meets Orbax (and through it JAX)
-    engine.py       all of it as `jaxlm.backend.Engine`, which `backend=torch` selects
+    engine.py       all of it as `jaxlm.spec.contract.Engine`, which `backend=torch` selects
 
 Configuration, data, initial values, schedules, the training loop, run directory and reports are
 jaxlm's, which are free of both frameworks.

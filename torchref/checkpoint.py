@@ -1,7 +1,7 @@
 """Checkpoints: the one file of this package that meets Orbax, and through it JAX.
 
-Checkpoints hold the canonical tree (`jaxlm.checkpoint`), so either backend continues the runs of
-the other. JAX only moves numpy arrays here; it is kept from taking most of a GPU's memory.
+Checkpoints hold the canonical tree (`jaxlm.store.checkpoint`), so either backend continues the runs
+of the other. JAX only moves numpy arrays here; it is kept from taking most of a GPU's memory.
 """
 
 import os
@@ -15,8 +15,8 @@ import torch
 if "jax" not in sys.modules:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-from jaxlm.checkpoint import Checkpoints, restore  # noqa: E402
-from jaxlm.config import OptimizerConfig  # noqa: E402
+from jaxlm.config.schema import OptimizerConfig  # noqa: E402
+from jaxlm.store.checkpoint import Checkpoints, restore  # noqa: E402
 from torchref.model import Transformer  # noqa: E402
 from torchref.optimizer import Lion, make_optimizer, moments_of, set_moments  # noqa: E402
 from torchref.step import TrainState  # noqa: E402
@@ -54,7 +54,7 @@ def state_of(tree: dict[str, Any], model: Transformer, config: OptimizerConfig) 
 def read(
     folder: Path, which: str | int, model: Transformer, config: OptimizerConfig
 ) -> tuple[int, dict[str, Any], dict[str, Any], list[str]]:
-    """(step, tree, metadata, skipped) of `jaxlm.checkpoint.restore`, checked against the model."""
+    """(step, tree, metadata, skipped) of `store.checkpoint.restore`, checked against the model."""
     fresh = TrainState(model, make_optimizer(model, config), 0)
     return restore(folder, which, template=_shapes(fresh))
 

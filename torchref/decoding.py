@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from jaxlm.continuation import window_start
+from jaxlm.data.continuation import window_start
 from torchref.model import Cache, Transformer, empty_cache
 from torchref.sampling import draw, filtered_logits
 

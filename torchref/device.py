@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from jaxlm.config import Config
-from jaxlm.errors import UserError
+from jaxlm.config.schema import Config
+from jaxlm.host.errors import UserError
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 

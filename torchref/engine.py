@@ -1,4 +1,4 @@
-"""The backend in PyTorch: `jaxlm.backend.Engine`, which `backend=torch` selects.
+"""The backend in PyTorch: `jaxlm.spec.contract.Engine`, which `backend=torch` selects.
 
 Legend: B rows, L length, M = L + 1, V vocabulary.
 """
@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from jaxlm import memory
-from jaxlm.backend import EvalBatch
-from jaxlm.config import Config, resolve_model
+from jaxlm.config.schema import Config, resolve_model
 from jaxlm.data.batches import batch
-from jaxlm.flops import peak_flops
+from jaxlm.host import memory
+from jaxlm.spec.contract import EvalBatch
+from jaxlm.spec.flops import peak_flops
 from torchref import device as devices
 from torchref.decoding import Decoder
 from torchref.model import Dropout, Transformer, at_least_float32
@@ -43,7 +43,7 @@ class Batches(Dataset):
 
 
 class Engine:
-    """A configuration's network on one device; see `jaxlm.backend.Engine`.
+    """A configuration's network on one device; see `jaxlm.spec.contract.Engine`.
 
     Parameters are a `Transformer`.
     """

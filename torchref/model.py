@@ -2,7 +2,7 @@
 
 Legend: B batch, L length, T keys looked at, D model width, H query heads, G key/value heads,
 K head width, F feed-forward width, V vocabulary, C context length.
-The state_dict is the canonical parameter tree of `jaxlm.initial.parameter_shapes`.
+The state_dict is the canonical parameter tree of `jaxlm.spec.parameters.parameter_shapes`.
 
 Types. Parameters are float32 (or float64). The residual stream and all products have the compute
 type `dtype`; norms, softmax, rotation and loss have at least float32, as in the engine.
@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from jaxlm.config import ModelConfig
-from jaxlm.initial import initial_parameters
-from jaxlm.parametrization import readout_factor, score_divisor
+from jaxlm.config.schema import ModelConfig
+from jaxlm.spec.parameters import initial_parameters
+from jaxlm.spec.parametrization import readout_factor, score_divisor
 from torchref.threefry import Key, keep_mask
 
 
@@ -285,9 +285,9 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Tokens (B, L) -> logits (B, L, V) in at least float32.
 
-    `model` is resolved (`jaxlm.config.resolve_model`). With a `cache`, the tokens are the positions
-    start..start+L and see what the cache holds before them. With `remat`, each block's activations
-    are computed again in the backward pass.
+    `model` is resolved (`jaxlm.config.schema.resolve_model`). With a `cache`, the tokens are the
+    positions start..start+L and see what the cache holds before them. With `remat`, each block's
+    activations are computed again in the backward pass.
     """
 
     def __init__(

@@ -5,16 +5,16 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from jaxlm.config import OptimizerConfig
-from jaxlm.parametrization import lr_factor
+from jaxlm.config.schema import OptimizerConfig
+from jaxlm.spec.parametrization import lr_factor
 from torchref.model import Transformer
 
 
 def make_optimizer(model: Transformer, config: OptimizerConfig) -> torch.optim.Optimizer:
     """Matrices, embeddings and head included, decay; norms and biases do not.
 
-    Under muP there is a group for each factor of the learning rate (`jaxlm.parametrization`). The
-    decay is divided by it, since PyTorch multiplies decay by the group's rate.
+    Under muP there is a group for each factor of the learning rate (`jaxlm.spec.parametrization`).
+    The decay is divided by it, since PyTorch multiplies decay by the group's rate.
     """
     members: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, p in model.named_parameters():

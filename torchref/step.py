@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jaxlm.backend import EvalBatch
-from jaxlm.config import ModelConfig, OptimizerConfig
-from jaxlm.initial import group_of, parameter_groups, parameter_shapes
+from jaxlm.config.schema import ModelConfig, OptimizerConfig
+from jaxlm.spec.contract import EvalBatch
+from jaxlm.spec.parameters import group_of, parameter_groups, parameter_shapes
 from torchref.model import Dropout, Transformer
 from torchref.optimizer import clip, set_lr
 from torchref.threefry import fold_in, random_key

@@ -1,6 +1,1 @@
-"""The data room: text -> tokenizer -> token file -> batches. `prepare` is its door."""
-
-from jaxlm.data.dataset import Dataset
-from jaxlm.data.prepare import prepare
-
-__all__ = ["Dataset", "prepare"]
+"""Text to tokens to batches, and back. `prepare.prepare` is the door."""

@@ -16,21 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxlm.errors import UserError
+from jaxlm.config.duration import number_of_windows
+from jaxlm.host.errors import UserError
 
 _ROUNDS = 6
-
-
-def number_of_windows(n_tokens: int, context_length: int, stride: int | None = None) -> int:
-    """Windows of L + 1 tokens that start every `stride` (default L) tokens. UserError if none."""
-    stride = stride or context_length
-    if n_tokens < context_length + 1:
-        raise UserError(
-            f"The training split has {n_tokens:,} tokens; one window needs {context_length + 1:,} "
-            f"(model.context_length={context_length} and the token after it).\n"
-            "Use more text, a smaller model.context_length or a smaller data.validation_fraction."
-        )
-    return (n_tokens - context_length - 1) // stride + 1
 
 
 def steps_per_epoch(

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from jaxlm.checked import Damaged, anything, mapping, read_json, record, text
-from jaxlm.errors import UserError
-from jaxlm.names import shown
+from jaxlm.host.checked import Damaged, anything, mapping, read_json, record, text
+from jaxlm.host.errors import UserError
+from jaxlm.host.names import shown
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ABANDONED_SECONDS = 24 * 3600

@@ -24,13 +24,13 @@ from typing import NamedTuple
 from jaxlm.data.cache import remembered, replacing
 from jaxlm.data.encodings import decoded, encoding_of
 from jaxlm.data.folders import counted, files_in, listed
-from jaxlm.data.kinds import Kind, hidden_json, kind_of, known_bytes, may_be_list
 from jaxlm.data.packed import byte_chunks
-from jaxlm.data.progress import progress_bar
 from jaxlm.data.tables import is_list_of_texts, parquet_texts, texts
 from jaxlm.data.tokenizer import END_OF_TEXT
-from jaxlm.errors import UserError
-from jaxlm.names import look_up, shown
+from jaxlm.host.errors import UserError
+from jaxlm.host.kinds import Kind, hidden_json, kind_of, known_bytes, may_be_list
+from jaxlm.host.names import look_up, shown
+from jaxlm.host.progress import progress_bar
 
 SHAKESPEARE_URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"

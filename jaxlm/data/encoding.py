@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxlm.config import TokenizerConfig
+from jaxlm.config.duration import parse_count
+from jaxlm.config.schema import TokenizerConfig
 from jaxlm.data.cache import digest
 from jaxlm.data.corpora import Piece
 from jaxlm.data.hub import hub_tokenizer
 from jaxlm.data.lossless import Comparison, loss_in_words, refuse_loss
-from jaxlm.data.progress import progress_bar
 from jaxlm.data.tokenfile import Tokens, open_tokens, write_tokens
 from jaxlm.data.tokenizer import (
     ByteTokenizer,
@@ -24,8 +24,8 @@ from jaxlm.data.tokenizer import (
     load_tokenizer,
     train_bpe,
 )
-from jaxlm.duration import parse_count
-from jaxlm.errors import UserError
+from jaxlm.host.errors import UserError
+from jaxlm.host.progress import progress_bar
 
 _BATCH_CHARACTERS = 1 << 20
 _ENOUGH_CHARACTERS = 1 << 24  # a loss found within them is an error before the rest is encoded

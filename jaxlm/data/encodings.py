@@ -4,9 +4,9 @@ import codecs
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from jaxlm.data.kinds import PACKED
-from jaxlm.errors import UserError
-from jaxlm.names import quoted, shown
+from jaxlm.host.errors import UserError
+from jaxlm.host.kinds import PACKED
+from jaxlm.host.names import quoted, shown
 
 _MARKS = (  # UTF-32's begins with UTF-16's
     (codecs.BOM_UTF8, "utf-8"),

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxlm.config import Config, DataConfig
+from jaxlm.config.duration import parse_count
+from jaxlm.config.schema import Config, DataConfig
 from jaxlm.data import stories
 from jaxlm.data.batches import document_spans
 from jaxlm.data.cache import digest, remembered
@@ -21,11 +22,10 @@ from jaxlm.data.encoding import (
     note_of_loss,
 )
 from jaxlm.data.lossless import Comparison
-from jaxlm.data.progress import progress_bar
 from jaxlm.data.tokenfile import Tokens, open_tokens
 from jaxlm.data.tokenizer import Tokenizer
-from jaxlm.duration import parse_count
-from jaxlm.errors import UserError
+from jaxlm.host.errors import UserError
+from jaxlm.host.progress import progress_bar
 
 _TOKENIZER_BYTES = 5_000_000
 _ALPHABET_BYTES = 1_000_000

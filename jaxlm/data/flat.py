@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxlm.config import Config
+from jaxlm.config.schema import Config
 from jaxlm.data.cache import digest, remembered
 from jaxlm.data.corpora import cut_place
 from jaxlm.data.dataset import Dataset, SpelledBytes
 from jaxlm.data.encoding import named_tokenizer
 from jaxlm.data.token_headers import check_width, map_ids
 from jaxlm.data.tokenfile import hash_file
-from jaxlm.errors import UserError
-from jaxlm.names import look_up, shown
+from jaxlm.host.errors import UserError
+from jaxlm.host.names import look_up, shown
 
 _CHUNK = 1 << 24
 _NEAR = 1 << 20

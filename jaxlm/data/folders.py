@@ -4,9 +4,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxlm.data.kinds import kind_of
-from jaxlm.errors import UserError
-from jaxlm.names import shown
+from jaxlm.host.errors import UserError
+from jaxlm.host.kinds import kind_of
+from jaxlm.host.names import shown
 
 _MOST_NAMED = 6
 

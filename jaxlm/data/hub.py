@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jaxlm.config import DataConfig
+from jaxlm.config.schema import DataConfig
 from jaxlm.data.cache import digest, replacing
 from jaxlm.data.corpora import TextFiles, shared_folder, text_files
-from jaxlm.data.progress import progress_bar
-from jaxlm.errors import UserError
+from jaxlm.host.errors import UserError
+from jaxlm.host.progress import progress_bar
 
 _TOKENIZERS = {  # in the shared folder
     "HuggingFaceTB/SmolLM-135M": "smollm_tokenizer.json",

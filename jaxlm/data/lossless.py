@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxlm.data.spelling import StreamDecoder
-from jaxlm.errors import UserError
+from jaxlm.host.errors import UserError
 
 _SHOWN = 10
 _KEPT = 100

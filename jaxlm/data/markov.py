@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 from scipy.special import ndtri
 
-from jaxlm.config import Config
+from jaxlm.config.duration import parse_count
+from jaxlm.config.schema import Config
 from jaxlm.data.cache import digest
 from jaxlm.data.dataset import Dataset
 from jaxlm.data.encoding import cached_tokens
 from jaxlm.data.endless import first_tokens, limit
-from jaxlm.duration import parse_count
-from jaxlm.errors import UserError
+from jaxlm.host.errors import UserError
 
 VALIDATION_TOKENS = 2**17
 

@@ -7,8 +7,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxlm.errors import UserError
-from jaxlm.names import quoted, shown
+from jaxlm.host.errors import UserError
+from jaxlm.host.names import quoted, shown
 
 _OPEN = {None: open, "gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
 

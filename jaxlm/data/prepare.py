@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxlm.config import Config, DataConfig
+from jaxlm.config.schema import Config, DataConfig
 from jaxlm.data import corpora
 from jaxlm.data.cache import digest
 from jaxlm.data.corpora import Survey, TextFiles, between
@@ -19,12 +19,12 @@ from jaxlm.data.encoding import (
 from jaxlm.data.endless import prepare_stories
 from jaxlm.data.flat import prepare_flat
 from jaxlm.data.hub import hub_corpus
-from jaxlm.data.kinds import has_fields
 from jaxlm.data.lossless import Comparison
 from jaxlm.data.markov import prepare_markov
-from jaxlm.data.progress import progress_bar
-from jaxlm.errors import UserError
-from jaxlm.names import expanded, shown
+from jaxlm.host.errors import UserError
+from jaxlm.host.kinds import has_fields
+from jaxlm.host.names import expanded, shown
+from jaxlm.host.progress import progress_bar
 
 
 def prepare(

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxlm.errors import UserError
-from jaxlm.names import shown
+from jaxlm.host.errors import UserError
+from jaxlm.host.names import shown
 
 _MOST_NAMED = 12
 _DELIMITERS = ",;\t|"

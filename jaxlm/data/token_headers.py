@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxlm.data.kinds import LLM_C, known_bytes
-from jaxlm.errors import UserError
-from jaxlm.names import shown
+from jaxlm.host.errors import UserError
+from jaxlm.host.kinds import LLM_C, known_bytes
+from jaxlm.host.names import shown
 
 _HEAD_BYTES = 4096
 _TEXT_BYTES = 64  # a file of letters alone, and at least so many, holds no ids

@@ -19,8 +19,8 @@ from jaxlm.data import plain
 from jaxlm.data.cache import replacing
 from jaxlm.data.lossless import Comparison
 from jaxlm.data.spelling import Spelling, StreamDecoder, spelling_of
-from jaxlm.errors import UserError
-from jaxlm.names import expanded, shown
+from jaxlm.host.errors import UserError
+from jaxlm.host.names import expanded, shown
 
 END_OF_TEXT = "<|endoftext|>"
 _FORMAT = "jaxlm tokenizer 1"

@@ -1,0 +1,261 @@
+"""`-m`: Hydra's own sweeps, one run for each combination of comma-separated values."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxlm.cli.sweep_names import sweep_label
+from jaxlm.config.compose import (
+    check_override,
+    config_folder,
+    first_line,
+    free_text_keys,
+    groups,
+    read_override,
+    refuse_list,
+    typed,
+)
+from jaxlm.config.schema import Config, identity
+from jaxlm.host.errors import UserError
+from jaxlm.host.memory import forget_process_peak
+from jaxlm.host.names import shortened
+
+# Jobs that make a folder. All others look into one, whose name tells what was computed alone.
+_MAKING = ("train", "study", "ladder")
+_IDENTITY_GROUPS = ("model", "data", "tokenizer", "optimizer", "schedule", "scale")
+_MOST_RUNS = 10_000
+_QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none")
+
+
+@dataclasses.dataclass
+class Outcome:
+    """One run of a sweep: its number, what is swept there, how it ended."""
+
+    number: int
+    label: str
+    status: int
+    folder: Path | None = None  # of a training
+    error: str | None = None
+
+    def line(self, width: int) -> str:
+        return f"  [{self.number}] {self.label or 'as given':<{width}}  {self._words()}".rstrip()
+
+    def _words(self) -> str:
+        if self.error is not None:
+            return f"failed: {self.error}"
+        try:
+            summary = json.loads((self.folder / "summary.json").read_text("utf-8"))
+            loss, best = summary.get("val_loss"), summary.get("best_val_loss")
+            said = f"{summary['status']} at step {summary['step']:,}".replace("_", " ")
+            said += "" if loss is None else f", validation loss {loss:.4f}"
+            if best is not None and summary["best_step"] != summary["step"]:
+                said += f" (best {best:.4f} at step {summary['best_step']:,})"
+            return f"{said}; {self.folder}"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return "done" if self.status == 0 else f"exit status {self.status}"
+
+
+def sweep(overrides: list[str]) -> int:
+    """Run every combination through Hydra's sweeper and launcher; the worst exit status.
+
+    A run that fails is reported, and the others go on; a signal ends them all. Values follow
+    Hydra's grammar here, since a comma separates them. A run's name, and a run.dir that does not
+    follow it, get what is swept added: NAME_lr=0.001.
+    """
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+
+    arguments, swept = _arguments(overrides)
+    outcomes: list[Outcome] = []
+
+    def task(composed: Any) -> None:
+        settings = HydraConfig.get()
+        if outcomes and outcomes[-1].status >= 128:
+            return
+        values = _values(settings.overrides.task)
+        one = Outcome(settings.job.num, sweep_label({k: values[k] for k in swept}), 0)
+        outcomes.append(one)
+        print(f"\n[{one.number}] {one.label or 'as given'}", flush=True)
+        forget_process_peak()
+        _run(one, composed, values, swept, dict(settings.runtime.choices))
+
+    # Hydra reads the command line itself, and takes no list of overrides.
+    before, sys.argv = sys.argv, [sys.argv[0], "--multirun", *arguments]
+    refused = 0
+    try:
+        folder = str(Path(config_folder()))
+        with _plain_errors():
+            hydra.main(version_base="1.3", config_path=folder, config_name="config")(task)()
+    except SystemExit as error:  # Hydra has said what it could not read
+        refused = 2 if error.code else 0
+    except Exception as error:  # what it could not compose
+        said = f"-m {shortened(' '.join(overrides))}: {first_line(error)}."
+        if not outcomes:
+            raise UserError(said) from None
+        print(f"error: {said}", file=sys.stderr)
+        refused = 2
+    finally:
+        sys.argv = before
+    failed = sum(one.status != 0 for one in outcomes)
+    width = max((len(one.label or "as given") for one in outcomes), default=0)
+    print(f"\n{len(outcomes)} runs, {failed} of them failed", flush=True)
+    print("\n".join(one.line(width) for one in outcomes), flush=True)
+    return max([refused, *(one.status for one in outcomes)])
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Within it Hydra raises its errors, where it would print some lines of them and exit."""
+    name = "HYDRA_FULL_ERROR"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _run(
+    one: Outcome, composed: Any, values: dict[str, Any], swept: list[str], choices: dict[str, Any]
+) -> None:
+    """Carry out one job of the sweep, and note in `one` how it went."""
+    from jaxlm.cli import jobs
+
+    argv = sys.argv
+    try:
+        places = _places(composed, values, swept, choices)
+        config = typed(composed, places, choices, given=list(values), strict=True)
+        values = {
+            k: v for k, v in values.items() if not k.startswith(("hydra.", "hydra/"))
+        } | places
+        words = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in values.items()]
+        sys.argv = [argv[0], *words]  # the command that a run notes is its own
+        if config.job.name == "train":
+            one.folder = Path(config.run.dir)
+        one.status = jobs.run(config, list(values))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        one.status, one.error = 2, str(error).splitlines()[0]
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        one.status, one.error = 130, "interrupted"
+    except (Exception, SystemExit) as error:  # a defect of ours: the other runs still have results
+        traceback.print_exc()
+        one.status, one.error = 1, f"{type(error).__name__}: {error}".splitlines()[0]
+    finally:
+        sys.argv = argv
+
+
+def _arguments(overrides: list[str]) -> tuple[list[str], list[str]]:
+    """(Hydra's arguments, the keys and groups that have several values). Raises UserError."""
+    arguments, counts = [], {}
+    for override in overrides:
+        key, value = check_override(override)
+        plain = key in groups() or key.startswith(("hydra.", "hydra/"))
+        try:
+            value, count = _read(key, value)
+        except UserError as error:
+            if key not in free_text_keys():
+                raise
+            if "," in value:
+                raise UserError(f"{error}\nQuote text for -m, as {key}=\"'...'\".") from None
+            value, count = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'", None
+        arguments.append(f"{key}={value}" if plain else f"++{key}={value}")
+        if count is not None:
+            counts[key] = count
+    if (runs := math.prod(counts.values())) > _MOST_RUNS:
+        raise UserError(f"-m would start {runs:,} runs; at most {_MOST_RUNS:,} are possible.")
+    given = {word.partition("=")[0] for word in arguments}
+    return [*arguments, *(w for w in _QUIET if w.partition("=")[0] not in given)], list(counts)
+
+
+def _read(key: str, value: str) -> tuple[str, int | None]:
+    """A value as Hydra is to get it, and how many it is if a sweep. Raises UserError."""
+    from hydra.core.override_parser.types import Glob, RangeSweep
+
+    override = read_override(key, value)
+    content = override.value()
+    if not override.is_sweep_override():
+        if key not in free_text_keys():
+            refuse_list(key, value, content)
+        return value, None
+    if isinstance(content, Glob):
+        value, options = _matching(key, value, content)
+        return value, len(options)
+    if not override.is_discrete_sweep():
+        raise UserError(f"{key}={value}: a sweep needs values that can be counted.")
+    if isinstance(content, RangeSweep):
+        return value, max(0, math.ceil((content.stop - content.start) / (content.step or 1)))
+    for item in content.list:
+        refuse_list(key, str(item), item)
+        if key in groups():
+            check_override(f"{key}={item}")
+    return value, len(content.list)
+
+
+def _matching(key: str, value: str, pattern: Any) -> tuple[str, list[str]]:
+    """The options of a group that a glob names, as Hydra is to get them. Raises UserError."""
+    if key not in groups():
+        raise UserError(f"{key}={value}: glob chooses among the options of a group, as model=.")
+    options = pattern.filter(groups()[key])
+    if not options:
+        listed = ", ".join(groups()[key])
+        raise UserError(f"{key}={value}: no {key} is called so.\nThere are: {listed}.")
+    return f"choice({','.join(options)})", options
+
+
+def _values(task: list[str]) -> dict[str, Any]:
+    """Key or group -> its value in one job of the sweep."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_overrides(list(task))
+    return {word.key_or_group: word.value() for word in parsed}
+
+
+def _places(
+    composed: Any, values: dict[str, Any], swept: list[str], choices: dict[str, Any]
+) -> dict[str, str]:
+    """run.name of one job, and run.dir where it does not follow the name, with what is swept."""
+    from omegaconf import OmegaConf
+
+    run = OmegaConf.to_container(composed.run, resolve=False) if "run" in composed else {}
+    making = (choices.get("job") or "train") in _MAKING
+    named = [
+        key
+        for key in swept
+        if key not in ("run.name", "run.dir", "job")
+        and not key.startswith(("hydra.", "hydra/"))
+        and (making or key in ("experiment", *_IDENTITY_GROUPS) or _is_identity(key))
+    ]
+    given = run.get("name")
+    if not given and "experiment" in named:
+        named.remove("experiment")  # the name itself says it
+    label = sweep_label({key: values[key] for key in named})
+    name = "_".join(filter(None, [str(given or choices.get("experiment") or "run"), label]))
+    places = {"run.name": name}
+    folder = run.get("dir")
+    if folder and "${run.name}" not in str(folder):
+        apart = [*named, "experiment", "run.name"]
+        label = sweep_label({key: values[key] for key in swept if key in apart})
+        places["run.dir"] = "_".join(filter(None, [str(folder).rstrip("/"), label]))
+    return places
+
+
+def _is_identity(key: str) -> bool:
+    """Whether a key is part of what is computed, and so of a run's name."""
+    node: Any = identity(Config())
+    for part in key.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return False
+        node = node[part]
+    return True

@@ -1,0 +1,1 @@
+"""What the models write, and how good it is."""

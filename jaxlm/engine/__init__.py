@@ -1,0 +1,1 @@
+"""JAX's answer to the contract of `jaxlm.spec`."""

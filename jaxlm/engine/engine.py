@@ -1,0 +1,228 @@
+"""The backend in JAX: network, placement, compiled steps, state and checkpoint tree.
+
+The contract is `backend.Engine`. Legend: B rows, L length, M = L + 1, V vocabulary.
+"""
+
+import functools
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm.config.schema import Config, resolve_model
+from jaxlm.data.batches import loader
+from jaxlm.engine import optimizer
+from jaxlm.engine.decoding import Decoder
+from jaxlm.engine.model import Transformer, flatten, nest
+from jaxlm.engine.parallel import Placement, attention_kernel, configure
+from jaxlm.engine.step import Batch, TrainState, cross_entropy, make_eval_step, make_train_step
+from jaxlm.host import memory
+from jaxlm.spec.contract import EvalBatch
+from jaxlm.spec.flops import peak_flops
+from jaxlm.spec.parameters import initial_parameters, parameter_shapes
+from jaxlm.store import checkpoint
+
+
+class Engine:
+    """A configuration's network on this machine's devices; see `backend.Engine`.
+
+    Parameters are the nested tree of Flax, on the devices.
+    """
+
+    def __init__(self, config: Config, vocab_size: int, cache: Path) -> None:
+        self.config, self.cache = config, cache
+        self.activate()
+        self.model_config = resolve_model(config.model, vocab_size)
+        self.kernel, self.kernel_reason = attention_kernel(config, self.model_config)
+        self.dtype = jnp.dtype(config.precision)
+        self.parameter_dtype = "float64" if config.precision == "float64" else "float32"
+        self.model = Transformer(self.model_config, self.dtype, self.kernel, config.parallel.remat)
+        self.placement = Placement(config)
+        self.shapes = parameter_shapes(self.model_config)
+        devices = self.placement.devices
+        self.device_names = [str(device) for device in devices]
+        self.where = (
+            f"jax on {len(devices)} {devices[0].platform} device(s), "
+            f"attention: {self.kernel} ({self.kernel_reason})"
+        )
+        self.batch_devices = self.placement.batch_devices
+        peak = peak_flops(devices[0].device_kind, config.precision)
+        self.peak_flops = peak * len(devices) if peak else None
+        self._eval_step = jax.jit(make_eval_step(self.model))
+
+    def activate(self) -> None:
+        """JAX's settings are global: an engine of another precision may have been made since."""
+        configure(self.config, self.cache)
+
+    def initial_state(self) -> TrainState:
+        """The state before the first step, on the devices."""
+        values = initial_parameters(self.model_config, self.config.seed, self.parameter_dtype)
+        parameters = nest(values)
+        moments = optimizer.rule(self.config.optimizer).init(parameters)
+        state = jax.tree.map(np.asarray, TrainState(parameters, moments, np.int32(0)))
+        return self.placement.put_state(state)
+
+    # -- training ------------------------------------------------------------------------------
+
+    def compile(self, state: TrainState) -> None:
+        """Compile the training step ahead of time, for this state and the configured batch."""
+        step = make_train_step(
+            self.model, self.config.optimizer, self.config.seed, self.placement.axis
+        )
+        shape = (self.config.train.batch_size, self.model_config.context_length + 1)
+        batch = self.place(np.zeros(shape, np.int32), 0.0)
+        self._train_step = self.placement.compile(step, state, batch)
+
+    def place(self, tokens_BxM: np.ndarray, lr: float) -> Batch:
+        """A host batch in its accumulation parts, on the devices."""
+        parts = self.config.train.grad_accumulation
+        rows = np.arange(len(tokens_BxM), dtype=np.int32).reshape(parts, -1)
+        tokens = tokens_BxM.reshape(parts, -1, tokens_BxM.shape[1])
+        with np.errstate(over="ignore"):  # a rate beyond float32 is infinite, and the run diverges
+            batch = Batch(tokens, rows, np.asarray(lr, self.parameter_dtype))
+        return self.placement.put_batch(batch)
+
+    def train_step(
+        self, state: TrainState, tokens_BxM: np.ndarray, lr: float
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """One step, dispatched; the state is donated."""
+        state, metrics = self._train_step(state, self.place(tokens_BxM, lr))
+        return state, self.placement.first_copy(metrics)
+
+    def read(self, tree: Any) -> Any:
+        return jax.device_get(tree)
+
+    def loader(self, tokens_N: np.ndarray, **arguments: Any) -> Iterator[np.ndarray]:
+        return loader(tokens_N, **arguments)
+
+    # -- evaluation and generation ---------------------------------------------------------------
+
+    def parameters_of(self, state: TrainState) -> Any:
+        return self.placement.first_copy(state.parameters)
+
+    def parameters_from(self, values: dict[str, np.ndarray]) -> Any:
+        shardings = self.placement.parameter_shardings(self.shapes)
+        return nest({n: jax.device_put(values[n], shardings[n]) for n in self.shapes})
+
+    def canonical(self, parameters: Any) -> dict[str, np.ndarray]:
+        return flatten(jax.tree.map(np.asarray, parameters))
+
+    def eval_step(self, parameters: Any, batch: EvalBatch) -> dict[str, Any]:
+        return self._eval_step(parameters, self.placement.put_rows(batch))
+
+    @functools.cached_property
+    def _forward(self) -> Any:
+        """Compiled once for each shape of tokens."""
+        return jax.jit(lambda p, tokens_BxL: self.model.apply({"params": p}, tokens_BxL))
+
+    def logits(self, parameters: Any, tokens_BxL: np.ndarray) -> np.ndarray:
+        self.activate()
+        return np.asarray(self._forward(parameters, tokens_BxL))
+
+    def decoder(self, parameters: Any) -> Decoder:
+        return Decoder(self.model, parameters, self.placement.sharding())
+
+    # -- checkpoints -----------------------------------------------------------------------------
+
+    def writer(self, folder: Path, keep: int) -> checkpoint.Checkpoints:
+        return checkpoint.Checkpoints(folder, keep)
+
+    def checkpoint_tree(self, state: TrainState) -> dict[str, Any]:
+        """A state as the canonical tree that checkpoints hold."""
+        state = self.placement.first_copy(state)
+        moments = optimizer.to_checkpoint(state.moments)
+        return {
+            "parameters": flatten(state.parameters),
+            "optimizer": moments | {"step": state.step},
+        }
+
+    def template(self, parameters_only: bool = False) -> dict[str, Any]:
+        """Shapes, types and shardings of `checkpoint_tree`, for a restore onto these devices."""
+        dtype = np.dtype(self.parameter_dtype)
+        abstract = nest({n: jax.ShapeDtypeStruct(s, dtype) for n, s in self.shapes.items()})
+        moments = jax.eval_shape(optimizer.rule(self.config.optimizer).init, abstract)
+        state = TrainState(abstract, moments, jax.ShapeDtypeStruct((), np.int32))
+        whole = jax.tree.map(lambda _: self.placement.sharding(), state)
+        shardings = whole if self.placement.pmap else self.placement.state_shardings(state)
+        state = jax.tree.map(
+            lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
+            state,
+            shardings,
+        )
+        moments = optimizer.to_checkpoint(state.moments) | {"step": state.step}
+        tree = {"parameters": flatten(state.parameters), "optimizer": moments}
+        return {"parameters": tree["parameters"]} if parameters_only else tree
+
+    def state_of(self, tree: dict[str, Any]) -> TrainState:
+        """The state that `checkpoint_tree` was made of."""
+        saved = dict(tree["optimizer"])
+        step = saved.pop("step")
+        parameters = nest(tree["parameters"])
+        moments = optimizer.from_checkpoint(self.config.optimizer, parameters, saved)
+        state = TrainState(parameters, moments, step)
+        if self.placement.pmap or isinstance(step, np.ndarray | np.generic):
+            return self.placement.put_state(jax.tree.map(np.asarray, state))
+        return state
+
+    def restore(
+        self, folder: Path, which: str | int
+    ) -> tuple[int, TrainState, dict[str, Any], list[str]]:
+        """(step, state on the devices, metadata, skipped checkpoints)."""
+        step, tree, metadata, skipped = checkpoint.restore(folder, which, template=self.template())
+        return step, self.state_of(tree), metadata, skipped
+
+    def restore_parameters(
+        self, folder: Path, which: str | int
+    ) -> tuple[int, Any, dict[str, Any], list[str]]:
+        """(step, nested parameters on the devices, metadata, skipped checkpoints)."""
+        step, tree, metadata, skipped = checkpoint.restore(
+            folder, which, template=self.template(True), parameters_only=True
+        )
+        return step, nest(tree["parameters"]), metadata, skipped
+
+    # -- for a person to look at -----------------------------------------------------------------
+
+    @functools.cached_property
+    def _seen(self) -> Any:
+        """Compiled once for each shape of tokens."""
+        model = self.model.clone(kernel="plain")  # the others do not show their scores
+        return jax.jit(
+            lambda p, tokens: model.apply({"params": p}, tokens, mutable=["components"])[1]
+        )
+
+    def components(self, parameters: Any, tokens_BxL: np.ndarray) -> dict[str, np.ndarray]:
+        """What each part of the network puts out, by dotted name."""
+        self.activate()
+        seen = self._seen(parameters, tokens_BxL)
+        flat = flatten(jax.tree.map(np.asarray, seen["components"]))
+        return {name: value[0] for name, value in flat.items()}
+
+    def gradients(
+        self, parameters: Any, tokens_BxM: np.ndarray
+    ) -> tuple[float, dict[str, np.ndarray]]:
+        """(mean loss, its gradient by canonical name)."""
+        self.activate()
+
+        def loss(parameters: Any, tokens_BxM: Any) -> jax.Array:
+            logits_BxLxV = self.model.apply({"params": parameters}, tokens_BxM[:, :-1])
+            return cross_entropy(logits_BxLxV, tokens_BxM[:, 1:]).mean()
+
+        value, gradients = jax.jit(jax.value_and_grad(loss))(parameters, tokens_BxM)
+        return float(value), flatten(jax.tree.map(np.asarray, gradients))
+
+    def memory_bytes(self) -> int:
+        used = [device.memory_stats() for device in jax.local_devices()]
+        return sum(s["bytes_in_use"] for s in used) if all(used) else memory.process_bytes()
+
+    def peak_memory_bytes(self) -> int:
+        used = [device.memory_stats() for device in jax.local_devices()]
+        if all(used):
+            return sum(stats["peak_bytes_in_use"] for stats in used)
+        return memory.process_peak_bytes()
+
+    def profile(self, folder: Path) -> AbstractContextManager[Any]:
+        return jax.profiler.trace(str(folder))

@@ -1,0 +1,152 @@
+"""One optimizer step and one evaluation step, as pure functions to be compiled.
+
+Legend: A accumulation parts, B rows of one part, L length, V vocabulary.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxlm.config.schema import OptimizerConfig
+from jaxlm.engine import optimizer
+from jaxlm.engine.model import Array, Dropout, Rates, Transformer, flatten, random_key
+from jaxlm.spec.contract import EvalBatch
+from jaxlm.spec.parameters import group_of, parameter_groups
+
+
+class TrainState(NamedTuple):
+    """All that a step changes. `moments` is optax's state."""
+
+    parameters: Any
+    moments: Any
+    step: Array
+
+
+class Batch(NamedTuple):
+    """What a step reads: tokens (A, B, L+1), the rows' global numbers (A, B), the learning rate."""
+
+    tokens: Any
+    rows: Any
+    lr: Any
+
+
+def cross_entropy(logits_BxLxV: Array, targets_BxL: Array) -> Array:
+    """-log softmax(logits)[target] in nats, (B, L), in the logits' type (at least float32)."""
+    chosen = jnp.take_along_axis(logits_BxLxV, targets_BxL[..., None], axis=-1)[..., 0]
+    return jax.nn.logsumexp(logits_BxLxV, axis=-1) - chosen
+
+
+def norms(tree: Any, groups: list[str]) -> Array:
+    """The L2 norm of each group of parameters, in the order of `groups`."""
+    squares = dict.fromkeys(groups, 0.0)
+    for name, value in flatten(tree).items():
+        squares[group_of(name)] += jnp.sum(jnp.square(value))
+    return jnp.sqrt(jnp.stack([squares[group] for group in groups]))
+
+
+def make_train_step(
+    model: Transformer,
+    config: OptimizerConfig,
+    seed: int | Array,
+    axis: str | None = None,
+    rates: Rates | None = None,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+    """The step (state, batch) -> (state, metrics): forward, backward, clip, update.
+
+    The seed, the dropout's `rates` (None: the model's) and, but for the betas, the numbers of
+    `config` may be traced.
+
+    The loss and gradient are means over the tokens of the whole batch, whatever the accumulation.
+    `axis` names pmap's axis, over which they are averaged. Metrics: loss (nats per token, before
+    the update), gradient_norm (before clipping), and vectors of norms per group and per block.
+    """
+    rule = optimizer.rule(config)
+    groups, factors = parameter_groups(model.model), optimizer.lr_factors(model.model)
+    rates = Rates.of(model.model) if rates is None else rates
+
+    def loss_of(parameters, tokens_BxL1, rows_B, key, total):
+        dropout = Dropout(key, rows_B, rates) if rates != (None, None) else None
+        logits_BxLxV, seen = model.apply(
+            {"params": parameters}, tokens_BxL1[:, :-1], dropout=dropout, mutable=["components"]
+        )
+        blocks = seen["components"]["blocks"]
+        residual = [blocks[str(n)]["after_feedforward"][0] for n in range(model.model.n_layers)]
+        squares = jnp.stack([jnp.mean(jnp.square(x.astype(jnp.float32))) for x in residual])
+        return cross_entropy(logits_BxLxV, tokens_BxL1[:, 1:]).sum() / total, squares
+
+    def train_step(state: TrainState, batch: Batch):
+        parts, rows, length = batch.tokens.shape
+        key = jax.random.fold_in(random_key(seed), state.step)
+        total = parts * rows * (length - 1)
+        gradient = jax.value_and_grad(loss_of, has_aux=True)
+
+        def part(sums, tokens_and_rows):
+            result = gradient(state.parameters, *tokens_and_rows, key, total)
+            return jax.tree.map(jnp.add, sums, result), None
+
+        if parts == 1:
+            result = gradient(state.parameters, batch.tokens[0], batch.rows[0], key, total)
+        else:
+            shapes = jax.eval_shape(
+                gradient, state.parameters, batch.tokens[0], batch.rows[0], key, total
+            )
+            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+            result, _ = lax.scan(part, zeros, (batch.tokens, batch.rows))
+        if axis is not None:
+            result = lax.pmean(result, axis)
+        (loss, squares), gradients = result
+
+        gradient_norms = norms(gradients, groups)
+        norm = jnp.sqrt(jnp.sum(jnp.square(gradient_norms)))
+        direction, moments = rule.update(
+            optimizer.clip(gradients, norm, config.clip_norm), state.moments
+        )
+        changes = optimizer.updates(
+            state.parameters, direction, factors, batch.lr, config.weight_decay
+        )
+        parameters = jax.tree.map(jnp.add, state.parameters, changes)
+        metrics = {
+            "loss": loss,
+            "gradient_norm": norm,
+            "gradient_norms": gradient_norms,
+            "weight_norms": norms(parameters, groups),
+            "update_norms": norms(changes, groups),
+            "activation_rms": jnp.sqrt(squares / parts),
+        }
+        return TrainState(parameters, moments, state.step + 1), metrics
+
+    return train_step
+
+
+def make_eval_step(model: Transformer) -> Callable[[Any, EvalBatch], dict[str, Array]]:
+    """(parameters, batch) -> sums over each row, (B,): tokens, loss, loss squared, bytes, ...
+
+    `correct` and `top5` count targets of rank 1 and within 5, ties going to the lower id; a target
+    whose loss is not finite is neither, since NaN compares as no less than anything. `confidence`
+    sums the probability of the likeliest token.
+    """
+
+    def eval_step(parameters: Any, batch: EvalBatch) -> dict[str, Array]:
+        logits_BxLxV = model.apply({"params": parameters}, batch.inputs)
+        loss_BxL = cross_entropy(logits_BxLxV, batch.targets)
+        target_BxLx1 = batch.targets[..., None]
+        chosen = jnp.take_along_axis(logits_BxLxV, target_BxLx1, axis=-1)
+        ids_V = jnp.arange(logits_BxLxV.shape[-1])
+        ahead = (logits_BxLxV > chosen) | ((logits_BxLxV == chosen) & (ids_V < target_BxLx1))
+        rank_BxL = jnp.sum(ahead, axis=-1)
+        known_BxL = jnp.isfinite(loss_BxL)
+        likeliest = jnp.exp(logits_BxLxV.max(-1) - jax.nn.logsumexp(logits_BxLxV, axis=-1))
+        values = {
+            "tokens": jnp.ones_like(loss_BxL),
+            "loss": loss_BxL,
+            "correct": (rank_BxL < 1) & known_BxL,
+            "top5": (rank_BxL < 5) & known_BxL,
+            "confidence": likeliest,
+            "bytes": batch.bytes,
+        }
+        return {name: jnp.sum(v * batch.weights, axis=-1) for name, v in values.items()}
+
+    return eval_step

@@ -1,0 +1,267 @@
+"""The one door through which files of JSON and YAML come in: read, parsed, and of the shape asked.
+
+A shape is a function of (value, its place) that says in words what does not fit, or None:
+
+    RUN = record({"step": count}, {"loss": maybe(number), "norms": maybe(mapping(number))})
+    summary = read_json(path, RUN)  # None where there is no such file
+
+The reader of a `record` may rely on the required fields and on the types of the others; fields
+that it does not name may hold anything, so that newer versions can add to them.
+"""
+
+import json
+import math
+import os
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxlm.host.errors import UserError
+
+MOST_BYTES = 64 * 2**20
+_MOST_YAML_BYTES, _MOST_DEPTH = 2**20, 50
+_MOST_DIGITS = 400
+_ADVICE = "Put back a good copy of the file, or move it away if it is not needed."
+
+Shape = Callable[[Any, str], str | None]
+"""(value, its place) -> what is wrong there; None where it fits."""
+
+
+class Damaged(UserError):
+    """A file is there and is not what it should be: unreadable, no JSON or YAML, of other types."""
+
+
+class Unfit(ValueError):
+    """Content is not what it should be; the message says why and ends without a full stop."""
+
+
+# -- files ---------------------------------------------------------------------------------------
+
+
+def read_json(path: Path, shape: Shape, advice: str = _ADVICE) -> Any:
+    """The JSON of a file, of the given shape; None where there is no file. Raises Damaged."""
+    return _read(path, lambda content: fitting(parse_json(content), shape), advice, MOST_BYTES)
+
+
+def read_yaml(path: Path, advice: str = _ADVICE) -> dict[str, Any] | None:
+    """A file's YAML, a mapping of plain values; None where there is no file. Raises Damaged."""
+    return _read(path, parse_yaml, advice, _MOST_YAML_BYTES)
+
+
+def read_yaml_text(path: Path, advice: str = _ADVICE) -> str | None:
+    """As `read_yaml`, but the text, for a parser of its own: it holds nothing but a mapping."""
+
+    def checked(content: bytes) -> str:
+        parse_yaml(content)
+        return _text(content)
+
+    return _read(path, checked, advice, _MOST_YAML_BYTES)
+
+
+def read_bytes(path: Path, most: int | None = None, advice: str = _ADVICE) -> bytes | None:
+    """A regular file's content; None where there is no file. Raises Damaged."""
+    return _read(path, lambda content: content, advice, most)
+
+
+def _read(path: Path, parse: Callable[[bytes], Any], advice: str, most: int | None) -> Any:
+    try:
+        # A pipe in the file's place would wait for a writer for ever.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(handle, "rb") as file:
+            about = os.fstat(handle)
+            if not stat.S_ISREG(about.st_mode):
+                what = "a folder" if stat.S_ISDIR(about.st_mode) else "no regular file"
+                raise Damaged(f"cannot read {path}: it is {what}.\n{advice}")
+            if most is not None and about.st_size > most:
+                raise Unfit(f"it has {about.st_size:,} bytes, and {most:,} are expected at most")
+            content = file.read()
+        return parse(content)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise Damaged(f"cannot read {path}: {error.strerror or error}.\n{advice}") from error
+    except Unfit as error:
+        raise Damaged(f"cannot read {path}: {error}.\n{advice}") from None
+
+
+# -- parsing -------------------------------------------------------------------------------------
+
+
+def parse_json(content: bytes) -> Any:
+    """A value of strict JSON in UTF-8: no NaN, no name twice, no lone surrogates. Raises Unfit."""
+    text = _text(content)
+    if not text.strip():
+        raise Unfit("it is empty")
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except Unfit:
+        raise
+    except RecursionError:
+        raise Unfit("it is nested too deeply") from None
+    except ValueError as error:
+        raise Unfit(f"it is no JSON ({error})") from None
+    if "\\u" in text:
+        _refuse_surrogates(value)
+    return value
+
+
+def _text(content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Unfit(f"byte {error.start} is no UTF-8 text") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise Unfit(f"{next(n for n in names if names.count(n) > 1)!r} stands in it twice")
+    return found
+
+
+def _refuse_constant(word: str) -> Any:
+    raise Unfit(f"it holds {word}, which JSON has not")
+
+
+def _refuse_surrogates(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise Unfit("it holds half a character") from None
+
+
+def parse_yaml(content: bytes) -> dict[str, Any]:
+    """A mapping of plain YAML: no tags, no anchors, nothing deep. Raises Unfit."""
+    import yaml
+
+    text, depth = _text(content), 0
+    # libyaml refuses what stands for a byte that is no text, as in the name of a file.
+    loader = yaml.SafeLoader if "\\uDC" in text else getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        for event in yaml.parse(text, Loader=loader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MOST_DEPTH:
+                raise Unfit("it is nested too deeply")
+            if getattr(event, "anchor", None) is not None:
+                raise Unfit(f"line {event.start_mark.line + 1} has an anchor or an alias")
+            if getattr(event, "tag", None) is not None:
+                raise Unfit(f"line {event.start_mark.line + 1} has a tag")
+            digits = isinstance(event, yaml.ScalarEvent) and event.value.isdigit()
+            if digits and len(event.value) > _MOST_DIGITS:
+                raise Unfit(f"line {event.start_mark.line + 1} has too long a number")
+        value = yaml.load(text, Loader=loader)
+    except Unfit:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        what = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise Unfit(f"it is no YAML ({where}{what})") from None
+    if value is None:
+        raise Unfit("it is empty")
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise Unfit("it is no mapping of names to values")
+    return value
+
+
+# -- shapes --------------------------------------------------------------------------------------
+
+
+def fitting(value: Any, shape: Shape, place: str = "") -> Any:
+    """The value. Raises Unfit where it is not of the shape."""
+    if wrong := shape(value, place):
+        raise Unfit(wrong)
+    return value
+
+
+def _wrong(place: str, value: Any, wanted: str) -> str:
+    kinds = {dict: "an object", list: "a list", type(None): "null", bool: str(value).lower()}
+    shown = kinds.get(type(value)) or repr(value)
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return f"{place or 'it'} is {shown}, and should be {wanted}"
+
+
+def anything(value: Any, place: str) -> str | None:
+    return None
+
+
+def text(value: Any, place: str) -> str | None:
+    return None if isinstance(value, str) else _wrong(place, value, "text")
+
+
+def number(value: Any, place: str) -> str | None:
+    """A finite number that a float can hold."""
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    try:
+        known = known and math.isfinite(float(value))
+    except OverflowError:
+        known = False
+    return None if known else _wrong(place, value, "a number")
+
+
+def count(value: Any, place: str) -> str | None:
+    """A whole number from 0 that 64 bits hold."""
+    known = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+    return None if known else _wrong(place, value, "a whole number from 0")
+
+
+def maybe(inner: Shape) -> Shape:
+    """Null, or of the inner shape; as a field of a `record` it may also be missing."""
+    return lambda value, place: None if value is None else inner(value, place)
+
+
+def each(inner: Shape) -> Shape:
+    """A list of such values."""
+
+    def shape(value: Any, place: str) -> str | None:
+        if not isinstance(value, list):
+            return _wrong(place, value, "a list")
+        found = (inner(item, f"{place or 'it'}[{i}]") for i, item in enumerate(value))
+        return next(filter(None, found), None)
+
+    return shape
+
+
+def mapping(inner: Shape) -> Shape:
+    """An object of such values, whatever their names."""
+
+    def shape(value: Any, place: str) -> str | None:
+        if not isinstance(value, dict):
+            return _wrong(place, value, "an object")
+        found = (inner(item, f"{place}.{name}".lstrip(".")) for name, item in value.items())
+        return next(filter(None, found), None)
+
+    return shape
+
+
+def record(required: Mapping[str, Shape], others: Mapping[str, Shape] | None = None) -> Shape:
+    """An object with the required fields; of the others those that are there must fit."""
+    fields = {**required, **(others or {})}
+
+    def shape(value: Any, place: str) -> str | None:
+        if not isinstance(value, dict):
+            return _wrong(place, value, "an object")
+        for name in required:
+            if name not in value:
+                return f"{place or 'it'} does not say {name}"
+        found = (
+            inner(value[name], f"{place}.{name}".lstrip("."))
+            for name, inner in fields.items()
+            if name in value
+        )
+        return next(filter(None, found), None)
+
+    return shape
+
+
+def either(*shapes: Shape) -> Shape:
+    """Of any of the shapes; what is wrong is said of the first."""
+
+    def shape(value: Any, place: str) -> str | None:
+        wrong = [inner(value, place) for inner in shapes]
+        return None if None in wrong else wrong[0]
+
+    return shape

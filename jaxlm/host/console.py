@@ -1,0 +1,112 @@
+"""What a person sees of a running training: a bar on a terminal, else plain lines; log.txt."""
+
+import contextlib
+import os
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from jaxlm.host.errors import UserError
+from jaxlm.host.names import shown
+
+
+class Console:
+    """Prints lines, keeps them in a log file, and shows the progress of a run.
+
+    Raises UserError where the log cannot be written.
+    """
+
+    def __init__(self, log: Path | None = None) -> None:
+        self.log = None
+        if log:
+            with _writing(log):
+                self.log = _appended(log)
+        self.bar = None
+        self.terminal = sys.stdout.isatty()
+        self._last_line = 0.0
+
+    def say(self, text: str) -> None:
+        """One or more lines to standard output and to the log."""
+        if self.bar:
+            # As it is: a line that the terminal's width had broken could not be copied.
+            plain = {"markup": False, "highlight": False, "emoji": False, "soft_wrap": True}
+            self.bar.console.print(text, **plain)
+        else:
+            print(text, flush=True)
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        """Lines for the log alone."""
+        if self.log:
+            stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+            with _writing(Path(self.log.name)):
+                self.log.writelines(f"{stamp}  {line}\n" for line in text.splitlines())
+
+    def progress(self, fraction: float, fields: dict[str, str]) -> None:
+        """The run is done to this fraction; `fields` are shown beside it, in order."""
+        shown = "  ".join(f"{name} {value}" for name, value in fields.items())
+        if self.terminal:
+            self._open_bar()
+            self.bar.update(self.bar.task_ids[0], completed=fraction, shown=shown)
+        elif time.monotonic() - self._last_line >= 2.0 or fraction >= 1.0:
+            self._last_line = time.monotonic()
+            print(shown, flush=True)
+        self.note(shown)
+
+    def _open_bar(self) -> None:
+        if self.bar:
+            return
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+        self.bar = Progress(
+            BarColumn(bar_width=24), TaskProgressColumn(), TextColumn("{task.fields[shown]}")
+        )
+        self.bar.add_task("", total=1.0, shown="")
+        self.bar.start()
+
+    def close(self) -> None:
+        """Leave the terminal as it was; safe to call twice."""
+        if self.bar:
+            self.bar.stop()
+            self.bar = None
+        if self.log:
+            self.log.close()
+            self.log = None
+
+
+def _appended(log: Path) -> TextIO:
+    """The log, to write at its end; a pipe in its place would wait for a reader for ever."""
+    if log.exists() and not stat.S_ISREG(os.stat(log).st_mode):
+        raise OSError(f"it is {'a folder' if log.is_dir() else 'no regular file'}")
+    return open(log, "a", 1, encoding="utf-8", errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def _writing(log: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {shown(log)}: {error.strerror or error}.\n"
+            "Move away what lies there, or check the permissions and the free disk space."
+        ) from error
+
+
+def print_anything() -> None:
+    """Let standard output and error escape what their encoding has not, as `\\xe9`.
+
+    Names of files may hold bytes that are no text, and a locale may know ASCII alone.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):  # replaced by a stand-in, or closed
+            stream.reconfigure(errors="backslashreplace")
+
+
+def clock(seconds: float) -> str:
+    """3725 -> '1:02:05', 65 -> '1:05', in whole seconds passed."""
+    minutes, left = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"

@@ -1,0 +1,88 @@
+"""A configuration's data, and the configuration, data and engine of a run that is there already."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxlm import data
+from jaxlm.config import checks
+from jaxlm.config.compose import cache_folder
+from jaxlm.config.duration import tokens_needed
+from jaxlm.config.schema import Config
+from jaxlm.data.dataset import Dataset
+from jaxlm.host.errors import UserError
+from jaxlm.inference import guard
+from jaxlm.spec.contract import Engine, LoadEngine
+from jaxlm.spec.parameters import parameter_shapes
+from jaxlm.store.directory import RunDirectory
+from jaxlm.store.weights import read_weights
+
+
+def prepare(config: Config) -> Dataset:
+    """The configuration's dataset, encoded into run.cache where it is not there yet."""
+    dataset = data.prepare(config, cache=cache_folder(config), train_tokens=tokens_needed(config))
+    checks.check_vocabulary(config.model, dataset.vocab_size)
+    return dataset
+
+
+def run_config(config: Config) -> Config:
+    """The configuration of the run that run.dir holds, with this command's operation and job."""
+    RunDirectory(config.run.dir).check_format()
+    trained = guard.stored_config(Path(config.run.dir))
+    trained.job, trained.run, trained.backend = config.job, config.run, config.backend
+    trained.parallel, trained.debug, trained.torch = config.parallel, config.debug, config.torch
+    return trained
+
+
+def load_parameters(
+    engine: Engine, run_path: Path, which: str | int
+) -> tuple[int | None, Any, dict[str, Any], list[str]]:
+    """(step, Parameters, metadata, skipped) of a run's checkpoint, or of a file of weights.
+
+    `which` is last, best, a step or a .safetensors file; see `checkpoint.restore`, `read_weights`.
+    Raises UserError as they do, and for parameters that are not finite.
+    """
+    if checks.is_weights_file(which):
+        shapes = parameter_shapes(engine.model_config)
+        values, about = read_weights(which, shapes, engine.parameter_dtype)
+        _check_finite(values, str(which))
+        return about.get("step"), engine.parameters_from(values), about, []
+    step, parameters, metadata, skipped = engine.restore_parameters(run_path / "checkpoints", which)
+    _check_finite(engine.canonical(parameters), f"the checkpoint of step {step} of {run_path}")
+    return step, parameters, metadata, skipped
+
+
+def _check_finite(values: dict[str, np.ndarray], place: str) -> None:
+    broken = [name for name, value in values.items() if not np.isfinite(value).all()]
+    if broken:
+        raise UserError(
+            f"{place} holds numbers that are not finite, in {', '.join(broken[:3])}"
+            f"{f' and {len(broken) - 3} more' if broken[3:] else ''}: it says nothing.\n"
+            "Name another checkpoint with job.checkpoint=best or STEP, or train again."
+        )
+
+
+def open_run(config: Config, load_engine: LoadEngine) -> tuple[RunDirectory, Dataset, Engine]:
+    """(RunDirectory, Dataset, Engine) of a trained run. Raises UserError where there is none."""
+    trained = run_config(config)
+    run = RunDirectory(config.run.dir)
+    dataset = prepare(trained)
+    return run, dataset, load_engine()(trained, dataset.vocab_size, cache_folder(config))
+
+
+def engine_class(backend: str) -> type[Engine]:
+    """The backend's `Engine`. Raises UserError where its library is not installed."""
+    if backend == "jax":
+        from jaxlm.engine.engine import Engine as Found
+    else:
+        try:
+            from torchref.engine import Engine as Found
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise UserError(
+                "backend=torch and job=parity need PyTorch, which is not installed.\n"
+                "Install it: pip install 'jaxlm[torch]'."
+            ) from None
+    return Found

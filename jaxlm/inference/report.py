@@ -1,0 +1,347 @@
+"""A run in words: report.md, and the lines that end a run on the console."""
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxlm.config.schema import Config, identity, operation, resolve_model
+from jaxlm.host import names
+from jaxlm.host.console import clock
+from jaxlm.host.files import atomic_write
+from jaxlm.inference.figures import smoothing_width
+from jaxlm.spec.flops import flops_words
+from jaxlm.store.late import last_loss
+
+Records = list[dict[str, Any]]
+
+_CAPTIONS = {
+    "loss": "Loss of training and validation against steps, tokens and wall-clock time. {train}",
+    "perplexity": "Perplexity, exp of the loss, over its whole range. {train}",
+    "accuracy": "How often the likeliest token, or one of the five likeliest, is right; mean "
+    "probability of the likeliest; bits per byte of text.",
+    "optimization": "Learning rate, and norm of the gradient before clipping (bold: the mean of "
+    "{width} records).",
+    "gradient_norms": "Gradient norms of each group of parameters, before clipping.",
+    "weight_norms": "Weight norms.",
+    "update_norms": "Norms of the steps taken.",
+    "update_ratio": "Norm of a step relative to the weights it changes.",
+    "activation_rms": "Size of the residual stream after each block.",
+    "speed": "Tokens per second of training time (no evaluation, no compilation) over the last "
+    "{width} records; memory in use.",
+}
+_TRAIN = (
+    "Training: the batch of each recorded step (pale) and the mean of {width} such, fewer at both "
+    "ends (bold)."
+)
+REPORT_END = "All numbers are in `metrics.jsonl` and `summary.json`, all keys in `config.yaml`."
+_PROMPTS = {"stories": "Once", "shakespeare": "ROMEO:"}
+
+
+def write_run_report(
+    path: Path,
+    config: Config,
+    summary: dict[str, Any],
+    records: Records,
+    samples: Sequence[str],
+    figures: Sequence[Path],
+) -> None:
+    """Write a run's page, Markdown, to `path`, the run's folder being its parent."""
+    again = ["python", "run.py", *overrides(config), *how(config)]
+    going_on = next_commands(config, summary, path.parent)
+    parts = [
+        f"# {config.run.name}",
+        _status(summary) + ".",
+        "## What was trained",
+        _bullets(description(config, summary)),
+        "## Result",
+        _table(results(summary, records)),
+        *(_figure(figure, path.parent, records) for figure in figures),
+        *_sample(samples),
+        "## Again, and on",
+        "The same model in an empty folder, bit for bit on the machine and versions of "
+        "`environment.json`:",
+        _fenced(names.command_line(again), "sh"),
+        "From here:",
+        _fenced("\n".join(f"{command}  # {why}" for command, why in going_on), "sh"),
+        REPORT_END,
+    ]
+    text = "\n\n".join(parts) + "\n"
+    atomic_write(path, text.encode("utf-8", "backslashreplace"))
+
+
+def summary_lines(
+    config: Config, summary: dict[str, Any], records: Records, run_path: Path
+) -> list[str]:
+    """What a run prints when it ends: result, speed, where everything is, what to type next."""
+    table = results(summary, records)
+    width = max(len(name) for name, _ in table)
+    lines = ["", f"{run_path}: {_status(summary)}"]
+    lines += [f"  {name:<{width}}  {value}" for name, value in table]
+    there = ["report.md", "plots/", "samples.txt", "metrics.jsonl", "checkpoints/"]
+    there = [name for name in there if (Path(run_path) / name).exists() or name == "report.md"]
+    lines.append(f"  {'files':<{width}}  {', '.join(there)} in {run_path}")
+    commands = next_commands(config, summary, run_path)
+    return lines + ["", "next:", *(f"  {line}" for line, _ in commands)] if commands else lines
+
+
+def _status(summary: dict[str, Any]) -> str:
+    words = str(summary["status"]).replace("_", " ")
+    reason = f" ({summary['reason']})" if summary.get("reason") else ""
+    time = f"{clock(summary['wall_seconds'])} of wall-clock time"
+    return f"{words}{reason} at step {summary['step']:,} after {time}"
+
+
+def description(config: Config, summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """(what, which) of the model, the data and the training."""
+    model, train = resolve_model(config.model), config.train
+    positions = model.context_length if model.position == "learned" else 0
+    vocab_size = summary["embedding_parameters"] // model.d_model - positions
+    heads = f"{model.n_heads} heads of {model.head_dim}"
+    if model.n_kv_heads != model.n_heads:
+        heads += f" ({model.n_kv_heads} for keys and values)"
+    norm = "no norm" if model.norm == "none" else f"{model.norm_placement}-{model.norm}"
+    tied = "tied" if model.tie_embeddings else "untied"
+    warmup = f"warm-up {config.schedule.warmup}"
+    blocks = f"{model.n_layers} block{'s' * (model.n_layers > 1)}"
+    heads = heads.replace("1 heads", "1 head") if model.n_heads == 1 else heads
+    return [
+        (
+            "model",
+            f"{blocks}, {model.d_model} wide, {heads}, {model.ffn} {model.d_ff}, "
+            f"{norm}, {model.position} positions, {tied} head, context {model.context_length}",
+        ),
+        (
+            "parameters",
+            f"{summary['parameters']:,}, of them {summary['non_embedding_parameters']:,} without "
+            "embedding and head",
+        ),
+        ("data", f"{_corpus(config)}; {_tokenizer(config)}, vocabulary {vocab_size:,}"),
+        (
+            "training",
+            f"{_duration(train.duration)} of {train.batch_size} x {model.context_length} tokens a "
+            f"step, {config.optimizer.name} at a learning rate of {config.optimizer.lr:g}, "
+            f"{config.schedule.name} ({warmup}), {config.precision}, seed {config.seed}, "
+            f"backend {config.backend}",
+        ),
+    ]
+
+
+def _corpus(config: Config) -> str:
+    """The corpus that was read: a path or a name of the hub only where it had an effect."""
+    data = config.data
+    if data.name == "hub":
+        return names.shown(data.path or str(data.hub))
+    return names.shown(data.path) if data.name in ("text", "tokens") and data.path else data.name
+
+
+def _tokenizer(config: Config) -> str:
+    name = config.tokenizer.name
+    return "token ids as they are" if name == "none" else f"tokenizer {name}"
+
+
+def _duration(text: str) -> str:
+    """A bare number of train.duration with its unit."""
+    bare = re.fullmatch(r"[\d.e+]+[kKMGBT]?", text)
+    return f"{text} steps" if bare else text
+
+
+def results(summary: dict[str, Any], records: Records) -> list[tuple[str, str]]:
+    """(name, value with its unit) of all that is known about a run."""
+    evals = [record for record in records if record["kind"] == "eval"]
+    rows: list[tuple[str, str]] = []
+    if evals:
+        rows += _validation(evals[-1], summary)
+    train = [record for record in records if record["kind"] == "train"]
+    if last := last_loss(train):
+        rows.append(("training loss", f"{last[0]:.4f}, {last[1]}"))
+    rows += [("data", note) for note in summary.get("data_notes") or ()]
+    rows.append(("tokens", f"{summary['tokens']:,}"))
+    time = f"{summary['seconds']:.1f} s"
+    if summary["seconds"] >= 60:
+        time = f"{clock(summary['seconds'])} ({time})"
+    rows.append(("training time", f"{time}, without compilation and evaluation"))
+    if summary.get("tokens_per_second"):
+        rows.append(
+            ("mean speed", f"{summary['tokens_per_second']:,.0f} tokens/s of training time")
+        )
+    if summary.get("mfu"):
+        rows.append(("model FLOP utilisation", f"{summary['mfu']:.1%}"))
+    rows.append(("training FLOPs", flops_words(summary["flops"], summary["flops_exact"])))
+    if (summary.get("packed") or 1) > 1:
+        together = f"{summary['packed']} runs in one program"
+        rows.append(("trained together", f"{together}: time, speed and memory are the program's"))
+    peak = f"{summary['peak_memory_bytes'] / 2**20:,.0f} MiB"
+    rows.append(("peak memory", f"{peak}, of the device, or on a CPU of the process"))
+    return rows
+
+
+def _validation(last: dict[str, Any], summary: dict[str, Any]) -> list[tuple[str, str]]:
+    def shown(name: str, form: str) -> str:
+        return "not finite" if last.get(name) is None else format(last[name], form)
+
+    loss, error = shown("loss", ".4f"), last.get("standard_error")
+    within = "" if error is None else f" ± {error:.4f}"
+    said = f"{loss}{within} nats per token at step {last['step']:,}"
+    rows = [("validation loss", said + " (± standard error)" * (error is not None))]
+    best, floor = summary.get("best_val_loss"), summary.get("entropy_floor")
+    if best is not None and summary["best_step"] != last["step"]:
+        rows.append(("best validation loss", f"{best:.4f} at step {summary['best_step']:,}"))
+    if floor is not None and last["loss"] is not None:
+        rows.append(("entropy floor", f"{floor:.4f}, the least that any model can expect"))
+        rows.append(("above the floor", f"{last['loss'] - floor:.4f}"))
+    rows.append(("perplexity", shown("perplexity", ".3f")))
+    if last.get("bits_per_byte") is not None:
+        rows.append(("bits per byte", f"{last['bits_per_byte']:.4f}"))
+    rows.append(("accuracy", f"{shown('accuracy', '.2%')}, top-5 {shown('top5_accuracy', '.2%')}"))
+    rows.append(("mean confidence", shown("confidence", ".2%")))
+    return rows
+
+
+def next_commands(config: Config, summary: dict[str, Any], run_path: Path) -> list[tuple[str, str]]:
+    """(command, what for), most wanted first. Each works when copied into a shell.
+
+    They keep what the run was told about how to compute, and nothing is offered that needs a
+    checkpoint where none can be.
+    """
+    train = ["python", "run.py", *overrides(config), *how(config)]
+    opened = [f"run.dir={run_path}", *how(config, opened=True)]
+    commands, status = [], summary["status"]
+    if config.tokenizer.name != "none" and status != "diverged":
+        prompt = shlex.quote(_PROMPTS.get(config.data.name, "The"))
+        prompt = prompt if prompt.startswith("'") else f'"{prompt}"'
+        words = names.command_line(["python", "run.py", "job=generate", *opened])
+        commands.append((f"{words} job.prompt={prompt}", "continue a text"))
+    if summary.get("best_step") is not None:
+        words = ["python", "run.py", "job=evaluate", *opened, "job.checkpoint=best"]
+        commands.append((names.command_line(words), "measure the best checkpoint"))
+    elif status != "diverged":
+        words = ["python", "run.py", "job=evaluate", *opened]
+        commands.append((names.command_line(words), "measure the last checkpoint"))
+    if status in ("finished", "stopped_early"):
+        commands.append(
+            (names.command_line(_other_seed(config, train)), "how much is chance? another seed")
+        )
+    elif status != "diverged":
+        commands.append((names.command_line([*train, f"run.dir={run_path}"]), "resume"))
+    return commands
+
+
+def _other_seed(config: Config, train: Sequence[str]) -> list[str]:
+    """The words that train the same with the next seed, in a folder beside the run's own."""
+    seed = config.seed + 1
+    rest = [word for word in train if not word.startswith(("seed=", "run.name="))]
+    name = _reseeded(config.run.name, config.seed, seed)
+    words = [*rest, f"seed={seed}", f"run.name={name}"]
+    folder = Path(config.run.dir)
+    in_study = any((above / "study.json").exists() for above in list(folder.parents)[:2])
+    if folder != Path("runs") / config.run.name and not in_study:
+        words.append(f"run.dir={folder.parent / _reseeded(folder.name, config.seed, seed)}")
+    return words
+
+
+def _reseeded(name: str, old: int, new: int) -> str:
+    for ending in (f"-seed{old}", f"_seed={old}"):
+        name = name.removesuffix(ending)
+    return f"{name}-seed{new}"
+
+
+# Operation that is no part of how a model is computed, or is a run's own.
+_ASIDE = ("job.", "study.", "debug.", "run.name", "run.dir", "run.experiment", "run.options")
+_ASIDE += ("run.overwrite", "run.stop_at")
+# What opening a run needs of it: where its text lies, and what computes it.
+_OPENING = ("backend", "parallel.", "torch.", "run.cache")
+
+
+def how(config: Config, opened: bool = False) -> list[str]:
+    """The words of the command line that keep how a run is computed: backend, devices, cache,
+    intervals of saving and logging, ...; with `opened` only what a job that opens a run needs.
+
+    Relative to the run's experiment, as `overrides` is.
+    """
+    from jaxlm.config.compose import compose
+
+    usual = _leaves(operation(compose([] if opened else _start(config))))
+    found = {}
+    for key, value in _leaves(operation(config)).items():
+        wanted = key.startswith(_OPENING) if opened else not key.startswith(_ASIDE)
+        if wanted and key in usual and usual[key] != value:
+            found[key] = value
+    return [f"{key}={_typed(value)}" for key, value in found.items()]
+
+
+def overrides(config: Config) -> list[str]:
+    """The shortest command line known that composes to the same identity: from the default
+    experiment, or from the run's own.
+    """
+    from jaxlm.config.compose import compose
+
+    start = _start(config)
+    usual = _leaves(identity(compose(start)))
+    wanted = _leaves(identity(config))
+    differing = [f"{key}={_typed(v)}" for key, v in wanted.items() if usual.get(key, v) != v]
+    default = start[0].removeprefix("experiment=") if start else "quickstart"
+    named = [] if config.run.name in (None, default) else [f"run.name={config.run.name}"]
+    return start + differing + named
+
+
+def _start(config: Config) -> list[str]:
+    """The experiment that the fewest words lead on from; [] for the default one."""
+    from jaxlm.config.compose import compose, groups
+
+    wanted = _leaves(identity(config))
+    names = [n for n in groups()["experiment"] if n == config.run.experiment]
+    candidates = []
+    for start in [[], *([f"experiment={name}"] for name in names if name != "quickstart")]:
+        usual = compose(start)
+        there = _leaves(identity(usual))
+        differing = [key for key, v in wanted.items() if there.get(key, v) != v]
+        job = [] if usual.job.name == "train" else ["job=train"]  # one run of a study or ladder
+        candidates.append((start + job, len(differing)))
+    return min(candidates, key=lambda found: found[1])[0]
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _leaves(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _typed(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _bullets(pairs: list[tuple[str, str]]) -> str:
+    return "\n".join(f"- **{name}**: {value}" for name, value in pairs)
+
+
+def _table(pairs: list[tuple[str, str]]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in pairs)])
+
+
+def _figure(figure: Path, folder: Path, records: Records) -> str:
+    where = Path(os.path.relpath(figure, folder)).as_posix()
+    width = smoothing_width(sum(record["kind"] == "train" for record in records))
+    caption = _CAPTIONS.get(figure.stem, figure.stem)
+    caption = caption.format(width=width, train=_TRAIN.format(width=width))
+    return f"![{figure.stem.replace('_', ' ')}]({where})\n\n*{caption}*"
+
+
+def _sample(samples: Sequence[str]) -> list[str]:
+    if not samples:
+        return []
+    return ["## A sample", _fenced(samples[0].strip("\n"), "text")]
+
+
+def _fenced(text: str, language: str) -> str:
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}{language}\n{text}\n{fence}"

@@ -1,0 +1,1 @@
+"""What would a larger one reach?"""

@@ -1,0 +1,1 @@
+"""What both engines agree on, without a framework."""

@@ -1,0 +1,129 @@
+"""What a backend gives to the rest of the program: the contract that both engines keep.
+
+`jaxlm.engine.engine.Engine` is the one in JAX, `torchref.engine.Engine` the one in PyTorch.
+Everything outside of them (the loop, records, evaluation, generation, parity) sees this contract,
+numpy arrays and the canonical parameter tree, and imports neither framework.
+
+Legend: B rows, L length, M = L + 1, V vocabulary.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from jaxlm.config.schema import Config, ModelConfig
+
+
+class EvalBatch(NamedTuple):
+    """Inputs, targets and 0/1 weights, each (B, L), and the targets' UTF-8 bytes (B, L)."""
+
+    inputs: Any
+    targets: Any
+    weights: Any
+    bytes: Any
+
+
+class Engine(Protocol):
+    """A configuration's network on this machine's devices.
+
+    `State` is all that a step changes, `Parameters` what evaluation and generation need of it; both
+    are the backend's own, and a state given to `train_step` must not be used again.
+    """
+
+    config: Config
+    model_config: ModelConfig  # resolved
+    parameter_dtype: str  # float32 or float64
+    device_names: list[str]
+    where: str  # the device and kernels in a few words
+    batch_devices: int  # evaluation batches divide by it
+    peak_flops: float | None  # FLOP/s of all devices in the compute type, where known
+
+    def __init__(self, config: Config, vocab_size: int, cache: Path) -> None:
+        """Raises UserError where the configuration asks for what is not there."""
+
+    def activate(self) -> None:
+        """Make this engine's global settings the current ones."""
+
+    # -- training
+
+    def initial_state(self) -> Any:
+        """The state before the first step."""
+
+    def compile(self, state: Any) -> None:
+        """Get `train_step` ready for batches of the configuration's shape."""
+
+    def train_step(
+        self, state: Any, tokens_BxM: np.ndarray, lr: float
+    ) -> tuple[Any, dict[str, Any]]:
+        """(state after, metrics): see `step.make_train_step`. Need not wait for the device."""
+
+    def read(self, tree: Any) -> Any:
+        """Metrics as numpy arrays; waits for them."""
+
+    def loader(self, tokens_N: np.ndarray, **arguments: Any) -> Iterator[np.ndarray]:
+        """`data.batches.batch` of start_step to stop_step - 1, in order."""
+
+    # -- what training leaves
+
+    def parameters_of(self, state: Any) -> Any:
+        """The state's Parameters."""
+
+    def eval_step(self, parameters: Any, batch: EvalBatch) -> dict[str, Any]:
+        """Sums over each row: see `step.make_eval_step`. Need not wait for the device."""
+
+    def logits(self, parameters: Any, tokens_BxL: np.ndarray) -> np.ndarray:
+        """Logits (B, L, V), float32, or float64 where the precision is."""
+
+    def decoder(self, parameters: Any) -> Callable[..., Iterator[np.ndarray]]:
+        """Continues token sequences: see `decoding.Decoder.__call__`."""
+
+    def parameters_from(self, values: dict[str, np.ndarray]) -> Any:
+        """Parameters of arrays by canonical name."""
+
+    def canonical(self, parameters: Any) -> dict[str, np.ndarray]:
+        """The inverse of `parameters_from`."""
+
+    # -- checkpoints, in the canonical tree
+
+    def writer(self, folder: Path, keep: int) -> Any:
+        """The run's `checkpoint.Checkpoints`."""
+
+    def checkpoint_tree(self, state: Any) -> dict[str, Any]:
+        """{"parameters": {name: array}, "optimizer": {"step", "count", "mu", "nu"}}."""
+
+    def state_of(self, tree: dict[str, Any]) -> Any:
+        """The state that `checkpoint_tree` was made of."""
+
+    def restore(self, folder: Path, which: str | int) -> tuple[int, Any, dict[str, Any], list[str]]:
+        """(step, state, metadata, skipped): see `checkpoint.restore`."""
+
+    def restore_parameters(
+        self, folder: Path, which: str | int
+    ) -> tuple[int, Any, dict[str, Any], list[str]]:
+        """(step, Parameters, metadata, skipped): see `checkpoint.restore`."""
+
+    # -- for a person to look at
+
+    def components(self, parameters: Any, tokens_BxL: np.ndarray) -> dict[str, np.ndarray]:
+        """What each part of the network puts out, in the order of the forward pass."""
+
+    def gradients(
+        self, parameters: Any, tokens_BxM: np.ndarray
+    ) -> tuple[float, dict[str, np.ndarray]]:
+        """(loss, gradient of each parameter) of the mean loss over a batch, without dropout."""
+
+    def memory_bytes(self) -> int:
+        """In use now: on the devices where they keep count, else by this process."""
+
+    def peak_memory_bytes(self) -> int:
+        """The most in use so far, where the device counts it; else by this process."""
+
+    def profile(self, folder: Path) -> AbstractContextManager[Any]:
+        """Traces what runs inside into `folder`."""
+
+
+# Which backend: called when it is needed, since importing one takes a second or more.
+LoadEngine = Callable[[], type[Engine]]

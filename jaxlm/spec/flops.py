@@ -1,0 +1,71 @@
+"""Counts of parameters and floating-point operations, in closed form, and devices' peaks."""
+
+from dataclasses import dataclass
+
+from jaxlm.config.schema import ModelConfig
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Parameters of a model. `non_embedding` leaves out the tables and an untied head."""
+
+    total: int
+    embedding: int
+    head: int
+    non_embedding: int
+
+
+def parameter_counts(model: ModelConfig) -> ParameterCounts:
+    """Closed-form counts of a resolved model (the sum over `initial.parameter_shapes`)."""
+    width, hidden, head = model.d_model, model.d_ff, model.head_dim
+    queries, keys = model.n_heads * head, model.n_kv_heads * head
+    every = model.bias == "all"
+    attention = 2 * width * queries + 2 * width * keys
+    attention += (queries + 2 * keys) * (model.bias in ("qkv", "all")) + width * every
+    attention += 2 * head * model.qk_norm
+    gated = model.ffn in ("swiglu", "geglu")
+    feedforward = (2 + gated) * width * hidden + ((1 + gated) * hidden + width) * every
+    norm = width * (model.norm != "none") + width * (model.norm == "layernorm" and every)
+    embedding = model.vocab_size * width
+    embedding += model.context_length * width * (model.position == "learned")
+    untied = not model.tie_embeddings
+    output = model.vocab_size * (width + model.head_bias) * untied
+    inner = model.n_layers * (attention + feedforward + 2 * norm) + norm
+    return ParameterCounts(embedding + output + inner, embedding, output, inner)
+
+
+def flops_per_token(model: ModelConfig) -> float:
+    """6 N per training token, N without embeddings (Kaplan et al. 2020, section 2.1)."""
+    return 6.0 * parameter_counts(model).non_embedding
+
+
+def exact_flops_per_token(model: ModelConfig, length: int | None = None) -> float:
+    """6 N + the head + full attention, per training token (PaLM, Chowdhery et al. 2022, app. B)."""
+    length = length or model.context_length
+    head = 6.0 * model.vocab_size * model.d_model
+    attention = 12.0 * model.n_layers * model.n_heads * model.head_dim * length
+    return flops_per_token(model) + head + attention
+
+
+def flops_words(flops: float, exact: float | None = None) -> str:
+    """A training's FLOPs as they are shown everywhere: `flops` of a run, and its `flops_exact`."""
+    text = f"{flops:.3g} (6 N D)"
+    return text if exact is None else f"{text}, {exact:.3g} with head and attention"
+
+
+# Dense peaks in FLOP/s of the compute types, from the makers' data sheets (SXM parts).
+_PEAKS = {
+    "H200": {"bfloat16": 989.4e12, "float32": 66.9e12, "float64": 66.9e12},
+    "H100": {"bfloat16": 989.4e12, "float32": 66.9e12, "float64": 66.9e12},
+    "A100": {"bfloat16": 312e12, "float32": 19.5e12, "float64": 19.5e12},
+    "L40S": {"bfloat16": 362e12, "float32": 91.6e12, "float64": 1.4e12},
+    "T4": {"bfloat16": 65e12, "float32": 8.1e12, "float64": 0.25e12},
+}
+
+
+def peak_flops(device_kind: str, precision: str) -> float | None:
+    """Dense peak of a device in FLOP/s for a compute type, or None where it is not known (CPUs)."""
+    for name, peaks in _PEAKS.items():
+        if name in device_kind:
+            return peaks[precision]
+    return None

@@ -1,0 +1,196 @@
+"""run.overwrite=true: what a run wrote is removed, and nothing else. Imports no jax.
+
+First everything is looked at: a folder that is a link or holds one, or holds other runs or a file
+that no run writes, is refused, and nothing is gone. Then config.yaml is renamed to `.removing`:
+from there on the folder is no run any more, and whoever trains in it next finishes what a killed
+removal left. The folder and its `.lock` stay.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxlm.host.checked import Damaged, anything, read_bytes, read_json, record
+from jaxlm.host.errors import UserError
+from jaxlm.host.files import fsync_folder
+from jaxlm.host.names import shortened
+from jaxlm.store import manifest
+from jaxlm.store.directory import RunDirectory
+
+MARK = ".removing"
+_LOCK = ".lock"
+_FILES = (
+    "config.yaml environment.json metrics.jsonl summary.json checkpoints.json evaluation.json "
+    "tokenizer.json samples.txt report.md log.txt"
+).split()
+_FIGURES = (
+    "loss perplexity accuracy optimization gradient_norms weight_norms update_norms update_ratio "
+    "activation_rms speed"
+).split()
+# What may lie in a run's folders, each a path from the folder on.
+_FOLDERS = {
+    "checkpoints": re.compile(r"(?:\d{1,18}|[^/]*\.orbax-checkpoint-tmp[^/]*)(?:/.*)?"),
+    "plots": re.compile(rf"(?:{'|'.join(_FIGURES)})\.png|\.[^/]*\.png\.\d+\.tmp"),
+    "profile": re.compile(r"trace\.json|plugins(?:/profile(?:/.*)?)?"),
+    "tensorboard": re.compile(r"events\.out\.tfevents\.[^/]*"),
+}
+_TEMPORARY = re.compile(rf"\.(?:{'|'.join(map(re.escape, _FILES))})\.\d+\.tmp")
+_STARTED_ONLY = ("log.txt", "tokenizer.json")  # of a run whose start failed
+_TELLING = ("summary.json", "environment.json", "metrics.jsonl", "checkpoints", MARK)
+
+
+def check_removable(run: RunDirectory) -> None:
+    """Raises UserError where `start_over` would."""
+    if run.path.is_symlink():
+        raise UserError(
+            f"{run.path} is a link, so run.overwrite=true keeps off.\n"
+            f"Name the folder itself: run.dir={os.path.realpath(run.path)}"
+        )
+    if _names(run.path):
+        _check(run.path)
+        with run.lock():
+            pass
+
+
+def start_over(run: RunDirectory) -> None:
+    """Remove what a run wrote into its folder. Raises UserError, and then nothing is removed.
+
+    A folder that is not there, or empty, is fine. The lock is held meanwhile.
+    """
+    check_removable(run)
+    if _names(run.path):
+        with run.lock():
+            _check(run.path)  # again, now that nobody writes
+            _remove(run.path)
+
+
+def finish_removal(run: RunDirectory) -> None:
+    """Go on with the removal that a killed process had begun. Raises UserError."""
+    if (run.path / MARK).is_file() and not run.path.is_symlink():
+        start_over(run)
+
+
+def refuse_runs_inside(folder: Path) -> None:
+    """Raises UserError where a new run would lie above others, which nobody would find then."""
+    if (folder / "config.yaml").exists() or not folder.is_dir():
+        return
+    runs = sorted(path.parent.name for path in folder.glob("*/config.yaml"))
+    if runs:
+        raise UserError(
+            f"{folder} holds other runs ({_listed(runs)}), so it cannot be one itself.\n"
+            "Name the run's own folder with run.name=NAME or run.dir=FOLDER."
+        )
+
+
+def _names(folder: Path) -> list[str]:
+    """What lies in a run's folder, but for its lock."""
+    try:
+        return sorted(name for name in os.listdir(folder) if name != _LOCK)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"cannot read the run directory {folder}: {error.strerror}.") from None
+
+
+def _check(folder: Path) -> None:
+    """Raises UserError unless a folder holds a run and nothing that no run writes."""
+    names, others = _names(folder), []
+    for path, is_link in _walk(folder):
+        if is_link:
+            raise UserError(
+                f"{folder} holds the link {shortened(path)}, so run.overwrite=true keeps off.\n"
+                "Remove the link first, or name another folder with run.dir=FOLDER."
+            )
+        if not _is_ours(path):
+            others.append(path)
+    if not any(name in _TELLING or name == "config.yaml" for name in names):
+        if not others and all(name in _STARTED_ONLY for name in names):
+            return
+        raise UserError(
+            f"{folder} is no run (it has no config.yaml): run.overwrite=true keeps off.\n"
+            "Name another folder with run.dir=FOLDER."
+        )
+    runs = sorted({path.split("/")[0] for path in others if path.endswith("/config.yaml")})
+    if runs:
+        raise UserError(
+            f"{folder} holds other runs ({_listed(runs)}), so run.overwrite=true keeps off.\n"
+            "Name the run's own folder with run.name=NAME or run.dir=FOLDER."
+        )
+    if others:
+        raise UserError(
+            f"{folder} holds {_listed(others)}, which no run writes: run.overwrite=true keeps "
+            "off.\nMove it elsewhere first, or name another folder with run.dir=FOLDER."
+        )
+    if not _is_a_run(folder):
+        raise UserError(
+            f"{folder} is no run (its config.yaml is none of this program's): run.overwrite=true "
+            "keeps off.\nName another folder with run.dir=FOLDER."
+        )
+
+
+def _listed(names: list[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(shortened, names[:most])) + more
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, bool]]:
+    """(path from the folder on, whether it is a link) of all that a folder holds."""
+    for place, folders, files in os.walk(folder, onerror=_raise):
+        for name in sorted([*folders, *files]):
+            path = Path(place, name)
+            yield path.relative_to(folder).as_posix(), path.is_symlink()
+
+
+def _raise(error: OSError) -> None:
+    raise UserError(f"cannot read {error.filename}: {error.strerror}.") from None
+
+
+def _is_ours(path: str) -> bool:
+    """Whether a run writes a file, or makes a folder, of this path in its folder."""
+    first, _, rest = path.partition("/")
+    if first in _FOLDERS:
+        return not rest or bool(_FOLDERS[first].fullmatch(rest))
+    return not rest and (first in (*_FILES, MARK, _LOCK) or bool(_TEMPORARY.fullmatch(first)))
+
+
+def _is_a_run(folder: Path) -> bool:
+    """Whether one of its files at least is, beyond its name, what this program writes."""
+    if (folder / MARK).is_file() or manifest.whole_steps(folder / "checkpoints"):
+        return True
+    for name, sign in (("environment.json", "format_version"), ("summary.json", "status")):
+        with contextlib.suppress(Damaged):
+            if read_json(folder / name, record({sign: anything})) is not None:
+                return True
+    with contextlib.suppress(Damaged):
+        config = read_bytes(folder / "config.yaml") or b""
+        sections = set(re.findall(rb"(?m)^(\w+):", config))
+        return {b"model", b"data", b"train", b"run"} <= sections
+    return False
+
+
+def _remove(folder: Path) -> None:
+    """Remove all but the lock; killed at any moment, `finish_removal` can go on."""
+    try:
+        if (folder / "config.yaml").exists():
+            os.replace(folder / "config.yaml", folder / MARK)
+        else:
+            (folder / MARK).touch()
+        fsync_folder(folder)
+        for name in _names(folder):
+            path = folder / name
+            if stat.S_ISDIR(os.lstat(path).st_mode):
+                shutil.rmtree(path)
+            elif name != MARK:
+                path.unlink()
+        fsync_folder(folder)
+        (folder / MARK).unlink()
+        fsync_folder(folder)
+    except OSError as error:
+        raise UserError(
+            f"cannot remove {error.filename or folder}: {error.strerror}.\n"
+            "Check its permissions; the same command then goes on with the removal."
+        ) from error

@@ -1,0 +1,147 @@
+"""What a study has to train: named variants of one configuration, each for each seed."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jaxlm.config.compose import compose, from_file, groups, split_override
+from jaxlm.config.effective import refuse_idle
+from jaxlm.config.schema import Config, differences, identity, keys_of
+from jaxlm.host.errors import UserError
+from jaxlm.store.directory import RunDirectory
+
+_PLACE = ("run.name", "run.dir", "run.experiment", "run.options")
+_NOT_VARIED = {
+    "seed": "seeds belong into study.seeds",
+    "experiment": "a study has one base experiment",
+    "scale": "a study has one scale: give it on the command line",
+    "job": "every variant is trained",
+    **dict.fromkeys(_PLACE, "every run has its own place in the study's folder"),
+}
+
+
+@dataclass
+class Member:
+    """One run of a study, and how it stands: waiting, running, or a run's status, or failed."""
+
+    variant: str
+    seed: int
+    words: list[str]
+    config: Config
+    status: str = "waiting"
+    reason: str | None = None
+    process_seconds: float | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.variant}, seed {self.seed}"
+
+    @property
+    def run(self) -> RunDirectory:
+        return RunDirectory(self.config.run.dir)
+
+    def lasting(self, seconds: float) -> "Member":
+        """The same run for this much wall-clock time."""
+        words = [*self.words, f"train.duration={seconds / 3600:.6g}hours"]
+        return replace(self, words=words, config=compose(words))
+
+
+def members_of(
+    config: Config,
+    variants: Mapping[str, Sequence[str]],
+    seeds: Sequence[int],
+    *,
+    merge: bool = False,
+) -> list[Member]:
+    """The runs of a study, seed by seed within each variant.
+
+    Raises UserError where a variant is no configuration, or (unless `merge` keeps the first) two
+    of them are the same one.
+    """
+    base, members = words_of(config), []
+    for variant, changes in variants.items():
+        if not re.fullmatch(r"[^/\\.\s][^/\\\s]*", variant):
+            raise UserError(f"A variant's name is a folder's, without blanks: {variant!r} is not.")
+        _check_keys(variant, changes)
+        words = [*base, *changes]  # of an option chosen twice, the last is taken
+        for seed in seeds:
+            place = Path(config.run.dir) / variant / f"seed{seed}"
+            named = [f"seed={seed}", f"run.name={variant}-seed{seed}", f"run.dir={place}"]
+            try:
+                found = compose(words + named)
+                refuse_idle(found, changes)
+                members.append(Member(variant, seed, words + named, found))
+            except UserError as error:
+                raise UserError(f"variant {variant}: {error}") from None
+    return _distinct(members, merge)
+
+
+def _check_keys(variant: str, changes: Sequence[str]) -> None:
+    """Raises UserError where a variant changes what is not its own."""
+    for key in sorted({split_override(word)[0] for word in changes}):
+        why = _NOT_VARIED.get(key, _NOT_VARIED.get(key.split(".")[0]))
+        if why or key.startswith("study."):
+            why = why or "a study does not vary itself"
+            raise UserError(f"variant {variant} may not change {key}: {why}.")
+
+
+def _distinct(members: list[Member], merge: bool) -> list[Member]:
+    """The members with another identity than those before them. Raises UserError unless `merge`."""
+    seen: dict[str, Member] = {}
+    for member in members:
+        what = json.dumps(identity(member.config), sort_keys=True)
+        twin = seen.setdefault(what, member)
+        if twin is not member and not merge:
+            same = f"variants {twin.variant} and {member.variant} are the same configuration"
+            if twin.variant == member.variant:
+                same = f"seed {member.seed} stands twice in study.seeds"
+            raise UserError(f"{same}.\nLeave one of them out, or change what it overrides.")
+    return list(seen.values())
+
+
+def words_of(config: Config) -> list[str]:
+    """Command-line words for training `config`, its name and place left out."""
+    known = config.run.experiment in groups()["experiment"]
+    words = [f"experiment={config.run.experiment}"] if known else []
+    words.append("job=train")
+    usual = compose(words).run.options
+    chosen = config.run.options.items()
+    words += [f"{group}={option}" for group, option in chosen if usual.get(group) != option]
+    there = compose(words, checked=False)
+    differing = {
+        name: _value(config, name)
+        for name in keys_of(Config)
+        if name not in _PLACE
+        and not name.startswith("study.")
+        and _value(config, name) != _value(there, name)
+    }
+    return words + [
+        f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in differing.items()
+    ]
+
+
+def _value(config: Config, name: str) -> Any:
+    node: Any = config
+    for part in name.split("."):
+        node = getattr(node, part)
+    return node
+
+
+def refuse_others(members: list[Member]) -> None:
+    """Raises UserError where a run's folder holds another run; it would be refused one by one."""
+    for member in members:
+        path = member.run.path / "config.yaml"
+        if member.config.run.overwrite or not path.exists():
+            continue
+        differing = differences(identity(member.config), identity(from_file(path)))
+        if differing:
+            name, (new, old) = next(iter(differing.items()))
+            raise UserError(
+                f"{member.run.path} holds a run of another configuration ({name}: {new} here, "
+                f"{old} there).\n"
+                "Name another study with run.name=NAME, or start over with run.overwrite=true."
+            )

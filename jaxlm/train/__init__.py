@@ -1,0 +1,1 @@
+"""One run, from its newest checkpoint to its end."""

@@ -1,0 +1,137 @@
+"""The end of a run: samples, figures and report from its records; and the profiler's window."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxlm.config.schema import Config
+from jaxlm.host.console import Console
+from jaxlm.host.errors import UserError
+from jaxlm.spec.contract import LoadEngine
+from jaxlm.store.directory import RunDirectory
+
+_BETWEEN_SAMPLES = "\n\n---\n\n"
+
+
+def finish(
+    run: RunDirectory,
+    config: Config,
+    summary: dict[str, Any],
+    console: Console,
+    load_engine: LoadEngine,
+) -> None:
+    """Write samples.txt, plots/ and report.md, and tell the person where everything is.
+
+    Raises UserError where they cannot be written.
+    """
+    from jaxlm.inference.report import summary_lines
+
+    samples = _write_samples(run, config, console, load_engine)
+    write_report(run, config, summary, samples)
+    console.say("\n".join(summary_lines(config, summary, run.records(), run.path)))
+
+
+def complete(
+    run: RunDirectory,
+    config: Config,
+    summary: dict[str, Any],
+    load_engine: LoadEngine,
+) -> list[str]:
+    """Make what a run that has ended lacks of samples.txt, plots/ and report.md; their names.
+
+    Raises UserError where they cannot be written, or another process is writing the run.
+    """
+    lost = missing(run.path, config, summary)
+    if not lost:
+        return []
+    with run.lock():
+        if "samples.txt" in lost:
+            samples = _write_samples(run, config, Console(), load_engine)
+        else:
+            samples = _read_samples(run.path)
+        write_report(run, config, summary, samples)
+    return lost
+
+
+def missing(path: Path, config: Config, summary: dict[str, Any]) -> list[str]:
+    """What of samples.txt, report.md and the figures it shows is not there, empty or cut off."""
+    from jaxlm.inference.report import REPORT_END
+
+    lost = []
+    if summary["status"] != "diverged" and _writes_samples(config):
+        lost += [name for name in ["samples.txt"] if not _is_written(path / name)]
+    try:
+        report = (path / "report.md").read_text("utf-8")
+    except (OSError, ValueError):
+        report = ""
+    if REPORT_END not in report:
+        return [*lost, "report.md"]
+    figures = re.findall(r"\]\((plots/[^)]+)\)", report)
+    return lost + [name for name in figures if not _is_written(path / name)]
+
+
+def _is_written(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+def write_report(
+    run: RunDirectory, config: Config, summary: dict[str, Any], samples: list[str]
+) -> None:
+    """Write plots/ and report.md from the run's records. Raises UserError where that fails."""
+    from jaxlm.inference.figures import plot_run
+    from jaxlm.inference.report import write_run_report
+
+    records = run.records()
+    try:
+        figures = plot_run(records, summary, run.path / "plots") if records else []
+        write_run_report(run.path / "report.md", config, summary, records, samples, figures)
+    except OSError as error:
+        raise UserError(
+            f"the report of {run.path} cannot be written: {error.strerror or error}.\n"
+            "Its training is done and saved: the same command makes the report once there is room."
+        ) from error
+
+
+def _writes_samples(config: Config) -> bool:
+    return bool(config.run.samples) and config.tokenizer.name != "none"
+
+
+def _write_samples(
+    run: RunDirectory, config: Config, console: Console, load_engine: LoadEngine
+) -> list[str]:
+    """A few texts of the finished model, where it has a tokenizer, written to samples.txt."""
+    if not _writes_samples(config):
+        return []
+    from jaxlm.inference.generate import LoadedRun
+
+    try:
+        loaded = LoadedRun(run.path, operation=config, load_engine=load_engine)
+        texts = loaded.generate(samples=config.run.samples, max_tokens=256)
+    except UserError as error:
+        console.say(f"no samples: {error}")
+        return []
+    samples = texts if isinstance(texts, list) else [texts]
+    run.write_text("samples.txt", _BETWEEN_SAMPLES.join(samples) + "\n")
+    return samples
+
+
+def _read_samples(path: Path) -> list[str]:
+    try:
+        text = (path / "samples.txt").read_bytes().decode()  # keeps the line ends as they are
+    except (OSError, ValueError):
+        return []
+    return text.removesuffix("\n").split(_BETWEEN_SAMPLES)
+
+
+@contextlib.contextmanager
+def profile(training: Any) -> Iterator[None]:
+    """debug=profile: a trace of the whole loop in run.dir/profile, for TensorBoard or Perfetto."""
+    if not training.config.debug.profile:
+        yield
+        return
+    folder = training.run.path / "profile"
+    with training.engine.profile(folder):
+        yield
+    training.console.say(f"trace written to {folder}; open it with TensorBoard or ui.perfetto.dev")

@@ -1,0 +1,362 @@
+"""The training loop: from a run's newest checkpoint to its end, or to a signal."""
+
+import contextlib
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxlm.config.compose import to_yaml
+from jaxlm.config.duration import Horizon, horizon
+from jaxlm.config.schema import Config
+from jaxlm.data.batches import batch as batch_at
+from jaxlm.data.dataset import Dataset
+from jaxlm.host.console import Console
+from jaxlm.host.errors import UserError
+from jaxlm.host.signals import Signals
+from jaxlm.inference import guard
+from jaxlm.inference.evaluate import Evaluator
+from jaxlm.spec.contract import Engine
+from jaxlm.spec.schedule import learning_rate
+from jaxlm.store.directory import RunDirectory
+from jaxlm.store.lock import WriterLock
+from jaxlm.store.manifest import NoCheckpoint
+from jaxlm.train import finish
+from jaxlm.train.clocks import Clocks
+from jaxlm.train.ledger import Ledger, Position
+from jaxlm.train.trackers import open_tracker
+
+_ENDLESS = 2**40  # steps of a run that only the clock ends
+
+
+class Diverged(Exception):
+    """A loss, the gradient or the weights are no longer finite numbers."""
+
+
+class Step(NamedTuple):
+    """What `Training.stages` asks for, and is sent the metrics of."""
+
+    tokens_BxM: np.ndarray
+    lr: float
+
+
+class Evaluation(NamedTuple):
+    """What `Training.stages` asks for, and is sent the result of: see `Evaluator`."""
+
+
+class NewestState(NamedTuple):
+    """What `Training.stages` asks for to save it."""
+
+
+def spans(config: Config, dataset: Dataset) -> tuple[Horizon, dict[str, Callable[..., int]]]:
+    """How long a run lasts, and what counts its intervals by name. Raises UserError."""
+    found = horizon(config, len(dataset.train))
+    names = ("eval_every", "checkpoint_every", "log_every")
+    return found, {n: found.counter(getattr(config.train, n), f"train.{n}") for n in names}
+
+
+Stages = Generator[Step | Evaluation | NewestState, Any, str]
+
+
+class Training:
+    """One process's part in a run.
+
+    `stages` is the run from its newest checkpoint to its end and leaves the device's work to its
+    caller: `loop`, or what trains several runs in one program.
+
+    The metrics of a step are read after the next one was dispatched, so that the device never
+    waits for the host; whatever must see the newest state first drains them.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        run: RunDirectory,
+        lock: WriterLock,
+        dataset: Dataset,
+        engine: Engine,
+        console: Console,
+    ) -> None:
+        self.config, self.run, self.lock, self.dataset = config, run, lock, dataset
+        self.engine, self.console = engine, console
+        self.clocks = Clocks()
+        self.position = Position()
+        self.horizon, self.intervals = spans(config, dataset)
+        self.evaluator = Evaluator(engine, dataset)
+        self.evaluation_seconds = 0.0
+        self.pending: tuple[int, float, dict[str, Any], bool] | None = None
+        self.saved_step = -1
+        self.carried = {guard.CONFIG: to_yaml(config).encode()}
+        if dataset.tokenizer is not None:
+            self.carried[guard.TOKENIZER] = dataset.tokenizer.serialised()
+        self.state = self._restore()
+        tracker = open_tracker(config, run.path, self.position.step)
+        floor = dataset.entropy_floor
+        self.ledger = Ledger(config, run, engine, self.horizon, floor, console, tracker)
+        self.ledger.data_notes = dataset.notes
+        self.checkpoints = engine.writer(run.path / "checkpoints", config.train.keep_checkpoints)
+
+    def _restore(self) -> Any:
+        """The newest checkpoint's state, or the initial one; the records are cut to match.
+
+        Raises UserError where the run's files are not those that the checkpoint was saved beside.
+        """
+        run, folder = self.run, self.run.path / "checkpoints"
+        try:
+            step, state, metadata, skipped = self.engine.restore(folder, "last")
+        except NoCheckpoint:
+            self._begin()
+            return self.engine.initial_state()
+        for line in skipped:
+            self.console.say(f"skipped {line}")
+        guard.check_data(metadata, self.dataset, run.path)
+        self.position = Position(**metadata["position"])
+        lost = [0.0]
+        with contextlib.suppress(UserError):  # what a crash garbled lies beyond the checkpoint
+            lost += [record.get("wall_seconds") or 0.0 for record in run.records()]
+        self.clocks = Clocks(max(self.position.wall_seconds, *lost), self.position.seconds)
+        self._cut_records(step)
+        self.saved_step = step
+        self.console.say(f"resuming {run.path} at step {step}")
+        return state
+
+    def _begin(self) -> None:
+        """No checkpoint was ever completed: what an earlier process recorded is dropped."""
+        with contextlib.suppress(UserError):
+            if steps := [record["step"] for record in self.run.records("train")]:
+                self.console.say(
+                    f"{self.run.path} was stopped before its first checkpoint, at step "
+                    f"{max(steps)} or later; it begins again at step 1"
+                )
+        self.run.truncate_to(0)
+
+    def _cut_records(self, step: int) -> None:
+        """Drop the records beyond the checkpoint. Raises UserError where those before it differ."""
+        path = self.run.path / "metrics.jsonl"
+        seal = guard.records_seal(self.run.path / "checkpoints" / str(step))
+        if self.run.has_records(seal):
+            self.run.truncate_to(seal["bytes"])
+        elif self.config.run.accept_records:
+            self.run.truncate_after(step)
+            self.console.say(f"{path} is not what the checkpoint saw; accepted as it is")
+        else:
+            raise UserError(
+                f"{path} is not what the checkpoint of step {step} was saved beside: records are "
+                "missing or altered.\nPut the file back; or go on with the records there are, by "
+                "run.accept_records=true, or start over with run.overwrite=true."
+            )
+
+    def compile(self) -> None:
+        """Compile the training step, before the clock of training starts, if one is to come."""
+        if self.done() or self._out_of_patience():
+            return
+        started = time.monotonic()
+        self.engine.compile(self.state)
+        self.console.say(f"compiled in {time.monotonic() - started:.1f} s")
+
+    # -- what a step is fed --------------------------------------------------------------------
+
+    def _batches(self) -> Iterator[np.ndarray]:
+        """Token batches (B, L + 1) from the current step on."""
+        config = self.config
+        arguments = {
+            "seed": config.seed if config.data_seed is None else config.data_seed,
+            "batch_size": config.train.batch_size,
+            "context_length": self.engine.model_config.context_length,
+            "stride": config.data.stride,
+        }
+        if config.train.overfit:
+            first = batch_at(self.dataset.train, step=0, **arguments)
+            return itertools.repeat(first)
+        start, stop = self.position.step, self.horizon.steps or _ENDLESS
+        return self.engine.loader(self.dataset.train, start_step=start, stop_step=stop, **arguments)
+
+    def _schedule_seconds(self) -> float:
+        """The wall clock as a clocked run's schedule sees it: time for the last evaluation is
+        set aside, so that the schedule ends when only that is left."""
+        if self.horizon.seconds is None:
+            return 0.0
+        reserve = min(0.5, self.evaluation_seconds / self.horizon.seconds)
+        return self.clocks.wall() / (1.0 - reserve)
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def done(self) -> bool:
+        if self.horizon.steps is not None:
+            return self.position.step >= self.horizon.steps
+        return self._schedule_seconds() >= self.horizon.seconds
+
+    def _out_of_patience(self) -> bool:
+        patience = self.config.train.early_stopping
+        return bool(patience) and self.position.evaluations_since_best >= patience
+
+    def loop(self, signals: Signals) -> str:
+        """Train to the end, a signal, run.stop_at or early stopping; returns the status.
+
+        Raises Diverged; UserError where a checkpoint cannot be written.
+        """
+        stages, answer = self.stages(signals), None
+        while True:
+            try:
+                request = stages.send(answer)
+            except StopIteration as end:
+                return end.value
+            if isinstance(request, Step):
+                self.state, answer = self.engine.train_step(self.state, *request)
+            elif isinstance(request, Evaluation):
+                answer = self.evaluator(self.engine.parameters_of(self.state))
+            else:
+                answer = self.state
+
+    def stages(self, signals: Signals) -> Stages:
+        """`loop`, with what concerns the state asked of the caller, one after another."""
+        config, batches = self.config, self._batches()
+        before = (self.position.step, self.clocks.wall())
+        self.ledger.start(self.position.step, self.clocks)
+        self.clocks.resume()
+        if self._out_of_patience():  # and killed before its end was noted
+            return "stopped_early"
+        while not self.done():
+            step, seconds = self.position.step, self._schedule_seconds()
+            lr = learning_rate(config.schedule, config.optimizer.lr, self.horizon, step, seconds)
+            metrics = yield Step(next(batches), lr)
+            self.drain()
+            self.position.step = step + 1
+            now = (step + 1, self.clocks.wall())
+            due = {name: count(*now) > count(*before) for name, count in self.intervals.items()}
+            logged = due["log_every"] or step == 0 or self.done()
+            self.pending = (step + 1, lr, metrics, logged)
+            before = now
+
+            leave = bool(signals.received) or step + 1 == config.run.stop_at
+            improved = due["eval_every"] and (yield from self._evaluate())
+            if improved or due["checkpoint_every"] or leave:
+                yield from self._save()
+            if self._out_of_patience():
+                yield from self._save()
+                return "stopped_early"
+            if leave and not self.done():
+                return "interrupted"
+        self.drain()
+        if self.position.evaluated_step != self.position.step and config.train.eval_every != "0":
+            yield from self._evaluate()
+        yield from self._save()
+        return "finished"
+
+    def drain(self) -> None:
+        """Read the newest step whose metrics were not read yet. Raises Diverged."""
+        if self.pending is None:
+            return
+        (step, lr, metrics, logged), self.pending = self.pending, None
+        watched = ("loss", "gradient_norm", "weight_norms")
+        loss, norm, weights = self.engine.read([metrics[name] for name in watched])
+        loss, norm, whole = float(loss), float(norm), bool(np.isfinite(weights).all())
+        if not (math.isfinite(loss) and math.isfinite(norm) and whole):
+            left = "" if whole else ", weights that are not finite after it"
+            raise Diverged(
+                f"diverged: loss {loss:.5g}, gradient norm {norm:.3g} at step {step}{left}, "
+                f"in the window of steps {self.ledger.last_step + 1} to {step}"
+            )
+        self.position.note_loss(loss)
+        if logged:
+            interval = self.position.interval_loss()
+            self.ledger.train(step, lr, self.engine.read(metrics), interval)
+
+    def _evaluate(self) -> Generator[Evaluation, dict[str, Any], bool]:
+        """Have the current state evaluated and record it; True where it is the best so far."""
+        self.drain()
+        self.clocks.pause()
+        started = time.monotonic()
+        result = yield Evaluation()
+        self.evaluation_seconds = time.monotonic() - started
+        if not math.isfinite(result["loss"]):
+            raise Diverged(
+                f"diverged: validation loss {result['loss']:.5g} at step {self.position.step}"
+            )
+        improved = self.position.note_evaluation(result["loss"])
+        self.ledger.evaluation(self.position.step, result)
+        self.ledger.summarize("running", self.position)
+        self.clocks.resume()
+        return improved
+
+    def _save(self) -> Generator[NewestState, Any, None]:
+        """Start saving the current step, unless it is saved already."""
+        self.drain()
+        step, position = self.position.step, self.position
+        best = position.best_step == step
+        if self.saved_step == step and not best:
+            return
+        self.lock.check()
+        self.run.sync()
+        position.wall_seconds, position.seconds = self.clocks.wall(), self.clocks.seconds()
+        metadata = {
+            "data_fingerprint": self.dataset.fingerprint,
+            "documents": self.dataset.has_documents,
+            "seed": self.config.seed,
+            "position": dict(vars(position)),
+        }
+        records = {guard.RECORDS: json.dumps(self.run.records_seal()).encode()}
+        tree = self.engine.checkpoint_tree((yield NewestState()))
+        self.checkpoints.save(step, tree, metadata, best=best, files=self.carried | records)
+        self.saved_step = step
+
+
+def run_training(training: Training) -> int:
+    """Compile, loop and finish; the exit status. The run's summary always tells how it ended."""
+    training.ledger.summarize("running", training.position)
+    try:
+        with Signals() as signals, training.checkpoints, finish.profile(training):
+            training.compile()
+            status = training.loop(signals)
+            training.clocks.pause()
+    except Diverged as error:
+        return diverged(training, error)
+    except BaseException as error:
+        failed(training, error)
+        raise
+    finally:
+        training.ledger.tracker.close()
+    return ended(training, status, signals)
+
+
+def diverged(training: Training, error: Diverged) -> int:
+    """Note and tell that a run has diverged; the exit status."""
+    training.clocks.pause()
+    advice = "Try a lower optimizer.lr, a longer warm-up or a lower clip_norm."
+    training.console.say(f"{error}\n{advice}")
+    summary = training.ledger.summary("diverged", training.position, str(error))
+    finish.write_report(training.run, training.config, summary, [])
+    training.run.write_summary(summary)
+    return 1
+
+
+def failed(training: Training, error: BaseException) -> None:
+    """Note what a run was interrupted by."""
+    reason = f"{type(error).__name__}: {error}"
+    training.ledger.summarize("interrupted", training.position, reason)
+
+
+def ended(training: Training, status: str, signals: Signals) -> int:
+    """Sum up and finish a run whose loop returned `status`; the exit status."""
+    ledger, position = training.ledger, training.position
+    if status == "interrupted":
+        reason = signals.name or f"run.stop_at={training.config.run.stop_at}"
+        ledger.summarize(status, position, reason)
+        said = f"stopped at step {position.step} ({reason}); the same command resumes"
+        training.console.say(said)
+        return signals.exit_status
+    summary = ledger.summary(status, position)
+    try:
+        finish.finish(
+            training.run, training.config, summary, training.console, lambda: type(training.engine)
+        )
+    except UserError as error:
+        with contextlib.suppress(UserError):  # the disk is full: the first error is the one to show
+            failed(training, error)
+        raise
+    training.run.write_summary(summary)  # last: whatever is missing is made by the same command
+    return 0

@@ -1,0 +1,1 @@
+"""Does it compute what it should?"""

@@ -1,0 +1,1 @@
+"""A law from records, doubted."""

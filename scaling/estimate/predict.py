@@ -1,0 +1,179 @@
+"""`predict`: what a fitted law says about a run, a budget or a target, and how surely."""
+
+import dataclasses
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from scaling.errors import ScalingError
+from scaling.estimate.fit import Fit
+from scaling.law import allocate
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """An answer: `values` by name, each (estimate, low, high); NaN ends without a bootstrap.
+
+    Those intervals are of the law's values. `runs` holds, for a loss, that of a single run.
+    """
+
+    question: str
+    values: dict[str, tuple[float, float, float]]
+    warnings: tuple[str, ...]
+    runs: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; what is not finite becomes None."""
+
+        def plain(value):
+            return float(value) if np.isfinite(value) else None
+
+        values = {}
+        for name, (estimate, low, high) in self.values.items():
+            values |= {name: plain(estimate), f"{name}_interval": [plain(low), plain(high)]}
+        for name, (low, high) in self.runs.items():
+            values[f"{name}_interval_of_a_run"] = [plain(low), plain(high)]
+        return {"question": self.question, **values, "warnings": list(self.warnings)}
+
+
+def predict(
+    fit: Fit,
+    *,
+    N: float | None = None,
+    D: float | None = None,
+    C: float | None = None,
+    U: float | None = None,
+    target_loss: float | None = None,
+    inference_tokens: float = 0,
+) -> Prediction:
+    """Answer the question that the given values pose.
+
+    N and D: the loss. C: the compute-optimal N, D and loss. target_loss: the least C that reaches
+    it. N and target_loss: the tokens that this model needs. N: the tokens for which it is optimal.
+    A law in one variable answers that variable's value only. U: unique tokens, for
+    data_constrained. inference_tokens: pay for these too, at 2 N each, C then being the whole cost
+    (Sardana et al. 2024).
+
+    Raises:
+      ScalingError: values that pose no question of the law, have no effect, or are not above 0.
+    """
+    given = {"N": N, "D": D, "C": C, "U": U, "target_loss": target_loss}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        real = isinstance(value, Real) and not isinstance(value, bool)
+        if not (real and np.isfinite(value) and value > 0):
+            raise ScalingError(f"{name}={value} must be a finite number above 0.")
+    if not (np.isfinite(inference_tokens) and inference_tokens >= 0):
+        raise ScalingError(f"inference_tokens={inference_tokens} must be at least 0.")
+    law, asked = fit.law, set(given) - {"U"}
+    if U is not None and "U" not in law.variables:
+        raise ScalingError(f"U={U:.4g} has no effect: law={law.name} knows no unique tokens.")
+    if inference_tokens and asked not in ({"C"}, {"target_loss"}, {"N"}):
+        raise ScalingError(
+            f"inference_tokens={inference_tokens:.4g} has no effect on this answer: give it with "
+            "C, with target_loss, or with N alone."
+        )
+    options = {"inference_tokens": inference_tokens, "unique": U}
+    if "U" in law.variables and U is None:
+        options["unique"] = fit.range["U"][1]
+    if asked == set(law.variables) - {"U"}:
+        point = {v: given.get(v, options["unique"]) for v in law.variables}
+        values = {"loss": fit.predict(**point)}
+        runs = {"loss": fit.predict_run(**point)[1:]}
+        question = "loss at " + ", ".join(f"{v} = {value:.4g}" for v, value in point.items())
+        cost = given.get("C") or (6 * N * D if N and D else None)
+    elif not fit.divides_compute:
+        raise ScalingError(
+            f"law={law.name} answers for {' and '.join(law.variables)} only; it got "
+            f"{', '.join(sorted(asked)) or 'nothing'}."
+        )
+    else:
+        question, values, runs = _decide(fit, given, asked, options)
+        cost = values["C"][0] if "C" in values else given.get("C")
+        if cost is None:
+            cost = 6 * given["N"] * values["D"][0]
+    if not np.isfinite([end for ends in runs.values() for end in ends]).all():
+        runs = {}
+    return Prediction(question, values, tuple(_doubts(fit, given, cost)), runs)
+
+
+def _decide(fit: Fit, given: dict, asked: set, options: dict) -> tuple[str, dict, dict]:
+    """The questions that are decisions: (in words, answers, intervals of single runs)."""
+    law = fit.law
+    tail = f", {options['inference_tokens']:.4g} tokens of inference" * bool(
+        options["inference_tokens"]
+    )
+
+    def each(names, function):
+        """Estimates with intervals of a function that returns one array for each name."""
+        point, many = function(fit.theta[None]), None
+        if len(fit.samples):
+            many = function(fit.samples)
+        return {
+            name: fit.interval_from(point[i][0], None if many is None else many[i])
+            for i, name in enumerate(names)
+        }
+
+    if asked == {"C"}:
+        C = given["C"]
+        found = each(("N", "D", "loss"), lambda theta: allocate.optimal(law, theta, C, **options))
+        runs = {}
+        if len(fit.samples):
+            least_S = allocate.optimal(law, fit.samples, C, **options)[2]
+            runs = {"loss": fit.run_interval(found["loss"][0], least_S)}
+        return f"best use of C = {C:.4g} FLOPs{tail}", found, runs
+    if asked == {"target_loss"}:
+        target = given["target_loss"]
+        found = each(
+            ("C", "N", "D"), lambda theta: allocate.cheapest(law, theta, target, **options)
+        )
+        return f"least compute for a loss of {target:.4f}{tail}", found, {}
+    unique = options["unique"]
+    if asked == {"N", "target_loss"}:
+        N, target = given["N"], given["target_loss"]
+        found = each(
+            ("D",), lambda theta: (allocate.tokens_for(law, theta, N, target, unique=unique),)
+        )
+        return f"tokens with which N = {N:.4g} reaches a loss of {target:.4f}", found, {}
+    if asked == {"N"}:
+        N = given["N"]
+        found = each(("D",), lambda theta: (allocate.optimal_tokens(law, theta, N, **options),))
+        return f"tokens for which N = {N:.4g} is compute-optimal{tail}", found, {}
+    raise ScalingError(
+        f"{' and '.join(sorted(asked)) or 'no value'}: this asks nothing. Give N and D (loss), C "
+        "(best N and D),\ntarget_loss (cheapest C), N and target_loss (tokens needed), or N alone "
+        "(optimal tokens)."
+    )
+
+
+def _doubts(fit: Fit, given: dict[str, float], cost: float | None) -> list[str]:
+    found, target = [], given.get("target_loss")
+    if not fit.success:
+        found.append(f"the fit is not sound: {fit.message}")
+    smallest, largest = fit.range["C"]
+    if cost is not None and np.isfinite(cost) and cost < smallest / 100:
+        found.append(
+            f"{cost:.3g} FLOPs is {smallest / cost:.3g} times less than the smallest run of the "
+            "fit: C is in FLOPs, N in parameters, D in tokens"
+        )
+    for name in {"N", "D"} & set(given) & set(fit.range):
+        low, high = fit.range[name]
+        if not low / 1000 <= given[name] <= high * 1000:
+            found.append(
+                f"{name} = {given[name]:.3g} is far from the fit's {low:.3g} to {high:.3g}: "
+                "N counts parameters, D tokens"
+            )
+    if cost is not None and np.isfinite(cost) and cost > 100 * largest:
+        found.append(
+            f"{cost:.3g} FLOPs is {cost / largest:.3g} times the largest run of the fit; beyond "
+            "100 times the law has not been seen to hold"
+        )
+    if target is not None and "E" in fit.parameters and target <= fit.parameters["E"]:
+        found.append(
+            f"the target {target:.4f} is not above the fitted E = {fit.parameters['E']:.4f}: by "
+            "this law no compute reaches it"
+        )
+    if not len(fit.samples):
+        found.append("no bootstrap at hand, therefore no intervals")
+    return found

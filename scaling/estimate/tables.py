@@ -1,0 +1,197 @@
+"""Fits, approaches, hold-outs and predictions as text for a person."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from scaling.estimate.fit import Fit
+    from scaling.estimate.holdout import HoldOut
+    from scaling.estimate.predict import Prediction
+
+_LISTED = 50  # held-out points
+
+
+def grid(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Columns aligned: the first to the left, the others to the right."""
+    cells = [list(header), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def number(value: float) -> str:
+    """Five significant digits; a dash for what is not defined."""
+    if value is None or np.isnan(value):
+        return "-"
+    return f"{value:.5g}"
+
+
+def span(low: float, high: float) -> str:
+    """An interval."""
+    return "-" if np.isnan(low) and np.isnan(high) else f"{number(low)} .. {number(high)}"
+
+
+def fit_table(fit: "Fit", budgets: Sequence[float] = ()) -> str:
+    """Parameters with both intervals, allocations, how the fit went, and its warnings."""
+    percent = f"{100 * fit.level:g} %"
+    delta = "least squares" if fit.delta is None else f"Huber, delta {fit.delta:g}"
+    state = "converged" if fit.success else f"NOT TO BE TRUSTED: {fit.message}"
+    lines = [
+        f"{fit.law.name}: {fit.law.formula}   ({delta} of log loss)",
+        f"{fit.n_points} points of {fit.n_runs} runs; N is {fit.count.replace('_', '-')}; "
+        f"{state}; {fit.descents_converged} of {fit.descents} descents from {fit.starts} starts "
+        "reached this minimum",
+        f"objective {fit.objective:.6g}; residuals of {100 * fit.residual_std:.3g} % (std)",
+        "",
+    ]
+    rows = []
+    for name, value in fit.parameters.items():
+        other = fit.profiles.get(name)
+        if name in fit.fixed or name in fit.undetermined:
+            word = "fixed" if name in fit.fixed else "not determined"
+            rows.append([name, number(value), word, word])
+            continue
+        rows.append(
+            [
+                name,
+                number(value),
+                span(*fit.intervals.get(name, (np.nan, np.nan))),
+                "-" if other is None else span(other.low, other.high),
+            ]
+        )
+    if fit.floor is not None:
+        rows.append(["exact entropy", number(fit.floor), "", ""])
+    lines.append(grid(["", "estimate", f"bootstrap {percent}", f"profile {percent}"], rows))
+    if budgets and fit.divides_compute:
+        rows = []
+        for found in (fit.allocation(C) for C in budgets):
+            row = [f"{found['C']:.3g}"]
+            for name in ("N", "D", "loss"):
+                row += [number(found[name]), span(*found[f"{name}_interval"])]
+            rows.append(row)
+        lines += ["", grid(["C, FLOPs", "best N", "", "best D", "", "loss", ""], rows)]
+    lines += [f"warning: {warning}" for warning in fit.warnings]
+    return "\n".join(lines)
+
+
+def approaches_table(fit: "Fit", isoflop: Any, envelope: Any) -> str:
+    """The three approaches side by side: N = G_N C^a, D = G_D C^b."""
+    rows = []
+
+    def add(name, laws):
+        row = [name]
+        for variable in ("N", "D"):
+            law = laws[variable]
+            row += [number(law.exponent), span(*law.exponent_interval), number(law.coefficient)]
+        rows.append(row)
+
+    if envelope is not None and envelope.laws:
+        add(f"1, {envelope.kind}", envelope.laws)
+    if isoflop is not None:
+        for estimator, laws in isoflop.laws.items():
+            add(f"2, {estimator}", laws)
+    if "a" in fit.parameters:
+        a, b, G = (fit.parameters[name] for name in ("a", "b", "G"))
+        empty = (np.nan, np.nan)
+        rows.append(
+            [
+                "3, parametric",
+                number(a),
+                span(*fit.intervals.get("a", empty)),
+                number(G * 6**-a),
+                number(b),
+                span(*fit.intervals.get("b", empty)),
+                number(6**-b / G),
+            ]
+        )
+    header = ["approach", "exponent of N", "", "coefficient", "exponent of D", "", "coefficient"]
+    return grid(header, rows)
+
+
+def holdout_table(holdout: "HoldOut") -> str:
+    """Measured against predicted, and how much the allocation moves."""
+    from scaling.records.records import spread
+
+    held, percent = holdout.held, f"{100 * holdout.fit.level:g} %"
+    none = np.full(len(held), np.nan)
+    run_low = none if holdout.run_low is None else holdout.run_low
+    run_high = none if holdout.run_high is None else holdout.run_high
+    listed = spread(held.C, _LISTED)
+    rows = [
+        [
+            held.run[i],
+            number(held.N[i]),
+            number(held.D[i]),
+            f"{held.C[i]:.3g}",
+            f"{held.loss[i]:.4f}",
+            f"{holdout.predicted[i]:.4f}",
+            span(holdout.low[i], holdout.high[i]),
+            span(run_low[i], run_high[i]),
+            f"{100 * holdout.errors[i]:+.2f} %",
+        ]
+        for i in listed
+    ]
+    law, run = f"law, {percent}", f"a run, {percent}"
+    header = ["run", "N", "D", "C, FLOPs", "measured", "predicted", law, run, "error"]
+    lines = [
+        f"fitted to {holdout.fit.n_points} points of at most {holdout.cut:.4g} FLOPs "
+        f"({holdout.fit.message}), {len(held)} predicted; mean absolute error "
+        f"{100 * np.mean(np.abs(holdout.errors)):.2f} %",
+        *_within(holdout, percent),
+        "",
+        grid(header, rows),
+    ]
+    if len(listed) < len(held):
+        lines.append(f"listed are {len(listed)} of {len(held)}, evenly spread over their compute")
+    if holdout.drift:
+        rows = [
+            [f"{row['C']:.3g}", number(row["N_below"]), number(row["N_all"]), f"{row['ratio']:.3f}"]
+            for row in holdout.drift
+        ]
+        lines += ["", grid(["C, FLOPs", "best N, below", "best N, all", "ratio"], rows)]
+    return "\n".join(lines)
+
+
+def _within(holdout: "HoldOut", percent: str) -> list[str]:
+    """How many held-out losses lie in either interval, and what that should be."""
+    found = holdout.within
+    if "law" not in found:
+        return []
+    inside, count = found["law"]
+    lines = [
+        f"{inside} of {count} measured losses lie in the {percent} interval of the law, that of "
+        "its own value, about which single runs scatter"
+    ]
+    if "run" in found:
+        inside, count = found["run"]
+        lines.append(
+            f"{inside} of {count} lie in that of a run, the law's with the scatter of the fitted "
+            f"runs added; if the law holds above the cut, about {percent} should"
+        )
+    return lines
+
+
+def prediction_table(prediction: "Prediction", level: float) -> str:
+    """The answer with its intervals and doubts."""
+    percent = f"{100 * level:g} %"
+    runs = prediction.runs
+    rows = [
+        [name, number(value), span(low, high), *([span(*runs[name])] if name in runs else [])]
+        for name, (value, low, high) in prediction.values.items()
+    ]
+    header = ["", "estimate", f"{percent} interval"]
+    if runs:
+        header = ["", "estimate", f"law, {percent}", f"a run, {percent}"]
+        rows = [row + [""] * (4 - len(row)) for row in rows]
+    lines = [prediction.question, "", grid(header, rows)]
+    if runs:
+        lines.append("law: where the law's value lies; a run: where the loss of a single run will")
+    return "\n".join(lines + [f"warning: {warning}" for warning in prediction.warnings])

@@ -1,0 +1,1 @@
+"""How loss may depend on model size and data."""

@@ -1,0 +1,334 @@
+"""What to buy with compute: the size N and the tokens D that a law calls best.
+
+The lifetime cost in FLOPs is 6 N D for training and 2 N T for T tokens of inference (Sardana et al.
+2024). Along N = C / (6 D + 2 T) the loss is least where the terms that grow with D balance those
+that shrink, with s = 6 D / (6 D + 2 T) the share of training in the cost:
+
+    sum_k L_k (d ln L_k / d ln D - s d ln L_k / d ln N) = 0
+
+Its root is found through the derivative of the law, not through its values, whose rounding would
+leave only half of the digits. Coordinates of a bootstrap sample may be anything: what a law without
+a best allocation asks for is nan, what cannot be reached is inf, and neither is an exception.
+
+Shapes: P coordinates, S samples, C budgets (or sizes, or targets). Every function takes theta (P,)
+or (S, P) and a number or an array (C,), and returns theta.shape[:-1] + (C,), or no (C,) for a
+number.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scaling.errors import ScalingError
+from scaling.law.laws import CHINCHILLA, TIED, Law
+from scaling.optimize.precision import in_float64
+
+LOWEST, HIGHEST = -90.0, 690.0  # ln N and ln D are looked for above, ln D below, in any unit
+LOWEST_COMPUTE, HIGHEST_COMPUTE = -60.0, 350.0  # ln C is looked for between
+GRID = 65
+TOLERANCE = 1e-11  # in ln N, ln D and ln C
+
+
+def coefficients(law: Law, theta: Any) -> dict[str, np.ndarray] | None:
+    """a, b and G of N = G (C/6)^a and D = (C/6)^b / G (Hoffmann et al. 2022, equation 4).
+
+    None for laws without this closed form. nan where an exponent of the law is not positive, since
+    then there is no least loss.
+    """
+    if law not in (CHINCHILLA, TIED):
+        return None
+    _, log_A, log_B, alpha, beta = _three_term(law, theta)
+    with np.errstate(all="ignore"):
+        log_G = (np.log(alpha) + log_A - np.log(beta) - log_B) / (alpha + beta)
+        sound = (alpha > 0) & (beta > 0)
+        found = {"a": beta / (alpha + beta), "b": alpha / (alpha + beta), "G": np.exp(log_G)}
+        return {name: np.where(sound, value, np.nan) for name, value in found.items()}
+
+
+def optimal(
+    law: Law,
+    theta: Any,
+    C: Any,
+    *,
+    inference_tokens: float = 0,
+    unique: float | None = None,
+    numeric: bool = False,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(N, D, loss) of least loss for the cost C in FLOPs, inference included.
+
+    Args:
+      inference_tokens: T, tokens that the model will read and write after training.
+      unique: distinct training tokens, for a law that asks for them; D may be larger.
+      numeric: take the numeric way also where there is a closed form.
+
+    Raises:
+      ScalingError: a law without N and D; C, T or unique not positive and finite.
+    """
+    problem = _Problem(law, theta, inference_tokens, unique)
+    C, shape = problem.spread("C", C)
+    if law in (CHINCHILLA, TIED) and not inference_tokens and not numeric:
+        _, log_A, log_B, alpha, beta = (x[..., None] for x in _three_term(law, problem.theta_SxP))
+        with np.errstate(all="ignore"):
+            gap = np.log(alpha) + log_A - np.log(beta) - log_B
+            log_D = (alpha * np.log(C / 6) - gap) / (alpha + beta)
+            log_D = np.where((alpha > 0) & (beta > 0), log_D, np.nan)
+    else:
+        log_D = np.stack([problem.best_tokens(np.log(c)) for c in C], -1)
+    return tuple(x.reshape(shape) for x in problem.outcome(np.log(C), log_D))
+
+
+def cheapest(
+    law: Law, theta: Any, target: Any, *, inference_tokens: float = 0, unique: float | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(C, N, D) of least cost that reaches the loss `target`; C includes inference.
+
+    inf where no compute reaches it (in the numeric way: none below e^350 FLOPs), as for a target at
+    or below E. Arguments and errors as of `optimal`.
+    """
+    problem = _Problem(law, theta, inference_tokens, unique)
+    target, shape = problem.spread("the target loss", target)
+    if law in (CHINCHILLA, TIED) and not inference_tokens:
+        found = _cheapest_three_term(law, problem.theta_SxP, target)
+    else:
+        columns = [problem.least_cost(np.log(one)) for one in target]
+        found = [np.stack(column, -1) for column in zip(*columns, strict=True)]
+    return tuple(x.reshape(shape) for x in found)
+
+
+def tokens_for(
+    law: Law, theta: Any, N: Any, target: float, *, unique: float | None = None
+) -> np.ndarray:
+    """The tokens D with which a model of size N reaches the loss `target`; inf where none do."""
+    problem = _Problem(law, theta, 0, unique)
+    N, shape = problem.spread("N", N)
+    goal = np.log(problem.one("the target loss", target))
+    low, high = problem.ends(LOWEST, HIGHEST)
+    columns = []
+    for log_N in np.log(N):
+        above = functools.partial(lambda y, x: problem.log_loss(y + 0 * x, x) - goal, log_N)
+        columns.append(np.where(above(high) > 0, np.inf, _exp(_root(above, low, high))))
+    return np.stack(columns, -1).reshape(shape)
+
+
+def optimal_tokens(
+    law: Law, theta: Any, N: Any, *, inference_tokens: float = 0, unique: float | None = None
+) -> np.ndarray:
+    """The tokens D with which the size N is the best one for its own cost; nan where none are."""
+    problem = _Problem(law, theta, inference_tokens, unique)
+    N, shape = problem.spread("N", N)
+    ends = problem.ends(LOWEST, HIGHEST)
+    columns = []
+    for log_N in np.log(N):
+        log_D = _root(functools.partial(lambda y, x: problem.balance(y + 0 * x, x), log_N), *ends)
+        columns.append(problem.worth_it(log_N + 0 * log_D, log_D))
+    return _exp(np.stack(columns, -1)).reshape(shape)
+
+
+class _Problem:
+    """A law at samples theta_SxP with the inference to pay for: logs in, logs out, all (S, ...)."""
+
+    def __init__(self, law: Law, theta: Any, inference_tokens: float, unique: float | None):
+        if len({"N", "D", "C"} & set(law.variables)) < 2:
+            raise ScalingError(
+                f"law={law.name} knows {' and '.join(law.variables)} only: to divide compute into "
+                "size and tokens, take a law of both N and D, such as chinchilla."
+            )
+        if "U" in law.variables and unique is None:
+            raise ScalingError(f"law={law.name} needs the number of distinct tokens: give unique.")
+        if not 0 <= inference_tokens < np.inf:
+            raise ScalingError(f"inference_tokens={inference_tokens:g}: give 0 or more tokens.")
+        theta = np.asarray(theta, float)
+        if theta.ndim not in (1, 2) or theta.shape[-1] != len(law.coordinates):
+            raise ScalingError(
+                f"theta has the shape {theta.shape}; wanted is (..., {len(law.coordinates)}), "
+                f"the coordinates {', '.join(law.coordinates)} of law={law.name}."
+            )
+        self.law, self.shape, self.theta_SxP = law, theta.shape[:-1], np.atleast_2d(theta)
+        self.inference = float(inference_tokens)
+        self.log_unique = np.log(self.one("unique", 1.0 if unique is None else unique))
+
+    def spread(self, name: str, value: Any) -> tuple[np.ndarray, tuple[int, ...]]:
+        """A number or array as (C,), and the shape of what is asked for each."""
+        value = np.asarray(value, float)
+        if value.ndim > 1 or not np.all(np.isfinite(value) & (value > 0)):
+            raise ScalingError(f"{name}={value}: give positive, finite numbers.")
+        return value.reshape(-1), self.shape + value.shape
+
+    def one(self, name: str, value: Any) -> float:
+        """A single number. Raises ScalingError for an array, or one that is not positive."""
+        if np.ndim(value):
+            raise ScalingError(f"{name} has the shape {np.shape(value)}: give one number.")
+        return float(self.spread(name, value)[0][0])
+
+    def ends(self, *values: float) -> list[np.ndarray]:
+        """Each of the values as (S,)."""
+        return [np.full(len(self.theta_SxP), value) for value in values]
+
+    def logs(self, log_N: np.ndarray, log_D: np.ndarray) -> dict[str, np.ndarray]:
+        every = {
+            "N": log_N,
+            "D": log_D,
+            "C": np.log(6) + log_N + log_D,
+            "U": np.full_like(log_D, self.log_unique),
+        }
+        return {name: every[name] for name in self.law.variables}
+
+    def theta_like(self, values: np.ndarray) -> np.ndarray:
+        """theta as (P, S, 1...), against values (S, ...)."""
+        return self.theta_SxP.T.reshape(*self.theta_SxP.T.shape, *[1] * (values.ndim - 1))
+
+    @in_float64
+    def log_loss(self, log_N: np.ndarray, log_D: np.ndarray) -> np.ndarray:
+        terms, _ = _terms(self.law)(self.theta_like(log_D), self.logs(log_N, log_D), None)
+        return _log_sum(np.asarray(terms))
+
+    @in_float64
+    def sides(self, log_N: np.ndarray, log_D: np.ndarray, **slopes: Any) -> list[np.ndarray]:
+        """[rise, fall]: ln of what the rising and the falling terms change along the slopes.
+
+        nan where a term is. In logs no term is too small to be seen.
+        """
+        logs = self.logs(log_N, log_D)
+        slopes = {name: slopes[name] + np.zeros_like(log_D) for name in logs}
+        terms, changes = map(np.asarray, _terms(self.law)(self.theta_like(log_D), logs, slopes))
+        with np.errstate(all="ignore"):
+            parts = terms + np.log(np.abs(changes))
+        rise, fall = (np.where(side, parts, -np.inf) for side in (changes > 0, changes < 0))
+        return [np.where(np.isnan(parts).any(0), np.nan, _log_sum(x)) for x in (rise, fall)]
+
+    def balance(self, log_N: np.ndarray, log_D: np.ndarray) -> np.ndarray:
+        """ln of what rises over what falls with D at the same cost: zero at a stationary point."""
+        with np.errstate(all="ignore"):
+            training = 1 / (1 + self.inference / 3 * np.exp(-log_D))
+        rise, fall = self.sides(log_N, log_D, N=-training, D=1, C=1 - training, U=0)
+        with np.errstate(all="ignore"):
+            # Far out in a saturated law nothing falls: still a side; nor rises: a balance.
+            return np.where(rise == fall, 0, np.clip(rise - fall, -1e4, 1e4))
+
+    def worth_it(self, log_N: np.ndarray, log_D: np.ndarray) -> np.ndarray:
+        """log_D, but nan where a larger model would be worse: no size is best at most that cost."""
+        rise, fall = self.sides(log_N, log_D, N=1, D=0, C=1, U=0)
+        return np.where(rise <= fall, log_D, np.nan)
+
+    def log_cost(self, log_D: np.ndarray) -> np.ndarray:
+        """ln of the FLOPs per parameter."""
+        with np.errstate(all="ignore"):
+            return np.logaddexp(np.log(6) + log_D, np.log(2 * self.inference))
+
+    def best_tokens(self, log_C: np.ndarray | float) -> np.ndarray:
+        """ln D (S,) of least loss at ln C (S,): the lowest of the minima on a grid, refined."""
+        log_C = np.broadcast_to(log_C, len(self.theta_SxP))
+        # Both N and D stay above e^LOWEST; how much below one leaves room for any unit.
+        share_G = np.linspace(0, 1, GRID)
+        log_D = LOWEST + share_G * (log_C[:, None] - np.log(6) - 2 * LOWEST)
+        log_N = log_C[:, None] - self.log_cost(log_D)
+        side = self.balance(log_N, log_D)
+        minimum = (side[:, :-1] < 0) & (side[:, 1:] >= 0)
+        at = np.argmax(minimum, 1)
+        if np.any(several := minimum.sum(1) > 1):
+            loss = self.log_loss(log_N, log_D)
+            lower = np.where(minimum, np.fmin(loss[:, :-1], loss[:, 1:]), np.inf)
+            at = np.where(several, np.argmin(lower, 1), at)
+        ends = [np.take_along_axis(log_D, at[:, None] + step, 1)[:, 0] for step in (0, 1)]
+        found = _root(lambda x: self.balance(log_C - self.log_cost(x), x), *ends)
+        return self.worth_it(log_C - self.log_cost(found), found)
+
+    def outcome(self, log_C: np.ndarray, log_D: np.ndarray) -> tuple[np.ndarray, ...]:
+        """(N, D, loss) for the cost and tokens."""
+        log_N = log_C - self.log_cost(log_D)
+        return _exp(log_N), _exp(log_D), _exp(self.log_loss(log_N, log_D))
+
+    def least_cost(self, goal: float) -> tuple[np.ndarray, ...]:
+        """(C, N, D), each (S,), for the log loss `goal`."""
+
+        def above(log_C):
+            log_D = self.best_tokens(log_C)
+            return self.log_loss(log_C - self.log_cost(log_D), log_D) - goal
+
+        low, high = self.ends(LOWEST_COMPUTE, HIGHEST_COMPUTE)
+        log_C = _root(above, low, high)
+        N, D, _ = self.outcome(log_C, self.best_tokens(log_C))
+        return tuple(np.where(above(high) > 0, np.inf, x) for x in (_exp(log_C), N, D))
+
+
+@functools.lru_cache(maxsize=64)
+def _terms(law: Law) -> Callable:
+    """(theta, logs, slopes) -> the terms' logs (K, ...) and their changes along the slopes."""
+
+    @jax.jit
+    def evaluate(theta, logs, slopes):
+        def stacked(logs):
+            return jnp.stack(law.log_terms_of(theta, logs))
+
+        if slopes is None:
+            return stacked(logs), None
+        return jax.jvp(stacked, (logs,), (slopes,))
+
+    return evaluate
+
+
+def _three_term(law: Law, theta: Any) -> tuple[np.ndarray, ...]:
+    """log_E, log_A, log_B, alpha, beta, the last two alike for the tied law."""
+    columns = list(np.moveaxis(np.asarray(theta, float), -1, 0))
+    return tuple(columns if law == CHINCHILLA else [*columns, columns[-1]])
+
+
+def _cheapest_three_term(law: Law, theta_SxP: np.ndarray, target_C: np.ndarray) -> list:
+    """[C, N, D], each (S, C): at the optimum the excess over E divides as beta to alpha."""
+    log_E, log_A, log_B, alpha, beta = (x[:, None] for x in _three_term(law, theta_SxP))
+    with np.errstate(all="ignore"):
+        # ln(target - E) with E possibly far above float64's range.
+        log_excess = np.log(target_C) + np.log(-np.expm1(log_E - np.log(target_C)))
+        log_N = (log_A - log_excess - np.log(beta / (alpha + beta))) / alpha
+        log_D = (log_B - log_excess - np.log(alpha / (alpha + beta))) / beta
+        found = [_exp(np.log(6) + log_N + log_D), _exp(log_N), _exp(log_D)]
+        found = [np.where(np.log(target_C) > log_E, x, np.inf) for x in found]
+        return [np.where((alpha > 0) & (beta > 0), x, np.nan) for x in found]
+
+
+def _log_sum(terms: np.ndarray) -> np.ndarray:
+    """ln of the sum of the exponentials along the first axis; -inf of nothing."""
+    with np.errstate(all="ignore"):
+        highest = terms.max(0)
+        shift = np.where(np.isfinite(highest), highest, 0)
+        return shift + np.log(np.exp(terms - shift).sum(0))
+
+
+def _exp(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return np.exp(values)
+
+
+def _root(function: Callable, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Roots of a function that acts on each lane (S,) by itself; nan where the ends have one sign.
+
+    Inverse quadratic steps inside a bracket that always shrinks (Chandrupatla 1997).
+    """
+    a, b = high, low
+    f_a, f_b = function(a), function(b)
+    with np.errstate(all="ignore"):
+        bracketed = np.sign(f_a) * np.sign(f_b) <= 0
+        share = np.full_like(low, 0.5)
+        for _ in range(200):
+            x = a + share * (b - a)
+            f_x = function(x)
+            same = np.sign(f_x) == np.sign(f_a)
+            c, f_c = np.where(same, a, b), np.where(same, f_a, f_b)
+            b, f_b = np.where(same, b, a), np.where(same, f_b, f_a)
+            a, f_a = x, f_x
+            width = np.abs(b - a)
+            if np.all(~bracketed | (width <= 2 * TOLERANCE) | (f_a == 0)):
+                break
+            xi, phi = (a - b) / (c - b), (f_a - f_b) / (f_c - f_b)
+            inverse = (f_a / (f_b - f_a)) * (f_c / (f_b - f_c))
+            inverse += ((c - a) / (b - a)) * (f_a / (f_c - f_a)) * (f_b / (f_c - f_b))
+            trusted = (phi**2 < xi) & ((1 - phi) ** 2 < 1 - xi) & np.isfinite(inverse)
+            share = np.where(trusted, inverse, 0.5)
+            edge = np.minimum(TOLERANCE / width, 0.5)
+            share = np.where(f_a == 0, 0, np.clip(share, edge, 1 - edge))
+        best = np.where(np.abs(f_a) <= np.abs(f_b), a, b)
+        return np.where(bracketed, best, np.nan)

@@ -1,0 +1,95 @@
+"""What a fit minimizes: the loss of the residuals ln L - ln L(N, D), with its exact derivatives.
+
+Hoffmann et al. 2022, approach 3: Huber's loss of the residual in log loss, the law's terms summed
+by log-sum-exp. For laws whose logs are linear in their coordinates the gradient and the Hessian are
+written out: with softmax weights p_k of the terms and features x_k of their logs,
+
+    d ln L = m = sum_k p_k x_k        d2 ln L = sum_k p_k x_k x_k' - m m'
+
+which costs a tenth of differentiating twice. Shapes: n points, P coordinates.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from scaling.law.laws import Law
+
+
+def rho(residual: Any, delta: Any) -> Any:
+    """Huber's loss: half the square below delta, a line of slope delta beyond."""
+    size = jnp.abs(residual)
+    return jnp.where(size < delta, 0.5 * residual**2, delta * (size - 0.5 * delta))
+
+
+def psi(residual: Any, delta: Any) -> Any:
+    """Derivative of `rho`."""
+    return jnp.clip(residual, -delta, delta)
+
+
+@functools.lru_cache(maxsize=64)
+def objective(law: Law) -> Callable:
+    """f(theta, weights, log_loss, logs, delta, unit) -> (value, gradient, Hessian).
+
+    weights and log_loss: (n,); logs: dict of (n,); unit: the value is divided by it.
+    """
+    return _written_out(law) if law.slots else _differentiated(law)
+
+
+def _written_out(law: Law) -> Callable:
+    slots, size = law.slots, len(law.coordinates)
+
+    def evaluate(theta, weights, log_loss, logs, delta, unit):
+        weights = weights / unit
+        terms = [jnp.exp(log_term) for log_term in law.log_terms_of(theta, logs)]
+        total = sum(terms)
+        residual = log_loss - jnp.log(total)
+        slope = weights * psi(residual, delta)
+        bend = weights * (jnp.abs(residual) < delta)
+        features = [1.0 if s.variable is None else s.sign * logs[s.variable] for s in slots]
+        moved = [terms[s.term] / total * x for s, x in zip(slots, features, strict=True)]
+        gradient, hessian = [0.0] * size, [[0.0] * size for _ in range(size)]
+        for i, first in enumerate(slots):
+            gradient[first.index] -= jnp.sum(slope * moved[i])
+            for j, second in enumerate(slots[: i + 1]):
+                product = (slope + bend) * moved[i] * moved[j]
+                if first.term == second.term:
+                    product -= slope * moved[i] * features[j]
+                entry = jnp.sum(product)
+                hessian[first.index][second.index] += entry
+                if i != j:
+                    hessian[second.index][first.index] += entry
+        value = jnp.sum(weights * rho(residual, delta))
+        return value, jnp.stack(gradient), jnp.stack([jnp.stack(row) for row in hessian])
+
+    return evaluate
+
+
+def _differentiated(law: Law) -> Callable:
+    def value(theta, weights, log_loss, logs, delta, unit):
+        return jnp.sum(weights / unit * rho(log_loss - law.log_loss(theta, logs), delta))
+
+    def gradient(theta, *data):
+        found = jax.value_and_grad(value)(theta, *data)
+        return found[1], found
+
+    def evaluate(theta, *data):
+        hessian, (fun, slope) = jax.jacfwd(gradient, has_aux=True)(theta, *data)
+        return fun, slope, hessian
+
+    return evaluate
+
+
+@functools.lru_cache(maxsize=64)
+def objective_on_plane(law: Law) -> Callable:
+    """The objective on theta = base + basis y, as f(y, base, basis, ...): for profiles."""
+    whole = objective(law)
+
+    def evaluate(y, base, basis_PxQ, *data):
+        value, gradient, hessian = whole(base + basis_PxQ @ y, *data)
+        return value, basis_PxQ.T @ gradient, basis_PxQ.T @ hessian @ basis_PxQ
+
+    return evaluate

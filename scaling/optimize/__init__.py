@@ -1,0 +1,1 @@
+"""scipy.optimize's interface over optimizers in JAX."""

@@ -1,0 +1,36 @@
+"""BFGS: the inverse Hessian is learned from the gradients met on the way.
+
+Nocedal and Wright, "Numerical Optimization", 2nd ed., section 6.1. Shapes: P parameters.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from scaling.optimize.method import Options
+from scaling.optimize.quasi_newton import State, descent
+
+
+def _start_memory(size: int, options: Options) -> dict:
+    return {"hess_inv": jnp.eye(size)}
+
+
+def _learn(state: State, step: Any, change: Any) -> dict:
+    curvature = step @ change
+    # The identity is scaled (equation 6.20) only where it is too small: BFGS corrects too long
+    # steps soon, too short ones slowly.
+    scale = jnp.maximum(1.0, curvature / (change @ change))
+    eye = jnp.eye(step.shape[0], dtype=step.dtype)
+    inverse = jnp.where(state.fresh, scale * eye, state.hess_inv)
+    # The two projections of equation 6.17 one after the other: multiplied out, they would lose an
+    # inverse much smaller than the old one to cancellation.
+    inverse = inverse - jnp.outer(inverse @ change, step) / curvature
+    inverse = inverse - jnp.outer(step, change @ inverse) / curvature
+    return {"hess_inv": inverse + jnp.outer(step, step) / curvature}
+
+
+def _product(state: State, gradient: Any) -> Any:
+    return state.hess_inv @ gradient
+
+
+METHOD = descent(_start_memory, _learn, _product, lambda size: 200 * size, bounded=False)

@@ -1,0 +1,241 @@
+"""Descent along quasi-Newton directions: what BFGS and L-BFGS share.
+
+A method brings two functions: how it learns from a step, and the product of its inverse Hessian
+with a gradient. Here are the line search, the restart when it fails, the bounds and the tests that
+end the descent. Shapes: P parameters, H remembered pairs.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from scaling.optimize import line_search as linesearch
+from scaling.optimize.line_search import FAILED, FOUND, SEARCHING
+from scaling.optimize.method import (
+    CONVERGED,
+    EVALUATION_LIMIT,
+    FAR,
+    FLOOR,
+    ITERATION_LIMIT,
+    NO_PROGRESS,
+    NOT_FINITE,
+    RUNNING,
+    UNBOUNDED,
+    Evaluation,
+    Method,
+    Options,
+    first_status,
+)
+
+EPS = 2.220446049250313e-16
+
+
+class State(NamedTuple):
+    trial: Any
+    x: Any
+    fun: Any
+    jac: Any
+    direction: Any
+    search: linesearch.Search  # along `direction` from x
+    low_jac: Any  # gradient at search.low
+    steepest: Any  # largest gradient component met
+    settled: Any  # whether the last point left hardly any decrease to be had
+    fresh: Any  # nothing learned yet (or all forgotten): steepest descent
+    hess_inv: Any  # bfgs: (P, P)
+    pairs: Any  # l-bfgs: steps and changes of the gradient, (H, P) each, the newest last
+    lower: Any
+    upper: Any
+    nit: Any
+    nfev: Any
+    status: Any
+
+
+def freely(x: Any, jac: Any, lower: Any, upper: Any) -> Any:
+    """Which parameters may move: not those at a bound beyond which the function falls."""
+    return ~((x <= lower) & (jac >= 0) | (x >= upper) & (jac <= 0))
+
+
+def snap(x: Any, lower: Any, upper: Any) -> Any:
+    """x within its bounds; within rounding of a bound, on it."""
+    near = 4 * EPS * jnp.maximum(1.0, jnp.abs(x))
+    x = jnp.where(x - lower <= near, lower, x)
+    return jnp.where(upper - x <= near, upper, x)
+
+
+def projected(x: Any, jac: Any, lower: Any, upper: Any) -> Any:
+    """The steepest step of unit rate that stays within bounds: zero at a constrained minimum."""
+    return jnp.clip(-jac, lower - x, upper - x)
+
+
+def _room(x: Any, step: Any, lower: Any, upper: Any) -> Any:
+    """The largest multiple of `step` that stays within bounds."""
+    room = jnp.where(step > 0, upper - x, jnp.where(step < 0, lower - x, jnp.inf))
+    return jnp.min(room / jnp.where(step == 0, 1.0, step))
+
+
+def descent(
+    start_memory: Callable[[int, Options], dict],
+    learn: Callable[[State, Any, Any], dict],
+    product: Callable[[State, Any], Any],
+    default_limit: Callable[[int], int],
+    bounded: bool,
+) -> Method:
+    """The method of a memory of curvature.
+
+    Args:
+      start_memory: (P, options) -> the state's memory fields (`hess_inv`, `pairs`) when empty.
+      learn: (state, step, change of gradient) -> the memory fields.
+      product: (state, gradient with zeros where a bound holds) -> inverse Hessian times gradient.
+      default_limit: P -> iterations.
+      bounded: whether bounds are heeded.
+    """
+
+    def start(x0: Any, lower: Any, upper: Any, options: Options) -> State:
+        x0 = jnp.clip(x0, lower, upper)
+        zero = jnp.zeros((), jnp.int32)
+        nothing = jnp.zeros((), x0.dtype)
+        memory = {"hess_inv": None, "pairs": None} | start_memory(x0.shape[0], options)
+        return State(
+            trial=x0,
+            x=x0,
+            fun=nothing + jnp.inf,
+            jac=jnp.zeros_like(x0),
+            direction=jnp.zeros_like(x0),
+            search=linesearch.begin(nothing, nothing, nothing, nothing + jnp.inf),
+            low_jac=jnp.zeros_like(x0),
+            steepest=nothing,
+            settled=zero > 0,
+            fresh=zero == 0,
+            **memory,
+            lower=lower,
+            upper=upper,
+            nit=zero,
+            nfev=zero,
+            status=zero + RUNNING,
+        )
+
+    def fold(state: State, free: Any, direction: Any) -> Any:
+        """A downward direction whose full step stays within bounds, meeting several at once."""
+        x, jac, lower, upper = state.x, state.jac, state.lower, state.upper
+        folded = jnp.clip(x + direction, lower, upper) - x
+        met = folded != direction
+        longest = jnp.linalg.norm(direction) / jnp.maximum(jnp.linalg.norm(free), 1e-300)
+        steepest = jnp.clip(x - longest * free, lower, upper) - x
+
+        def around(folded):
+            # Who meets a bound was led there by the others, and need not belong there: the others
+            # find their direction without it, and it goes down its own slope.
+            alone = -product(state, jnp.where(met, 0.0, free))
+            alone = jnp.clip(x + jnp.where(met, steepest, alone), lower, upper) - x
+            down = [jac @ way <= 1e-2 * (jac @ steepest) for way in (folded, alone)]
+            return jnp.where(down[0], folded, jnp.where(down[1], alone, steepest))
+
+        return jax.lax.cond(jnp.any(met), around, lambda folded: folded, folded)
+
+    def depart(state: State) -> State:
+        """Choose a direction at x and begin to search along it."""
+        x, jac, lower, upper = state.x, state.jac, state.lower, state.upper
+        free = jnp.where(freely(x, jac, lower, upper), jac, 0.0)
+        steepest = -free / jnp.maximum(1.0, jnp.linalg.norm(free))
+        learned = -product(state, free)
+        fresh = state.fresh | ~(learned @ free < 0)  # not even downward, by rounding
+        direction = jnp.where(fresh, steepest, learned)
+        if bounded:
+            direction = fold(state, free, direction)
+        cap = _room(x, direction, lower, upper) if bounded else jnp.inf
+        slope = jac @ direction
+        search = linesearch.begin(state.fun, slope, 1.0, jnp.maximum(cap, EPS))
+        return state._replace(direction=direction, search=search, low_jac=jac, fresh=fresh)
+
+    def arrive(state: State, trial: Any, fun: Any, jac: Any) -> State:
+        """Learn from the step to an accepted point, and move there."""
+        step, change = trial - state.x, jac - state.jac
+        curved = step @ change > EPS * jnp.linalg.norm(step) * jnp.linalg.norm(change)
+        learned = learn(state, step, change)
+        kept = {key: getattr(state, key) for key in learned}
+        memory = jax.tree.map(lambda new, old: jnp.where(curved, new, old), learned, kept)
+        return state._replace(
+            x=trial, fun=fun, jac=jac, fresh=state.fresh & ~curved, nit=state.nit + 1, **memory
+        )
+
+    def advance(state: State, at: Evaluation, options: Options) -> State:
+        gtol = 1e-8 if options.gtol is None else options.gtol
+        # Slopes see the minimum long after the function has drowned in its rounding.
+        ftol = 1e-19 if options.ftol is None else options.ftol
+        size = state.x.shape[0]
+        limit = default_limit(size) if options.maxiter is None else options.maxiter
+        first = state.nfev == 0
+        nfev = state.nfev + 1
+        spent = nfev >= (2**31 - 1 if options.maxfev is None else options.maxfev)
+
+        finite = jnp.isfinite(at.fun) & jnp.all(jnp.isfinite(at.jac))
+        asked, step = state.trial, state.search.step
+        search, verdict = linesearch.advance(
+            state.search, at.fun, at.jac @ state.direction, finite & ~first
+        )
+        verdict = jnp.where(spent & (verdict == SEARCHING), FAILED, verdict)
+        low_jac = jnp.where(finite & (search.low == step), at.jac, state.low_jac)
+        gained = state.fun - search.low_fun > 4 * EPS * jnp.abs(state.fun)
+        lower_met = (verdict == FAILED) & gained
+        found = verdict == FOUND
+        low = snap(state.x + search.low * state.direction, state.lower, state.upper)
+
+        def move(state):
+            return arrive(
+                state,
+                jnp.where(found, state.trial, low),
+                jnp.where(found, at.fun, search.low_fun),
+                jnp.where(found, at.jac, low_jac),
+            )
+
+        before = jnp.max(jnp.abs(state.jac))
+        state = state._replace(search=search, low_jac=low_jac, nfev=nfev)
+        moves = ~first & (found | lower_met)
+        stays = ~first & (verdict == FAILED) & ~lower_met
+        exhausted = stays & state.fresh
+        origin = state._replace(x=state.trial, fun=at.fun, jac=at.jac)
+        state = jax.lax.cond(moves, move, lambda state: state, state)
+        state = jax.tree.map(lambda a, b: jnp.where(first, a, b), origin, state)
+        # A direction that leads nowhere was learned wrongly: forget all, once.
+        state = state._replace(fresh=state.fresh | stays)
+
+        turns = first | (verdict != SEARCHING)
+        state = jax.lax.cond(turns, depart, lambda state: state, state)
+        flat = jnp.max(jnp.abs(projected(state.x, state.jac, state.lower, state.upper))) <= gtol
+        # A small gradient alone proves nothing: where the function falls towards infinity, the
+        # quasi-Newton step stays long.
+        length = jnp.linalg.norm(state.direction)
+        short = length <= jnp.sqrt(gtol) * (1 + jnp.linalg.norm(state.x))
+        promised = 0.5 * jnp.abs(state.jac @ state.direction)
+        # At a kink the memory promises ever less, but there the slope has not faded.
+        slope = jnp.max(jnp.abs(state.jac))
+        steepest = jnp.maximum(state.steepest, slope)
+        settled = ~state.fresh & (promised <= ftol * jnp.abs(state.fun)) & short
+        settled = settled & (slope <= 1e-2 * steepest) & (slope < 0.9 * before)
+        # Before that is believed, one more search shows whether the function falls there after all.
+        confirmed = state.settled & (settled | stays)
+        arrived = turns & (flat & (short | state.fresh) | confirmed)
+        status = first_status(
+            state.status,
+            (first & ~finite & ~(at.fun < FLOOR), NOT_FINITE),
+            ((at.fun < FLOOR) | finite & (jnp.max(jnp.abs(asked)) > FAR), UNBOUNDED),
+            (arrived, CONVERGED),
+            (spent, EVALUATION_LIMIT),
+            (exhausted, NO_PROGRESS),
+            (state.nit >= limit, ITERATION_LIMIT),
+        )
+        bottomless = status == UNBOUNDED
+        trial = state.x + state.search.step * state.direction
+        return state._replace(
+            trial=snap(trial, state.lower, state.upper),
+            x=jnp.where(bottomless, asked, state.x),
+            fun=jnp.where(bottomless, at.fun, state.fun),
+            jac=jnp.where(bottomless, at.jac, state.jac),
+            steepest=steepest,
+            settled=jnp.where(turns, settled, state.settled),
+            status=status,
+        )
+
+    return Method(order=1, start=start, advance=advance, bounded=bounded)

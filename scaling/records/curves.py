@@ -1,0 +1,185 @@
+"""Which rows of a table are evaluations of one run, and which of them are kept."""
+
+import re
+from typing import Any
+
+import numpy as np
+
+from scaling.records.columns import Column
+from scaling.records.files import Table, is_empty, key
+from scaling.records.units import factor
+
+# What W&B says of a run that did not come to its end.
+_BROKEN = {"crashed", "failed", "killed", "running", "pending", "preempted", "preempting"}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmb])(?![a-z])", re.I)
+
+
+def select(
+    table: Table, found: dict[str, Column], keep: str, notes: list[str], warnings: list[str]
+) -> tuple[Table, list[str], Any]:
+    """The rows to keep, the run of each, and whether it lies before its run's end (or None).
+
+    Args:
+      notes, warnings: what was left out is added to them.
+    """
+    table = _finished(table, notes)
+    runs = _runs(table, found, notes)
+    if runs is None:
+        if "step" in found and "run" not in found:
+            notes.append(f"{table.place}: no column names the run; each row counts as a run's end.")
+        return table, [f"{table.noun} {row}" for row in table.rows], None
+    table, runs = _evaluated(table, found["loss"], runs, notes)
+    groups, group = np.unique(runs, return_inverse=True)
+    size = len(runs)
+    if groups.size == size:
+        plain = table.noun != "run" and not table.one_run
+        return table, runs, None if plain else np.zeros(size)
+    order = (found.get("step") or found.get("D") or found["C"]).values(table, zero=True)
+    ranked = np.lexsort((order, group))
+    last = np.zeros(size, bool)
+    last[ranked[np.append(np.diff(group[ranked]) != 0, True)]] = True
+    # An evaluation before the first step has no training compute to speak of.
+    kept = np.flatnonzero(last | (order > 0) if keep == "all" else last)
+    if kept.size < size:
+        what = "points after step 0" if keep == "all" else "the last point of each run"
+        hint = "" if keep == "all" else "; keep='all' takes every one"
+        notes.append(f"{table.place}: {what}, {kept.size} of {size}{hint}.")
+    if keep != "all" and 2 * groups.size <= size:
+        warnings += _doubted(table, found, groups.size, group)
+    return table.take(kept), [runs[i] for i in kept], ~last[kept]
+
+
+def _finished(table: Table, notes: list[str]) -> Table:
+    """Without the runs that W&B's column State calls broken, unless all are."""
+    for name, cells in table.columns.items():
+        states = [str(cell).strip().lower() for cell in cells]
+        if key(name) in ("state", "status") and "finished" in states:
+            kept = [i for i, state in enumerate(states) if state not in _BROKEN]
+            if len(kept) < len(cells):
+                left = len(cells) - len(kept)
+                notes.append(
+                    f"{table.place}: {left} of {len(cells)} rows left out by their {name!r}."
+                )
+            return table.take(kept)
+    return table
+
+
+def _runs(table: Table, found: dict[str, Column], notes: list[str]) -> list[str] | None:
+    """The run of each row; None where each row is one of its own."""
+    if "run" in found:
+        name = found["run"].name
+        reason = "" if found["run"].stated else _not_of_runs(table, found)
+        if reason:
+            notes.append(
+                f"{table.place}: column {name!r} {reason}: each row counts as a run. If rows of "
+                f"one name are evaluations of one run: columns='run={name}'."
+            )
+            return None
+        cells = zip(table.columns[name], table.rows, strict=True)
+        return [f"{table.noun} {row}" if is_empty(cell) else str(cell) for cell, row in cells]
+    if table.one_run or _is_curve(table, found):
+        if not table.one_run:
+            notes.append(
+                f"{table.place}: its steps at one model size count as evaluations of one run. If "
+                "they are runs: columns='step='."
+            )
+        return [table.place] * len(table.rows)
+    return None
+
+
+def _not_of_runs(table: Table, found: dict[str, Column]) -> str:
+    """Why what could be the names of runs are none: labels of sizes (20M, small) or of groups.
+
+    A label of size has several token counts. Nothing else tells it from a `name` where there are no
+    steps; a column called `run` has to look like a size, as a `name` beside `steps`.
+    """
+    if table.noun == "run" or "middle" in found:
+        return ""
+    names = np.array([str(cell) for cell in table.columns[found["run"].name]])
+    labels, group = np.unique(names, return_inverse=True)
+    if len(labels) == len(names):
+        return ""
+    sizes = _sizes(table, found)
+    means = np.array([np.median(sizes[group == i]) for i in range(len(labels))])
+    if not np.allclose(sizes, means[group], rtol=0.05):
+        return "is shared by models of several sizes"
+    tokens = found.get("D") or found["C"]
+    pairs = np.unique(
+        np.stack([group, np.unique(tokens.raw(table), return_inverse=True)[1]]), axis=1
+    )
+    several = pairs.shape[1] > len(labels)
+    if not several or ("step" in found and not _is_total(found["step"])):
+        return ""
+    said = [_SIZE.search(label) for label in labels]
+    like_sizes = all(
+        match and 0.4 < float(match[1]) * factor(match[2]) / mean < 2.5
+        for match, mean in zip(said, means, strict=True)
+    )
+    if like_sizes or ("step" not in found and key(found["run"].name) == "name"):
+        return "names sizes rather than runs, since its values have several token counts each"
+    return ""
+
+
+def _doubted(table: Table, found: dict[str, Column], names: int, group: np.ndarray) -> list[str]:
+    """A warning where names may be those of sizes (tiny, d12), as no column tells steps.
+
+    Args:
+      group: the number of the name of each row (n,).
+    """
+    if "run" not in found or found["run"].stated or table.noun == "run":
+        return []
+    if "step" in found or "middle" in found:
+        return []
+    tokens = (found.get("D") or found["C"]).raw(table)
+    pairs = np.unique(np.stack([group, tokens]), axis=1)
+    values, sharing = np.unique(pairs[1], return_counts=True)
+    grid = names > 1 and np.mean(np.isin(tokens, values[sharing > 1])) > 0.5
+    why = " (several names have the same token counts, as in a grid of runs)" if grid else ""
+    return [
+        f"{table.place}: column {found['run'].name!r} has {names} name{'s' * (names > 1)} for "
+        f"{len(group)} rows, and only the last row of each name counts. If they name sizes rather "
+        f"than runs{why}, columns='run=' counts every row"
+    ]
+
+
+def _is_total(step: Column) -> bool:
+    """Whether a column tells how long runs were (`steps`) rather than where in a run it is."""
+    return key(step.name).endswith(("steps", "iterations", "iters"))
+
+
+def _sizes(table: Table, found: dict[str, Column]) -> np.ndarray:
+    if "N" in found:
+        return found["N"].raw(table)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return found["C"].raw(table) / found["D"].raw(table)
+
+
+def _is_curve(table: Table, found: dict[str, Column]) -> bool:
+    """Whether rows without a run's name are the evaluations of one: a step, one size, more tokens.
+
+    Runs of several lengths have `steps`.
+    """
+    if "step" not in found or _is_total(found["step"]):
+        return False
+    sizes = _sizes(table, found)
+    sizes = sizes[np.isfinite(sizes)]
+    steps = found["step"].raw(table)
+    if np.unique(steps).size < len(table.rows) or not np.allclose(sizes, sizes[-1:], rtol=1e-3):
+        return False
+    later = (found.get("D") or found["C"]).raw(table)[np.argsort(steps)]
+    return bool(np.all(np.diff(later) >= 0))
+
+
+def _evaluated(
+    table: Table, loss: Column, runs: list[str], notes: list[str]
+) -> tuple[Table, list[str]]:
+    """Without the rows of a run where nothing but training was logged."""
+    if loss.name not in table.columns:
+        return table, runs
+    there = [not is_empty(cell) for cell in table.columns[loss.name]]
+    evaluated = {run for run, has in zip(runs, there, strict=True) if has}
+    kept = [i for i, has in enumerate(there) if has or runs[i] not in evaluated]
+    if len(kept) < len(runs):
+        left = len(runs) - len(kept)
+        notes.append(f"{table.place}: {left} of {len(runs)} rows without {loss.name!r} left out.")
+    return table.take(kept), [runs[i] for i in kept]

@@ -1,0 +1,170 @@
+"""Everything about one set of records in one call: the fit, the other approaches, the hold-out."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from scaling.errors import ScalingError, writing
+from scaling.estimate.envelope import Envelope, approach1
+from scaling.estimate.fit import Fit, finite, fit
+from scaling.estimate.holdout import HoldOut, cut_of, hold_out
+from scaling.estimate.isoflop import IsoFlop, ParabolaBias, approach2, parabola_bias
+from scaling.estimate.tables import approaches_table, fit_table, holdout_table
+from scaling.law.laws import find_law
+from scaling.records.records import Records
+from scaling.report.drawing import draw_all
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+    """A fit with approaches 1 and 2 and a hold-out, each None where it is not to be had."""
+
+    records: Records
+    fit: Fit
+    budgets: tuple[float, ...]
+    isoflop: IsoFlop | None
+    bias: ParabolaBias | None
+    envelope: Envelope | None
+    holdout: HoldOut | None
+    notes: tuple[str, ...]
+
+    def text(self) -> str:
+        """How the records were read, and the tables, for a terminal."""
+        read = [f"note: {note}" for note in self.records.notes]
+        parts = ["\n".join(read)] if read else []
+        parts.append(fit_table(self.fit, self.budgets))
+        if self.isoflop is not None or self.envelope is not None:
+            parts.append(approaches_table(self.fit, self.isoflop, self.envelope))
+        if self.bias is not None:
+            parts.append(self.bias.statement())
+        if self.holdout is not None:
+            parts.append(holdout_table(self.holdout))
+        parts += [f"note: {note}" for note in self.notes]
+        return "\n\n".join(parts)
+
+    def save(
+        self,
+        folder: str | Path,
+        title: str = "Scaling law",
+        tell: Callable[[str], Any] | None = None,
+    ) -> Path:
+        """fit.json, bootstrap.npy, approaches.json, the records, report.md (its path), figures.
+
+        The figures come last, each on its own: one that cannot be drawn is a line in the report.
+
+        Args:
+          tell: is called with such lines, too.
+
+        Raises:
+          ScalingError: the folder cannot be written.
+        """
+        folder = Path(folder)
+        with writing(folder):
+            self.fit.save(folder, self.budgets)
+            (folder / "approaches.json").write_text(self._approaches(), encoding="utf-8")
+            self.records.to_csv(folder / "records.csv")
+            report = folder / "report.md"
+            text = f"# {title}\n\n```text\n{self.text()}\n```\n"
+            report.write_text(text, encoding="utf-8", errors="backslashreplace")
+            found = self._draw(folder)
+            missing = [
+                f"figure {name} left out: {reason}" for name, reason in found.items() if reason
+            ]
+            drawn = [name for name, reason in found.items() if not reason]
+            text += "".join(f"\n{line}\n" for line in missing)
+            text += "".join(
+                f"\n## {name.replace('_', ' ').capitalize()}\n\n![{name}]({name}.png)\n"
+                for name in drawn
+            )
+            report.write_text(text, encoding="utf-8", errors="backslashreplace")
+        for line in missing if tell is not None else []:
+            tell(line)
+        return report
+
+    def _approaches(self) -> str:
+        """The content of approaches.json."""
+        parts = {
+            "isoflop": self.isoflop,
+            "parabola_bias": self.bias,
+            "envelope": self.envelope,
+            "holdout": self.holdout,
+        }
+        found = {name: None if part is None else part.to_dict() for name, part in parts.items()}
+        return json.dumps(finite(found), indent=1) + "\n"
+
+    def _draw(self, folder: Path) -> dict[str, str | None]:
+        """The figures: None for each, or why it is left out."""
+        try:
+            # matplotlib takes its time, and a broken one costs the figures only.
+            from scaling.report.plots import planned
+        except Exception as error:
+            return {"of every kind": f"matplotlib cannot be loaded ({_one_line(error)})"}
+        plans = planned(
+            self.fit,
+            self.records,
+            isoflop=self.isoflop,
+            envelope=self.envelope,
+            holdout=self.holdout,
+        )
+        return draw_all(plans, folder)
+
+
+def analyse(
+    records: Records,
+    law: Any = "chinchilla",
+    *,
+    holdout: str | float | None = None,
+    budgets: Sequence[float] = (),
+    **options: Any,
+) -> Analysis:
+    """Fit `law` and whatever else the records allow.
+
+    Args:
+      holdout: FLOPs above which records are predicted instead of fitted, or "10x" below the
+        largest; None for no hold-out.
+      budgets: FLOPs at which to divide compute; none: up to 100 times the largest record's.
+      options: keywords of `fit`.
+
+    Raises:
+      ScalingError: as `fit` and `cut_of` do. Any other part that fails costs only itself, and is
+        one of the notes.
+    """
+    cut = None if holdout is None else cut_of(records, holdout)
+    law, level = find_law(law), options.get("level", 0.95)
+    notes: list[str] = []
+
+    def attempt(name: str, part: Callable[..., Any], *words: Any, **more: Any) -> Any:
+        try:
+            return part(*words, **more)
+        except ScalingError as error:
+            notes.append(f"{name} left out: {_one_line(error)}")
+        except Exception as error:
+            notes.append(f"{name} failed: {type(error).__name__}: {_one_line(error)}")
+        return None
+
+    isoflop, bias, envelope = None, None, None
+    with ThreadPoolExecutor(1) as beside:  # approaches 1 and 2 while programs of 3 are compiled
+        if divides := {"N", "D"} <= set(law.variables):
+            words = ("approach 2 (IsoFLOP)", approach2, records)
+            two = beside.submit(attempt, *words, level=level)
+            words = ("approach 1 (envelope)", approach1, records)
+            one = beside.submit(attempt, *words, level=level)
+        whole = fit(records, law, **options)
+    if divides:
+        isoflop, envelope = two.result(), one.result()
+    if isoflop is not None and whole.success:
+        bias = attempt("the bias of parabolas", parabola_bias, records, whole.law, whole.theta)
+    for part in (isoflop, envelope):
+        notes += [] if part is None else part.notes
+    held = None
+    if cut is not None:
+        held = attempt("hold-out", hold_out, records, whole, cut, **options)
+    asked = tuple(float(C) for C in budgets) or whole.default_budgets()
+    return Analysis(records, whole, asked, isoflop, bias, envelope, held, tuple(notes))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,75 @@
+"""The shell's way to a fit: python -m scaling.fit FILE."""
+
+import argparse
+import contextlib
+import os
+import sys
+
+from scaling.errors import ScalingError
+from scaling.law.laws import LAWS
+from scaling.optimize import compiled
+from scaling.records.columns import spelled
+from scaling.records.records import read_records
+from scaling.report import drawing
+from scaling.report.analysis import analyse
+
+
+def main(words: list[str] | None = None) -> int:
+    """Parse the command line, fit, print; the exit status (2 for bad input)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scaling.fit",
+        description="Fit a scaling law to records and print it.",
+    )
+    parser.add_argument(
+        "records", nargs="+", help="CSV, JSON, parquet or npy files, run directories, or folders"
+    )
+    parser.add_argument("--law", default="chinchilla", help=f"one of {', '.join(LAWS)}")
+    parser.add_argument("--delta", type=float, default=1e-3, help="Huber's delta in log loss")
+    parser.add_argument("--squares", action="store_true", help="least squares instead of Huber")
+    parser.add_argument("--fix", help="parameters held at a value: E=1.69, or 'E=1.69, alpha=0.34'")
+    parser.add_argument("--bootstrap", type=int, default=4000, help="resamples; 0: no intervals")
+    parser.add_argument("--bootstrap-starts", type=int, default=1, help="starts of each resample")
+    parser.add_argument("--count", help="what N counts: non_embedding or total")
+    parser.add_argument("--where", help="use only these rows: column=value, <value or >value")
+    parser.add_argument(
+        "--keep", default="final", help="final point of each run, the best at each N and D, or all"
+    )
+    parser.add_argument("--columns", help="which column holds what: 'N=size*1e6, loss=c4_val'")
+    parser.add_argument("--holdout", help="predict above these FLOPs (1e21, or 10x below the top)")
+    parser.add_argument("--budget", type=float, action="append", default=[], help="FLOPs to divide")
+    parser.add_argument("--out", help="folder for fit.json, figures and report.md")
+    asked = parser.parse_args(words)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):  # an ASCII locale has no ±
+            stream.reconfigure(errors="backslashreplace")
+    source = asked.records[0] if len(asked.records) == 1 else asked.records
+    compiled.keep_programs()
+    if asked.out:
+        drawing.prepare()
+    try:
+        records = read_records(
+            source, count=asked.count, keep=asked.keep, where=asked.where, columns=asked.columns
+        )
+        records = records.respelled(lambda name: f"--{name} ")
+        analysis = analyse(
+            records,
+            asked.law,
+            holdout=asked.holdout,
+            budgets=asked.budget,
+            delta=None if asked.squares else asked.delta,
+            resamples=asked.bootstrap,
+            bootstrap_starts=asked.bootstrap_starts,
+            fix=asked.fix,
+        )
+        print(analysis.text(), flush=True)  # the figures take as long again
+        if asked.out:
+            print(f"\nwritten: {analysis.save(asked.out, tell=print)}")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes standard output once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ScalingError as error:
+        print(spelled(str(error), lambda name: f"--{name} "), file=sys.stderr)
+        return 2
+    return 0 if analysis.fit.success else 1
