@@ -1,4 +1,4 @@
-"""jaxlm: a laboratory for small language models. `load(run)` opens a trained run in a notebook."""
+"""The package: `load(run)` opens a trained run in a notebook."""
 
 __version__ = "0.1.0"
 

@@ -14,7 +14,7 @@ from scaling.errors import ScalingError
 from scaling.estimate.loading import load_fit
 from scaling.records.records import Records
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 TRUTH = {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37}
 
 

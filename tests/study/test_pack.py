@@ -150,7 +150,7 @@ def test_a_study_trains_in_packs_and_says_so(tmp_path, cache):
     given = ["experiment=quickstart", "job=study", "scale=smoke", "run.name=s", "run.samples=0"]
     given += ["study.axes.optimizer.lr=[1e-3,1e-2]", "study.pack=true", "study.specimens=0"]
     given += ["train.duration=4", f"run.cache={cache}"]
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     command = [sys.executable, str(root / "run.py"), *given]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -182,7 +182,7 @@ assert cli.main(run("a-alone", 1)) == 0
 def test_packs_are_sharded_over_devices_as_runs_are(words, tmp_path):
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
+        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
     }
     command = [
         sys.executable,

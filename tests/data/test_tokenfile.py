@@ -22,7 +22,7 @@ from jaxlm.data.tokenfile import Tokens, open_tokens, write_tokens
 from jaxlm.host import progress
 from jaxlm.host.errors import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FINGERPRINT = "ab" * 32
 IDS = np.arange(1000, dtype=np.int32)
 

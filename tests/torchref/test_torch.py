@@ -17,7 +17,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from experiments import SINGLE  # noqa: E402
-from test_resume import assert_same_run, finish, start  # noqa: E402
+from real_runs import assert_same_run, finish, start  # noqa: E402
 
 from jaxlm.cli import jobs  # noqa: E402
 from jaxlm.cli import main as cli  # noqa: E402
@@ -27,7 +27,7 @@ from torchref import device as devices  # noqa: E402
 from torchref.engine import Engine  # noqa: E402
 from torchref.model import Transformer  # noqa: E402
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TORCH = ("backend=torch", "torch.compile=false")
 
 

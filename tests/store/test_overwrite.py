@@ -16,7 +16,7 @@ from jaxlm.store import overwrite
 from jaxlm.store.directory import RunDirectory
 from jaxlm.store.overwrite import MARK, finish_removal, refuse_runs_inside, start_over
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """The configuration: precedence, identity against operation, and errors that name the fix."""
 
-from pathlib import Path
-
 import pytest
 
 from jaxlm.cli import main as cli
@@ -223,25 +221,6 @@ def test_help_imports_neither_jax_nor_hydra():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-def test_the_walls_between_the_rooms_stand():
-    """jaxlm never imports torch; what torch will share imports no jax."""
-    import ast
-
-    neutral = (
-        "config checks compose duration schedule initial flops runs plots report errors".split()
-    )
-    for file in Path(compose.__file__).parent.rglob("*.py"):
-        imported = set()
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-            if isinstance(node, ast.Import):
-                imported |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                imported.add(node.module.split(".")[0])
-        assert "torch" not in imported, file
-        if file.stem in neutral or file.parent.name in ("data", "stories"):
-            assert not {"jax", "flax", "optax", "orbax"} & imported, file
-
-
 def test_experiments_keep_values_of_groups_in_the_groups_files():
     """Else `optimizer=lion` on the command line would keep the experiment's AdamW values."""
     from omegaconf import OmegaConf
@@ -250,28 +229,3 @@ def test_experiments_keep_values_of_groups_in_the_groups_files():
         kept = set(OmegaConf.load(file)) & set(compose.groups())
         assert not kept, f"{file.name}: {kept}"
     assert composed("experiment=shakespeare_cpu", "optimizer=lion").optimizer.lr == 1e-4
-
-
-def test_imports_run_one_way():
-    """No circles among the modules, imports inside functions included."""
-    import ast
-    from graphlib import TopologicalSorter
-
-    root = Path(compose.__file__).parent
-    names = {}
-    for file in root.rglob("*.py"):
-        parts = file.relative_to(root.parent).with_suffix("").parts
-        names[".".join(parts).removesuffix(".__init__")] = file
-    graph = {}
-    for name, file in names.items():
-        found = set()
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-            if isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                for alias in node.names:
-                    inner = f"{node.module}.{alias.name}"
-                    found.add(inner if inner in names else node.module)
-        graph[name] = (found & set(names)) - {name}
-    assert len(graph) > 30 and graph["jaxlm.train.loop"]
-    tuple(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle

@@ -1,22 +1,16 @@
 """Real processes, really killed: the same command goes on, and nothing but time is lost."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from real_runs import STEPS, assert_same_run, finish, records, start
 
-from jaxlm.store.checkpoint import restore, whole_steps
+from jaxlm.store.checkpoint import whole_steps
 
-ROOT = Path(__file__).resolve().parent.parent
 WORDS = "the cat sat on a mat and saw the dog run over the hill to find a red ball".split()
-TIMINGS = {"seconds", "wall_seconds", "tokens_per_second", "memory_bytes"}
-STEPS = 400
 
 
 @pytest.fixture(scope="module")
@@ -26,57 +20,6 @@ def place(tmp_path_factory):
     words = np.random.default_rng(0).choice(WORDS, 6000)
     (folder / "text.txt").write_text(" ".join(words), "utf-8")
     return folder
-
-
-def start(place, name, *words):
-    command = [
-        sys.executable, str(ROOT / "run.py"), "scale=smoke", "data=text",
-        f"data.path={place / 'text.txt'}", f"run.dir={place / name}",
-        f"run.cache={place / 'cache'}",
-        f"train.duration={STEPS}", "train.eval_every=100", "train.checkpoint_every=40",
-        "train.log_every=1", "model.residual_dropout=0.1", "run.samples=0", *words,
-    ]  # fmt: skip
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=place, env=os.environ | {"JAX_PLATFORMS": "cpu"}, **pipes)
-
-
-def finish(process):
-    output, _ = process.communicate(timeout=300)
-    return process.returncode, output
-
-
-def records(run):
-    lines = (run / "metrics.jsonl").read_text("utf-8").splitlines()
-    found = [json.loads(line) for line in lines]
-    return [{k: v for k, v in record.items() if k not in TIMINGS} for record in found]
-
-
-def final_arrays(run):
-    step, tree, _, skipped = restore(run / "checkpoints")
-    assert not skipped
-    return step, tree
-
-
-def assert_same_run(run, reference):
-    """Every later loss, the records and the final state are equal to the bit; timings aside."""
-    assert records(run) == records(reference)
-    (step, ours), (expected, theirs) = final_arrays(run), final_arrays(reference)
-    assert step == expected
-    for half in ("parameters", "optimizer"):
-        flat, other = _leaves(ours[half]), _leaves(theirs[half])
-        assert flat.keys() == other.keys()
-        for name in flat:
-            np.testing.assert_array_equal(flat[name], other[name], err_msg=name)
-
-
-def _leaves(tree, prefix=""):
-    found = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            found |= _leaves(value, f"{prefix}{name}/")
-        else:
-            found[prefix + name] = np.asarray(value)
-    return found
 
 
 @pytest.fixture(scope="module")

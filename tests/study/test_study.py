@@ -19,7 +19,7 @@ from jaxlm.store.directory import RunDirectory
 from jaxlm.study.runner import finished_runs, last_record, members_of, outcome, run_study, words_of
 from jaxlm.study.time_left import Pace, cost, line
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LONG = 1500  # steps of a run that is long enough to be stopped twice
 
 

@@ -23,7 +23,7 @@ from jaxlm.store import lock
 from jaxlm.store.directory import RunDirectory
 from jaxlm.store.lock import WriterLock
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 HOLDER = """
 import sys, time

@@ -21,7 +21,7 @@ from jaxlm.data.prepare import prepare
 from jaxlm.data.tokenizer import END_OF_TEXT, ByteTokenizer, LibraryTokenizer, load_pretrained
 from jaxlm.host.errors import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def configured(tokenizer="byte", **data):

@@ -12,7 +12,7 @@ import pytest
 
 from jaxlm.config.compose import check_override, compose, groups
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 
 

@@ -24,7 +24,7 @@ from jaxlm.store import checkpoint, manifest
 from jaxlm.store.checkpoint import Checkpoints, restore
 from jaxlm.store.manifest import NoCheckpoint, best_step, whole_steps
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def tree_of(step, size=6):
