@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxlm import data
 from jaxlm.config import checks
 from jaxlm.config.compose import cache_folder
 from jaxlm.config.duration import tokens_needed
 from jaxlm.config.schema import Config
 from jaxlm.data.dataset import Dataset
+from jaxlm.data.prepare import prepare as encode
 from jaxlm.host.errors import UserError
 from jaxlm.inference import guard
 from jaxlm.spec.contract import Engine, LoadEngine
@@ -21,7 +21,7 @@ from jaxlm.store.weights import read_weights
 
 def prepare(config: Config) -> Dataset:
     """The configuration's dataset, encoded into run.cache where it is not there yet."""
-    dataset = data.prepare(config, cache=cache_folder(config), train_tokens=tokens_needed(config))
+    dataset = encode(config, cache=cache_folder(config), train_tokens=tokens_needed(config))
     checks.check_vocabulary(config.model, dataset.vocab_size)
     return dataset
 

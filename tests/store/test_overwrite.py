@@ -201,7 +201,7 @@ def test_every_file_that_training_leaves_is_known(tmp_path, monkeypatch):
 def test_a_killed_process_leaves_a_folder_that_the_same_command_starts_over(run, tmp_path):
     script = (
         "import os, signal, sys\n"
-        "from jaxlm import overwrite\n"
+        "from jaxlm.store import overwrite\n"
         "from jaxlm.store.directory import RunDirectory\n"
         "overwrite.shutil.rmtree = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "overwrite.start_over(RunDirectory(sys.argv[1]))\n"
