@@ -1,4 +1,4 @@
-"""The options of each job: what stands under `job.*`, beside `config.Config`."""
+"""The options of each job: what stands under `job.*`, beside `schema.Config`."""
 
 from dataclasses import dataclass
 

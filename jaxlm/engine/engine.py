@@ -1,6 +1,6 @@
 """The backend in JAX: network, placement, compiled steps, state and checkpoint tree.
 
-The contract is `backend.Engine`. Legend: B rows, L length, M = L + 1, V vocabulary.
+The contract is `contract.Engine`. Legend: B rows, L length, M = L + 1, V vocabulary.
 """
 
 import functools
@@ -28,7 +28,7 @@ from jaxlm.store import checkpoint
 
 
 class Engine:
-    """A configuration's network on this machine's devices; see `backend.Engine`.
+    """A configuration's network on this machine's devices; see `contract.Engine`.
 
     Parameters are the nested tree of Flax, on the devices.
     """

@@ -2,7 +2,7 @@
 
 Legend: B batch, L length, T keys looked at, D model width, H query heads, G key/value heads,
 K head width, F feed-forward width, V vocabulary, C context length.
-The parameter tree, flattened with dots, is the canonical one of `initial.parameter_shapes`.
+The parameter tree, flattened with dots, is the canonical one of `parameters.parameter_shapes`.
 """
 
 import functools
@@ -421,7 +421,7 @@ class Blocks(nn.Module):
 class Transformer(nn.Module):
     """Tokens (B, L) -> logits (B, L, V) in at least float32, and the cache where one was given.
 
-    `model` is resolved (`config.resolve_model`); `dtype` is the compute type. With a `cache`, the
+    `model` is resolved (`schema.resolve_model`); `dtype` is the compute type. With a `cache`, the
     tokens are the positions start..start+L and see what the cache holds before them.
     """
 

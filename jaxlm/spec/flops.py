@@ -16,7 +16,7 @@ class ParameterCounts:
 
 
 def parameter_counts(model: ModelConfig) -> ParameterCounts:
-    """Closed-form counts of a resolved model (the sum over `initial.parameter_shapes`)."""
+    """Closed-form counts of a resolved model (the sum over `parameters.parameter_shapes`)."""
     width, hidden, head = model.d_model, model.d_ff, model.head_dim
     queries, keys = model.n_heads * head, model.n_kv_heads * head
     every = model.bias == "all"

@@ -3,7 +3,7 @@
 After Yang et al. 2022 (section D.1): train the same network at several widths for some steps and
 look at the size of its activations, and of what they have moved by since the start. Under muP both
 are constant in the width (the logits' first size excepted, which falls); under the standard
-parametrization, with Adam, the changes grow with it. Works through `backend.Engine`, in both.
+parametrization, with Adam, the changes grow with it. Works through `contract.Engine`, in both.
 """
 
 import math
