@@ -81,7 +81,7 @@ class Case:
         self.seconds.append((time.perf_counter() - started) / steps)
 
     def row(self) -> dict[str, Any]:
-        from jaxlm.host.memory import peak_memory_bytes
+        from jaxlm.host.memory import process_peak_bytes
 
         seconds = statistics.median(self.seconds[1:])
         return {
@@ -95,7 +95,7 @@ class Case:
             "mfu": self.flops / seconds / self.peak if self.peak else None,
             "compile_seconds": self.compile_seconds,
             "temporary_mib": self.temporary_bytes / 2**20,
-            "peak_memory_mib": peak_memory_bytes() / 2**20,
+            "peak_memory_mib": process_peak_bytes() / 2**20,
         }
 
 

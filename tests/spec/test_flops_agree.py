@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from jaxlm.cli import jobs
 from jaxlm.compare import analysis, log, pages, provenance
 from jaxlm.compare.document import markdown
 from jaxlm.compare.reading import read_run
@@ -22,6 +21,7 @@ from jaxlm.predict.plan import estimate_lines, plan
 from jaxlm.spec.flops import exact_flops_per_token, flops_words, parameter_counts
 from jaxlm.store.directory import RunDirectory
 from jaxlm.study.job import plan_lines, variants_of
+from jaxlm.train import start
 from jaxlm.train.clocks import Clocks
 from jaxlm.train.ledger import Ledger, Position
 from jaxlm.train.trackers import Tracker
@@ -64,7 +64,7 @@ def run(tmp_path):
     ledger.summarize("finished", Position(step=300, val_loss=2.0, best_val_loss=2.0, best_step=300))
     directory.write_config(to_yaml(config))
     directory.write_environment(["cpu"])
-    console.say(jobs._headline(SimpleNamespace(engine=engine, horizon=ahead, config=config)))
+    console.say(start._headline(SimpleNamespace(engine=engine, horizon=ahead, config=config)))
     console.close()
     return directory, config, model, tracker
 

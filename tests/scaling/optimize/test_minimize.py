@@ -9,8 +9,7 @@ import pytest
 import scipy.optimize
 from standard_problems import RESIDUALS, STANDARD, rosenbrock, standard
 
-from scaling import ScalingError, curve_fit, minimize, minimize_many
-from scaling.optimize import least_squares
+from scaling import ScalingError, curve_fit, least_squares, minimize, minimize_many
 
 METHODS = {
     "bfgs": "BFGS",
