@@ -62,7 +62,7 @@ def work(shape: str, case: str) -> None:
     import numpy as np
 
     from jaxlm.config.compose import cache_folder, compose
-    from jaxlm.inference.open import engine_class
+    from jaxlm.inference.engines import engine_class
 
     backend, precision, *how = case.split(":")
     words = [*SHAPES[shape], f"precision={precision}", f"torch.compile={'eager' not in how}"]

@@ -14,7 +14,8 @@ from typing import Any
 from common import ROOT, print_table, write_result
 
 from jaxlm.config.compose import cache_folder, compose
-from jaxlm.inference.open import engine_class, prepare
+from jaxlm.inference.engines import engine_class
+from jaxlm.inference.open import prepare
 from jaxlm.verify.coordinates import Coordinate, coordinates, slopes
 from jaxlm.verify.parity import scheduled_batches
 

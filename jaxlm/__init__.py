@@ -7,7 +7,7 @@ def load(run_dir, checkpoint="last", backend="jax"):
     """Open a trained run: `load("runs/quickstart").generate("Once")`. See `generate.LoadedRun`."""
     from functools import partial
 
+    from jaxlm.inference.engines import engine_class
     from jaxlm.inference.generate import LoadedRun
-    from jaxlm.inference.open import engine_class
 
     return LoadedRun(run_dir, checkpoint, load_engine=partial(engine_class, backend))

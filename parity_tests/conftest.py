@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxlm.config.schema import Config, ModelConfig, TorchConfig, TrainConfig
-from jaxlm.inference.open import engine_class
+from jaxlm.inference.engines import engine_class
 from jaxlm.spec.parameters import normal
 from jaxlm.verify.parity import Pair, Row
 

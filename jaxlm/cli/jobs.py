@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jaxlm.config.schema import Config, differences, identity
 from jaxlm.host.errors import UserError
-from jaxlm.inference.open import engine_class
+from jaxlm.inference.engines import engine_class
 
 FUNCTIONS = {
     "train": "jaxlm.train.start:train_job",
@@ -21,8 +21,9 @@ FUNCTIONS = {
     "logits": "jaxlm.inference.generate:logits_job",
     "parity": "jaxlm.verify.parity:parity_job",
     "doctor": "jaxlm.verify.doctor:doctor_job",
-    "shapes": "jaxlm.verify.shapes:shapes_job",  # debug=shapes
 }
+SHAPES = "jaxlm.verify.shapes:shapes_job"
+"""debug=shapes: instead of training."""
 
 
 def run(config: Config, given: Iterable[str] = ()) -> int:
@@ -34,7 +35,7 @@ def run(config: Config, given: Iterable[str] = ()) -> int:
     if config.job.name in ("evaluate", "generate", "logits"):
         _check_given(config, given)
     shapes = config.job.name == "train" and config.debug.shapes
-    module, function = FUNCTIONS["shapes" if shapes else config.job.name].split(":")
+    module, function = (SHAPES if shapes else FUNCTIONS[config.job.name]).split(":")
     carry_out = getattr(importlib.import_module(module), function)
     return carry_out(config, functools.partial(engine_class, config.backend))
 

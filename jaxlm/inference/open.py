@@ -69,20 +69,3 @@ def open_run(config: Config, load_engine: LoadEngine) -> tuple[RunDirectory, Dat
     run = RunDirectory(config.run.dir)
     dataset = prepare(trained)
     return run, dataset, load_engine()(trained, dataset.vocab_size, cache_folder(config))
-
-
-def engine_class(backend: str) -> type[Engine]:
-    """The backend's `Engine`. Raises UserError where its library is not installed."""
-    if backend == "jax":
-        from jaxlm.engine.engine import Engine as Found
-    else:
-        try:
-            from torchref.engine import Engine as Found
-        except ModuleNotFoundError as error:
-            if error.name != "torch":
-                raise
-            raise UserError(
-                "backend=torch and job=parity need PyTorch, which is not installed.\n"
-                "Install it: pip install 'jaxlm[torch]'."
-            ) from None
-    return Found

@@ -17,7 +17,7 @@ from jaxlm.host.allocator import restart_with_huge_pages
 from jaxlm.host.console import print_anything
 from jaxlm.host.errors import UserError
 from jaxlm.host.files import atomic_write
-from jaxlm.inference.open import engine_class
+from jaxlm.inference.engines import engine_class
 
 CORES = "JAXLM_CORES"
 """In the environment: the cores to keep to, 0,2,4."""

@@ -293,7 +293,8 @@ def parity_job(config: Config, load_engine: LoadEngine) -> int:
     Both engines are loaded, whichever backend is configured.
     """
     from jaxlm.config.compose import cache_folder
-    from jaxlm.inference.open import engine_class, prepare
+    from jaxlm.inference.engines import engine_class
+    from jaxlm.inference.open import prepare
 
     job = config.job
     load_engine, load_witness = (partial(engine_class, name) for name in ("jax", "torch"))

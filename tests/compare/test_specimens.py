@@ -17,8 +17,8 @@ from jaxlm.compare.texts.specimens import (
     write_specimens,
 )
 from jaxlm.data import stories
+from jaxlm.inference.engines import engine_class
 from jaxlm.inference.generate import LoadedRun
-from jaxlm.inference.open import engine_class
 
 pytestmark = pytest.mark.slow  # two trainings, and a program for each of two numbers of texts
 SMALL = {"samples": 2, "measured": 3, "max_tokens": 40}

@@ -215,7 +215,7 @@ def test_help_imports_neither_jax_nor_hydra():
     import sys
 
     code = (
-        "import sys; from jaxlm.cli import main; main(['--help']);"
+        "import sys; from jaxlm.cli.main import main; main(['--help']);"
         "assert not {'jax', 'hydra', 'torch', 'numpy', 'grain'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

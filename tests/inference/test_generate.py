@@ -29,8 +29,8 @@ from jaxlm.config.schema import (
 )
 from jaxlm.data.tokenizer import ByteTokenizer, CharTokenizer
 from jaxlm.host.errors import UserError
+from jaxlm.inference.engines import engine_class
 from jaxlm.inference.generate import Continuation, LoadedRun, generate_job, logits_job
-from jaxlm.inference.open import engine_class
 from jaxlm.spec.parameters import initial_parameters
 from jaxlm.store.checkpoint import Checkpoints
 

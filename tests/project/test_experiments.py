@@ -21,7 +21,7 @@ from experiments import SINGLE, STUDIES
 from jaxlm.cli import main as cli
 from jaxlm.config.compose import compose, groups
 from jaxlm.config.schema import identity, resolve_model
-from jaxlm.inference.open import engine_class
+from jaxlm.inference.engines import engine_class
 from jaxlm.spec.flops import parameter_counts
 from jaxlm.study import job as studies
 from jaxlm.study import memory_limit as limit

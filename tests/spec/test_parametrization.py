@@ -18,7 +18,7 @@ from jaxlm.config.schema import (
     identity,
     resolve_model,
 )
-from jaxlm.inference.open import engine_class
+from jaxlm.inference.engines import engine_class
 from jaxlm.spec.flops import parameter_counts
 from jaxlm.spec.parameters import initial_parameters, parameter_shapes
 from jaxlm.spec.parametrization import MUP, lr_factor, role_of, score_divisor, std_factor

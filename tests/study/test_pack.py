@@ -12,7 +12,7 @@ import pytest
 
 from jaxlm.cli import main as cli
 from jaxlm.config.compose import compose
-from jaxlm.inference.open import engine_class
+from jaxlm.inference.engines import engine_class
 from jaxlm.study.pack import program_of, train_pack
 from jaxlm.train import finish
 
@@ -168,7 +168,7 @@ _ON_DEVICES = """
 import functools, sys
 from jaxlm.cli import main as cli
 from jaxlm.train import finish
-from jaxlm.inference.open import engine_class
+from jaxlm.inference.engines import engine_class
 from jaxlm.study.pack import train_pack
 words = sys.argv[1:]
 run = lambda name, seed: [*words, f"seed={seed}", f"run.name={name}", f"run.dir={name}"]

@@ -11,8 +11,8 @@ import pytest
 
 from jaxlm.cli import main as cli
 from jaxlm.config.schema import Config, ModelConfig, OptimizerConfig, resolve_model
+from jaxlm.inference.engines import engine_class
 from jaxlm.inference.evaluate import Evaluator
-from jaxlm.inference.open import engine_class
 from jaxlm.spec.contract import EvalBatch
 from jaxlm.train.ledger import Position
 

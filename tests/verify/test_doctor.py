@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxlm.config.compose import compose
-from jaxlm.inference.open import engine_class
+from jaxlm.inference.engines import engine_class
 from jaxlm.verify import doctor
 from jaxlm.verify.doctor import GIB, Device, Machine, advice, judge
 

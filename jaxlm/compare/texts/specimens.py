@@ -23,8 +23,9 @@ from jaxlm.config.schema import Config
 from jaxlm.data.dataset import Dataset
 from jaxlm.host.errors import UserError
 from jaxlm.host.files import plain
+from jaxlm.inference.engines import engine_class
 from jaxlm.inference.generate import LoadedRun
-from jaxlm.inference.open import engine_class, prepare
+from jaxlm.inference.open import prepare
 from jaxlm.spec.contract import LoadEngine
 from jaxlm.store.directory import RunDirectory
 
