@@ -315,7 +315,7 @@ def test_memory_stays_flat(tmp_path):
         pytest.skip("reads the peak from /proc")
     script = (
         "import re, sys\nfrom pathlib import Path\nfrom jaxlm.config.schema import Config\n"
-        "from jaxlm.data import prepare\nconfig = Config()\nconfig.data.name = 'text'\n"
+        "from jaxlm.data.prepare import prepare\nconfig = Config()\nconfig.data.name = 'text'\n"
         "config.data.path, config.tokenizer.name = sys.argv[1], 'char'\n"
         "prepare(config, cache=Path(sys.argv[2]))\n"
         "print(re.search(r'VmHWM:\\s+(\\d+) kB', Path('/proc/self/status').read_text())[1])"
