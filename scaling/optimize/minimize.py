@@ -22,7 +22,7 @@ import numpy as np
 
 from scaling.errors import ScalingError
 from scaling.optimize.method import RUNNING, Evaluation, Method, Options, Outcome
-from scaling.optimize.precision import in_float64, promote
+from scaling.optimize.precision import in_float64, promote, promoted
 
 _MODULES = {
     "bfgs": "scaling.optimize.bfgs",
@@ -194,7 +194,7 @@ def minimize(
       ScalingError: wrong method, options, bounds or shape of x0; called in a float32 jit.
     """
     args = args if isinstance(args, tuple) else (args,)  # as scipy does
-    x0, args = promote(x0), promote(args)
+    x0, args = promoted(x0), promote(args)
     if x0.ndim != 1 or x0.size == 0:
         raise ScalingError(f"x0 must be a vector; its shape is {x0.shape}.")
     found, lower, upper = _prepare(method, bounds, x0.shape[0])
@@ -283,7 +283,7 @@ def minimize_many(
     Returns:
       `Result` with a leading axis K.
     """
-    x0_KxP = promote(x0_KxP)
+    x0_KxP = promoted(x0_KxP)
     if x0_KxP.ndim != 2:
         raise ScalingError(f"x0 must be problems x parameters; its shape is {x0_KxP.shape}.")
     count, size = x0_KxP.shape

@@ -63,3 +63,9 @@ def promote(tree: Any) -> Any:
         return array.astype(jnp.float64)
 
     return jax.tree.map(one, tree)
+
+
+def promoted(values: Any) -> Any:
+    """`promote` of one array, given as an array or as lists of numbers."""
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+    return promote(jnp.asarray(values) if traced else np.asarray(values))
