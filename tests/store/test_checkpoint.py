@@ -467,7 +467,7 @@ def test_readers_never_fail_while_a_writer_saves_and_prunes(tmp_path):
 KILLED = """
 import os, random, signal, sys, time
 from jaxlm.store import checkpoint, manifest
-from tests.test_checkpoint import tree_of
+from tests.store.test_checkpoint import tree_of
 
 folder, seed = sys.argv[1], int(sys.argv[2])
 rng = random.Random(seed)
