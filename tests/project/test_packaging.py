@@ -1,4 +1,4 @@
-"""The project as a newcomer gets it: a wheel that works elsewhere, and a README that is true."""
+"""The project as a newcomer gets it: a wheel that works elsewhere, and pages that are true."""
 
 import os
 import re
@@ -13,7 +13,10 @@ import pytest
 from jaxlm.config.compose import check_override, compose, groups
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text("utf-8")
+PAGES = {
+    str(file.relative_to(ROOT)): file.read_text("utf-8")
+    for file in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+}
 
 
 @pytest.mark.slow
@@ -46,14 +49,15 @@ def test_a_wheel_carries_the_configurations_and_works_outside_the_checkout(tmp_p
     assert (tmp_path / "runs" / "away" / "report.md").exists()
 
 
-def readme_commands():
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.S)
+def commands():
+    """Every `python run.py` in a block of shell commands of the README and of docs/."""
+    blocks = re.findall(r"```sh\n(.*?)```", "\n".join(PAGES.values()), re.S)
     lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line.startswith("python run.py")]
+    return list(dict.fromkeys(line for line in lines if line.startswith("python run.py")))
 
 
-@pytest.mark.parametrize("command", readme_commands())
-def test_every_command_of_the_readme_composes(command):
+@pytest.mark.parametrize("command", commands())
+def test_every_command_of_the_pages_composes(command):
     words = shlex.split(command)[2:]
     if words and words[0] in ("--help", "-m", "--multirun"):
         for word in words[1:]:
@@ -63,11 +67,24 @@ def test_every_command_of_the_readme_composes(command):
         compose(words)
 
 
-def test_the_readme_lists_every_experiment():
+def test_the_commands_are_found():
+    assert len(commands()) >= 18
+    assert "python run.py" in commands()
+
+
+def test_a_page_lists_every_experiment():
     for name in groups()["experiment"]:
-        assert f"`{name}`" in README
+        assert f"`{name}`" in PAGES["docs/experiments.md"]
 
 
-def test_every_file_that_the_readme_names_exists():
-    for name in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / name).exists(), name
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_a_page_names_exists(page):
+    for name in re.findall(r"\]\((?!http)([^)#]+)\)", PAGES[page]):
+        assert ((ROOT / page).parent / name).exists(), name
+
+
+def test_figures_of_the_readme_are_rows_of_the_measurements():
+    rows = [line for line in PAGES["README.md"].splitlines() if "](benchmarks/results/" in line]
+    assert len(rows) == 3
+    for row in rows:
+        assert row.replace("](", "](../") in PAGES["docs/measured.md"]
