@@ -112,7 +112,8 @@ def text():
 
     root = Path(__file__).resolve().parent.parent
     shared = root.parent / "shared" / "data" / "tinyshakespeare.txt"
-    files = [shared] if shared.exists() else [root / "README.md", root / "docs" / "DECISIONS.md"]
+    prose = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    files = [shared] if shared.exists() else prose
     return np.frombuffer(b"".join(file.read_bytes() for file in files)[:500_000], np.uint8)
 
 
