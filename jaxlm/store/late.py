@@ -1,5 +1,6 @@
 """The end of a training: which records a last training loss is the mean of, and how many."""
 
+import itertools
 import math
 from typing import Any
 
@@ -34,10 +35,9 @@ def last_loss(train: Records) -> tuple[float, str] | None:
     it is the mean of the records alone: 'mean of 5 batches, steps 960 to 1,000'.
     """
     late = late_records(train)
-    first = next((r["step"] for r in reversed(train[: len(train) - len(late)])), 0)
-    counts = [
-        b["step"] - a for a, b in zip([first, *(r["step"] for r in late)], late, strict=False)
-    ]
+    earlier = train[: len(train) - len(late)]
+    first = earlier[-1]["step"] if earlier else 0
+    counts = [b - a for a, b in itertools.pairwise([first, *(r["step"] for r in late)])]
     means = [record.get("interval_loss") for record in late]
     if late and None not in means:
         steps, last = late[-1]["step"] - first, late[-1]["step"]

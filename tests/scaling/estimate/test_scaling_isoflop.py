@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import scipy.interpolate
 from conftest import shared_file
 
 from scaling.errors import ScalingError
+from scaling.estimate import isoflop
 from scaling.estimate.envelope import approach1
 from scaling.estimate.isoflop import approach2, budgets, parabola_bias
 from scaling.law.allocate import coefficients, optimal
@@ -381,3 +383,11 @@ def test_flat_losses_have_no_minimum_and_say_so():
     records = Records.from_arrays(N, np.repeat([1e18, 1e19, 1e20], 8) / 6 / N, np.full(24, 2.5))
     with pytest.raises(ScalingError, match="no two budgets"):
         approach2(records, resamples=50)
+
+
+def test_uniform_splines_are_those_of_scipy():
+    inside = np.random.default_rng(0).uniform(0, isoflop.SEGMENTS, 200)
+    place = np.sort(np.concatenate([inside, np.arange(isoflop.SEGMENTS + 1.0)]))
+    knots = np.arange(-3.0, isoflop.SEGMENTS + 4)
+    expected = scipy.interpolate.BSpline.design_matrix(place, knots, 3).toarray()
+    np.testing.assert_allclose(isoflop.uniform_splines(place), expected, atol=1e-14)
