@@ -317,6 +317,7 @@ def fit(
         raise ScalingError("resamples must be at least 0 and bootstrap_starts at least 1.")
     problem = Problem.of(records, law, delta, read_fixed(fix, law))
     lines: list[str] = []
+    more: list[str] = []  # each thread has its own
     profiled: dict[str, Profile] = {}
     # Two threads: what is compiled, and what compiled programs compute, does not wait for Python.
     with ThreadPoolExecutor(1) as beside:
@@ -333,7 +334,7 @@ def fit(
         samples = np.empty((0, len(centred)))
         if resamples and np.any(found.converged):
             words = (problem, centred, records.run, resamples, seed, bootstrap_starts)
-            samples = _attempt("bootstrap", lines, samples, bootstrap, *words)
+            samples = _attempt("bootstrap", more, samples, bootstrap, *words)
     if waiting is not None:
         profiled = waiting.result()
         by_profiles(problem, profiled, identified)
@@ -355,7 +356,7 @@ def fit(
         starts=starts,
         # Several ways from each start lie one after another.
         starts_converged=int(np.sum(np.any(same.reshape(-1, starts), axis=0))),
-        warnings=(*lines, *warn(records, problem, centred, samples, found.converged)),
+        warnings=(*lines, *more, *warn(records, problem, centred, samples, found.converged)),
         profiles={n: p for n, p in profiled.items() if n not in identified.undetermined},
         range=_ranges(records),
         count=records.count,
