@@ -17,7 +17,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from jaxlm.config.corpora import Text
 from jaxlm.config.schema import Config  # noqa: E402
+from jaxlm.config.tokenizers import TOKENIZERS
 from jaxlm.data import stories  # noqa: E402
 from jaxlm.data.batches import batch, loader  # noqa: E402
 from jaxlm.data.prepare import prepare  # noqa: E402
@@ -65,10 +67,9 @@ def text_rates(folder: Path) -> dict[str, float]:
             if size > TEXT_BYTES:
                 break
     rates = {"stories generator": size / 1e6 / (time.perf_counter() - start)}
-    config = Config()
-    config.data.name, config.data.path = "text", str(folder / "text.jsonl")
     for name in ("char", "byte", "bpe"):
-        config.tokenizer.name = name
+        data = Text(path=str(folder / "text.jsonl"))
+        config = Config(data=data, tokenizer=TOKENIZERS[name]())
         seconds = []
         for attempt in range(2):
             cache = folder / f"{name}{attempt}"

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from jaxlm.config.schema import OptimizerConfig, ScheduleConfig
+from jaxlm.config.optimizers import AdamW
+from jaxlm.config.schedules import Cosine
 from jaxlm.verify import parity
 from torchref import checkpoint, engine, model, optimizer, step
 
@@ -274,7 +275,7 @@ FAULTS = {
         STEPS,
         replaced(step, "clip", lambda gradients, norm, limit: None),
         {},
-        {"optimizer": OptimizerConfig(lr=3e-3, clip_norm=1e-2)},
+        {"optimizer": AdamW(lr=3e-3, clip_norm=1e-2)},
     ),
     "mup_rate": Fault(
         "muP without its learning rates",
@@ -323,7 +324,7 @@ def measure(name: str, pair: Callable[..., parity.Pair], faulty: bool = True) ->
     fault = FAULTS[name]
     precision = "float32" if fault.test == GENERATION else "float64"
     switches = fault.switches | (SHARP if fault.test == GENERATION else {})
-    sections = {"schedule": ScheduleConfig(warmup="5")} | fault.sections
+    sections = {"schedule": Cosine(warmup="5")} | fault.sections
     sound = unequal_parts if fault.test == UNEQUAL else contextlib.nullcontext
     with (fault.patch if faulty else sound)():
         made = pair(precision, switches, **sections)

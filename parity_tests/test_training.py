@@ -9,7 +9,9 @@ import pytest
 
 from jaxlm.cli import main as cli
 from jaxlm.config.duration import Horizon
-from jaxlm.config.schema import ModelConfig, OptimizerConfig, ScheduleConfig, resolve_model
+from jaxlm.config.optimizers import OPTIMIZERS, AdamW, Lion
+from jaxlm.config.schedules import SCHEDULES, Cosine
+from jaxlm.config.schema import ModelConfig, resolve_model
 from jaxlm.spec.schedule import learning_rate
 from jaxlm.verify import parity
 from jaxlm.verify.parity import Pair, Row
@@ -38,8 +40,8 @@ def test_parameters_and_moments_after_1_and_20_steps(pair, precision, parts, cli
     made = pair(
         precision,
         {"bias": "all", "norm": "layernorm", "head_bias": True},
-        optimizer=OptimizerConfig(lr=3e-3, clip_norm=clip),
-        schedule=ScheduleConfig(warmup="5"),
+        optimizer=AdamW(lr=3e-3, clip_norm=clip),
+        schedule=Cosine(warmup="5"),
         train={"grad_accumulation": parts},
     )
     assert_rows(parity.optimizer(made, batches(20, made.config)))
@@ -48,7 +50,7 @@ def test_parameters_and_moments_after_1_and_20_steps(pair, precision, parts, cli
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_lion(pair, precision):
     """A sign flips where rounding changes that of a tiny momentum: float32 is given one step."""
-    made = pair(precision, optimizer=OptimizerConfig(name="lion", lr=1e-3, betas=[0.9, 0.99]))
+    made = pair(precision, optimizer=Lion(lr=1e-3, betas=[0.9, 0.99]))
     steps = 20 if precision == "float64" else 1
     assert_rows(parity.optimizer(made, batches(steps, made.config)))
 
@@ -61,7 +63,7 @@ def test_mup_scales_each_parameters_rate_and_no_decay_in_both(pair, precision, n
     """The norm of keys gives their biases a gradient that is more than rounding."""
     switches = {"parametrization": "mup", "n_layers": 1, "bias": "all", "norm": "layernorm"}
     switches |= {"position": "learned", "qk_norm": True}
-    rule = OptimizerConfig(name=name, lr=3e-3, weight_decay=0.3)
+    rule = OPTIMIZERS[name](lr=3e-3, weight_decay=0.3)
     made = pair(precision, switches, optimizer=rule)
     assert_rows(parity.optimizer(made, batches(20, made.config)))
 
@@ -72,7 +74,7 @@ def test_schedules_are_the_same_bits_as_torch_computes(name):
     from torchref.model import Transformer
     from torchref.optimizer import make_optimizer, set_lr
 
-    config = make_config(schedule=ScheduleConfig(name=name, warmup="7"))
+    config = make_config(schedule=SCHEDULES[name](warmup="7"))
     plan = Horizon.of("100", tokens_per_step=64, steps_per_epoch=100.0)
     optimizer = make_optimizer(Transformer(resolve_model(config.model, 5)), config.optimizer)
     for step in range(100):
@@ -92,7 +94,7 @@ def test_the_cosine_is_torchs(pair):
     fall = CosineAnnealingLR(optimizer, T_max=steps - warmup, eta_min=peak * final)
     both = SequentialLR(optimizer, [rise, fall], milestones=[warmup - 1])
     plan = Horizon.of(str(steps), tokens_per_step=64, steps_per_epoch=100.0)
-    config = ScheduleConfig(warmup=str(warmup), final_lr=final)
+    config = Cosine(warmup=str(warmup), final_lr=final)
     for step in range(steps):
         rate = optimizer.param_groups[0]["lr"]
         assert math.isclose(learning_rate(config, peak, plan, step), rate, rel_tol=1e-12), step
@@ -121,7 +123,7 @@ def curve(precision, text, cache, steps=200, **sections) -> Row:
     from jaxlm.data.batches import batch
 
     config = make_config(precision, TEXT_MODEL, batch_size=8, **sections)
-    config = dataclasses.replace(config, optimizer=OptimizerConfig(lr=3e-3))
+    config = dataclasses.replace(config, optimizer=AdamW(lr=3e-3))
     plan = Horizon.of(str(steps), tokens_per_step=8 * 48, steps_per_epoch=100.0)
     made = Pair(config, 256, cache, *BACKENDS)
     fed = [

@@ -15,19 +15,19 @@ import torch
 if "jax" not in sys.modules:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-from jaxlm.config.schema import OptimizerConfig  # noqa: E402
+from jaxlm.config.optimizers import OptimizerConfig  # noqa: E402
 from jaxlm.store.checkpoint import Checkpoints, restore  # noqa: E402
 from torchref.model import Transformer  # noqa: E402
-from torchref.optimizer import Lion, make_optimizer, moments_of, set_moments  # noqa: E402
+from torchref.optimizer import RULES, make_optimizer, moments_of, set_moments  # noqa: E402
 from torchref.step import TrainState  # noqa: E402
 
 __all__ = ["Checkpoints", "read", "read_parameters", "state_of", "tree_of"]
 
 
-def tree_of(state: TrainState) -> dict[str, Any]:
+def tree_of(state: TrainState, config: OptimizerConfig) -> dict[str, Any]:
     """A state as the canonical tree, in numpy arrays that on a CPU share its memory."""
     model, optimizer, step = state
-    moments = moments_of(model, optimizer, step)
+    moments = moments_of(model, optimizer, config, step)
     return {
         "parameters": _arrays(dict(model.named_parameters())),
         "optimizer": {
@@ -47,7 +47,7 @@ def state_of(tree: dict[str, Any], model: Transformer, config: OptimizerConfig) 
         else int(value)
         for name, value in tree["optimizer"].items()
     }
-    set_moments(model, optimizer, saved)
+    set_moments(model, optimizer, config, saved)
     return TrainState(model, optimizer, int(tree["optimizer"]["step"]))
 
 
@@ -55,8 +55,7 @@ def read(
     folder: Path, which: str | int, model: Transformer, config: OptimizerConfig
 ) -> tuple[int, dict[str, Any], dict[str, Any], list[str]]:
     """(step, tree, metadata, skipped) of `store.checkpoint.restore`, checked against the model."""
-    fresh = TrainState(model, make_optimizer(model, config), 0)
-    return restore(folder, which, template=_shapes(fresh))
+    return restore(folder, which, template=_shapes(model, config))
 
 
 def read_parameters(
@@ -67,13 +66,14 @@ def read_parameters(
     return restore(folder, which, template=template, parameters_only=True)
 
 
-def _shapes(state: TrainState) -> dict[str, Any]:
+def _shapes(model: Transformer, config: OptimizerConfig) -> dict[str, Any]:
     """What `tree_of` will give, without its memory."""
-    parameters = dict(state.model.named_parameters())
-    moments = ("mu",) if isinstance(state.optimizer, Lion) else ("mu", "nu")
-    optimizer = {"count": np.int32(0), "step": np.int32(0)}
-    optimizer |= {name: _empty(parameters) for name in moments}
-    return {"parameters": _empty(parameters), "optimizer": optimizer}
+    parameters = _empty(dict(model.named_parameters()))
+    moments = {
+        name: np.int32(0) if key == "step" else parameters
+        for name, key in RULES[config.name].moments.items()
+    }
+    return {"parameters": parameters, "optimizer": {"step": np.int32(0), **moments}}
 
 
 def _empty(tensors: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:

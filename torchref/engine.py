@@ -156,7 +156,7 @@ class Engine:
     def checkpoint_tree(self, state: TrainState) -> dict[str, Any]:
         from torchref.checkpoint import tree_of
 
-        return tree_of(state)
+        return tree_of(state, self.config.optimizer)
 
     def state_of(self, tree: dict[str, Any]) -> TrainState:
         from torchref.checkpoint import state_of

@@ -1,11 +1,13 @@
 """The update rule: AdamW or Lion with decay on matrices only, and clipping by the global norm."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from jaxlm.config.schema import OptimizerConfig
+from jaxlm.config.optimizers import AdamW, OptimizerConfig
+from jaxlm.config.optimizers import Lion as LionConfig
 from jaxlm.spec.parametrization import lr_factor
 from torchref.model import Transformer
 
@@ -27,10 +29,7 @@ def make_optimizer(model: Transformer, config: OptimizerConfig) -> torch.optim.O
         }
         for (factor, decays), parameters in members.items()
     ]
-    betas = tuple(config.betas)
-    if config.name == "lion":
-        return Lion(groups, lr=config.lr, betas=betas)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
+    return RULES[config.name].make(groups, config)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -70,35 +69,60 @@ class Lion(torch.optim.Optimizer):
                 momentum.lerp_(p.grad, 1 - second)
 
 
-# Their names in a checkpoint (optax's), and here.
-_MOMENTS = {"mu": "exp_avg", "nu": "exp_avg_sq"}
+class Rule(NamedTuple):
+    """An update rule: what makes its optimizer of groups of parameters, and optax's names of the
+    entries of its state, which checkpoints hold."""
+
+    make: Callable[[list[dict[str, Any]], Any], torch.optim.Optimizer]
+    moments: dict[str, str]
+
+
+def _adamw(groups: list[dict[str, Any]], config: AdamW) -> torch.optim.Optimizer:
+    first, second = config.betas
+    return torch.optim.AdamW(
+        groups, lr=config.lr, betas=(first, second), eps=config.eps, fused=True
+    )
+
+
+def _lion(groups: list[dict[str, Any]], config: LionConfig) -> torch.optim.Optimizer:
+    first, second = config.betas
+    return Lion(groups, lr=config.lr, betas=(first, second))
+
+
+RULES = {
+    "adamw": Rule(_adamw, {"count": "step", "mu": "exp_avg", "nu": "exp_avg_sq"}),
+    "lion": Rule(_lion, {"count": "step", "mu": "exp_avg"}),
+}
 
 
 def moments_of(
-    model: nn.Module, optimizer: torch.optim.Optimizer, steps: int
+    model: nn.Module, optimizer: torch.optim.Optimizer, config: OptimizerConfig, steps: int
 ) -> dict[str, dict[str, Tensor] | int]:
     """The optimizer's state as checkpoints hold it: count, mu.NAME and, for AdamW, nu.NAME."""
-    found: dict[str, dict[str, Tensor] | int] = {"count": steps}
-    for name, key in _MOMENTS.items():
-        if name == "nu" and isinstance(optimizer, Lion):
-            continue
-        found[name] = {
+    return {
+        name: steps
+        if key == "step"
+        else {
             parameter: optimizer.state[p].get(key, torch.zeros_like(p))
             for parameter, p in model.named_parameters()
         }
-    return found
+        for name, key in RULES[config.name].moments.items()
+    }
 
 
 def set_moments(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    config: OptimizerConfig,
     saved: dict[str, dict[str, Tensor] | int],
 ) -> None:
     """The inverse of `moments_of`."""
     for parameter, p in model.named_parameters():
-        state = {"step": torch.tensor(float(saved["count"]), device=_step_device(p))}
-        for name, key in _MOMENTS.items():
-            if name in saved:
+        state = {}
+        for name, key in RULES[config.name].moments.items():
+            if key == "step":
+                state[key] = torch.tensor(float(saved[name]), device=_step_device(p))
+            else:
                 state[key] = saved[name][parameter].to(p.device, p.dtype)
         optimizer.state[p] = state
 

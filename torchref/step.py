@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jaxlm.config.schema import ModelConfig, OptimizerConfig
+from jaxlm.config.optimizers import OptimizerConfig
+from jaxlm.config.schema import ModelConfig
 from jaxlm.spec.contract import EvalBatch
 from jaxlm.spec.parameters import group_of, parameter_groups, parameter_shapes
 from torchref.model import Dropout, Transformer

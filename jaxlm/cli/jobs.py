@@ -5,6 +5,7 @@ import importlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from jaxlm.config.job_options import OPENING
 from jaxlm.config.schema import Config, differences, identity
 from jaxlm.host.errors import UserError
 from jaxlm.inference.engines import engine_class
@@ -32,7 +33,7 @@ def run(config: Config, given: Iterable[str] = ()) -> int:
     `given` are the keys and groups on the command line: a job that opens a trained run refuses
     those that contradict it.
     """
-    if config.job.name in ("evaluate", "generate", "logits"):
+    if config.job.name in OPENING:
         _check_given(config, given)
     shapes = config.job.name == "train" and config.debug.shapes
     module, function = (SHAPES if shapes else FUNCTIONS[config.job.name]).split(":")

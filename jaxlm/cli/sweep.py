@@ -22,7 +22,7 @@ from jaxlm.config.compose import (
     refuse_list,
     typed,
 )
-from jaxlm.config.schema import Config, identity
+from jaxlm.config.schema import is_identity
 from jaxlm.host.errors import UserError
 from jaxlm.host.memory import forget_process_peak
 from jaxlm.host.names import shortened
@@ -235,7 +235,7 @@ def _places(
         for key in swept
         if key not in ("run.name", "run.dir", "job")
         and not key.startswith(("hydra.", "hydra/"))
-        and (making or key in ("experiment", *_IDENTITY_GROUPS) or _is_identity(key))
+        and (making or key in ("experiment", *_IDENTITY_GROUPS) or is_identity(key))
     ]
     given = run.get("name")
     if not given and "experiment" in named:
@@ -249,13 +249,3 @@ def _places(
         label = sweep_label({key: values[key] for key in swept if key in apart})
         places["run.dir"] = "_".join(filter(None, [str(folder).rstrip("/"), label]))
     return places
-
-
-def _is_identity(key: str) -> bool:
-    """Whether a key is part of what is computed, and so of a run's name."""
-    node: Any = identity(Config())
-    for part in key.split("."):
-        if not isinstance(node, dict) or part not in node:
-            return False
-        node = node[part]
-    return True

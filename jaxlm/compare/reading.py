@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.compare.metrics import metrics_of
-from jaxlm.config.schema import Config, identity, operation
+from jaxlm.config.schema import SECTIONS, Config, defaults, identity, operation
 from jaxlm.host.checked import read_yaml
 from jaxlm.host.errors import UserError
 from jaxlm.inference import guard
@@ -143,7 +143,8 @@ def _keys(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     tree = read_yaml(path / "config.yaml")
     if tree is None:
         raise UserError("it has no config.yaml")
-    leaves, default = flat(tree), Config()
+    leaves = flat(tree)
+    default = defaults({name: leaves.get(f"{name}.name") for name in SECTIONS})
     if wrong := _unlike(leaves, flat(identity(default))):
         raise UserError(f"its config.yaml is not a run's configuration: {wrong}")
     how = {item.name for item in dataclasses.fields(Config) if item.metadata["operation"]}

@@ -8,8 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxlm.config import duration
+from jaxlm.config.job_options import OPENING
+from jaxlm.config.keys import keys_of
+from jaxlm.config.model_kinds import POSITIONS
 from jaxlm.config.run_names import check_path
-from jaxlm.config.schema import Config, ModelConfig, keys_of, resolve_model
+from jaxlm.config.schema import Config, ModelConfig, resolve_model
 from jaxlm.host.errors import UserError, nearest
 from jaxlm.host.names import expanded, shortened
 
@@ -171,7 +174,7 @@ def _check_ranges(config: Config) -> None:
             for value in values if isinstance(values, list) else [values]:
                 if value is not None and not holds(value):
                     raise UserError(f"{name}={values} {rule}.")
-    betas = config.optimizer.betas
+    betas = getattr(config.optimizer, "betas", [0.9, 0.95])
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise UserError(f"optimizer.betas={betas} must be two numbers in [0, 1), as [0.9,0.95].")
 
@@ -192,9 +195,10 @@ def _check_model(config: Config) -> None:
             f"model.n_kv_heads={full.n_kv_heads} does not divide model.n_heads={full.n_heads}.\n"
             "Each key/value head serves the same number of query heads."
         )
-    if model.position == "rope" and full.head_dim % 2:
+    if POSITIONS[model.position].pairs and full.head_dim % 2:
         raise UserError(
-            f"model.position=rope rotates pairs, but the head width is odd: {full.head_dim}.\n"
+            f"model.position={model.position} rotates pairs, but the head width is odd: "
+            f"{full.head_dim}.\n"
             f"Change model.n_heads={model.n_heads}, model.d_model={model.d_model} or head_dim."
         )
     if model.head_bias and model.tie_embeddings:
@@ -220,41 +224,12 @@ def _check_mup(model: ModelConfig) -> None:
 
 
 def _check_data(config: Config) -> None:
-    data, tokenizer = config.data, config.tokenizer
-    if data.name in ("text", "tokens") and data.path is None:
-        raise UserError(f"data={data.name} needs a file.\nSet data.path=FILE.")
-    known = tokenizer.name in ("pretrained", "byte")
-    if data.name == "tokens" and data.vocab_size is None and not known:
+    if getattr(config.job, "name", None) not in OPENING:
+        config.data.check(config.tokenizer.name)
+        config.tokenizer.check()
+    if config.data.stride is not None and config.data.stride > config.model.context_length:
         raise UserError(
-            "data=tokens needs the number of ids.\n"
-            "Set data.vocab_size=N, or tokenizer=pretrained tokenizer.path=FILE."
-        )
-    if data.name == "markov" and tokenizer.name != "none":
-        raise UserError(
-            f"data=markov has ids and no text, but tokenizer={tokenizer.name}: add tokenizer=none."
-        )
-    if data.name == "tokens" and tokenizer.name in ("char", "bpe"):
-        raise UserError(
-            f"data=tokens has ids, but tokenizer={tokenizer.name} is made from a text.\n"
-            "Use tokenizer=none, or tokenizer=pretrained tokenizer.path=FILE."
-        )
-    if data.name not in ("tokens", "markov") and tokenizer.name == "none":
-        raise UserError(
-            f"data={data.name} is text, but tokenizer=none.\nSet tokenizer=char, byte, bpe, ..."
-        )
-    if data.name == "hub" and data.hub is None:
-        raise UserError(
-            "data.name=hub needs a name.\nSet data.hub=OWNER/NAME, or data=tinystories."
-        )
-    if tokenizer.name == "pretrained" and tokenizer.path is None and tokenizer.hub is None:
-        raise UserError("tokenizer=pretrained needs a file.\nSet tokenizer.path=tokenizer.json.")
-    if tokenizer.name == "bpe" and tokenizer.vocab_size < 257:
-        raise UserError(
-            f"tokenizer.vocab_size={tokenizer.vocab_size} is below 257: bytes and <|endoftext|>."
-        )
-    if data.stride is not None and data.stride > config.model.context_length:
-        raise UserError(
-            f"data.stride={data.stride} exceeds model.context_length="
+            f"data.stride={config.data.stride} exceeds model.context_length="
             f"{config.model.context_length}: tokens would be skipped.\nLower data.stride."
         )
 
@@ -281,7 +256,8 @@ def _check_durations(config: Config) -> None:
     for name in ("train.eval_every", "train.checkpoint_every", "train.log_every"):
         duration.parse(_get(config, name), name)
     for name in ("warmup", "decay", "cycle"):
-        duration.parse(getattr(schedule, name), f"schedule.{name}")
+        if hasattr(schedule, name):
+            duration.parse(getattr(schedule, name), f"schedule.{name}")
     for name in ("data.train_tokens", "tokenizer.training_bytes"):
         if _get(config, name) is not None:
             duration.parse_count(_get(config, name), name)

@@ -8,10 +8,11 @@ import typing
 from pathlib import Path
 
 from jaxlm.config import checks
-from jaxlm.config.effective import settle
+from jaxlm.config.effective import choose_kinds, settle
 from jaxlm.config.job_options import JOBS
+from jaxlm.config.keys import keys_of
 from jaxlm.config.run_names import check_name, check_run_folder
-from jaxlm.config.schema import ClaimConfig, Config, keys_of
+from jaxlm.config.schema import SECTIONS, ClaimConfig, Config
 from jaxlm.host.checked import read_yaml_text
 from jaxlm.host.errors import UserError, nearest
 from jaxlm.host.names import check_place, check_utf8, expanded, shortened
@@ -25,12 +26,26 @@ def config_folder() -> Path:
 
 
 def groups() -> dict[str, list[str]]:
-    """Group name -> its options, from the folders of the Hydra tree."""
+    """Group name -> its options: files of the Hydra tree, and the kinds of sections with kinds."""
+    names = {folder.name for folder in config_folder().iterdir() if folder.is_dir()}
     return {
-        folder.name: sorted(file.stem for file in folder.glob("*.yaml"))
-        for folder in sorted(config_folder().iterdir())
-        if folder.is_dir()
+        name: sorted(
+            {file.stem for file in (config_folder() / name).glob("*.yaml")}
+            | set(SECTIONS.get(name, ()))
+        )
+        for name in sorted(names | set(SECTIONS))
     }
+
+
+def _store_kinds() -> None:
+    """Each kind as an option of its group, data=text say, without a file of its own."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    for section, kinds in SECTIONS.items():
+        for name in kinds:
+            if not (config_folder() / section / f"{name}.yaml").exists():
+                store.store(group=section, name=name, node={"name": name})
 
 
 def free_text_keys() -> set[str]:
@@ -209,6 +224,7 @@ def _tree_of(folder: str, chosen: tuple[str, ...]) -> tuple[dict, dict[str, str 
     from omegaconf import OmegaConf
 
     GlobalHydra.instance().clear()
+    _store_kinds()
     with initialize_config_dir(folder, version_base="1.3"):
         composed = hydra_compose("config", overrides=list(chosen), return_hydra_config=True)
     choices = dict(composed.hydra.runtime.choices)
@@ -232,12 +248,11 @@ def typed(
     is `name`, or the experiment's, where nothing else sets it. `given` and `strict`: see
     `effective.settle`.
     """
-    from omegaconf import OmegaConf, open_dict
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    plain = OmegaConf.create(OmegaConf.to_container(composed, resolve=False))
-    with open_dict(plain):
-        plain.pop("hydra", None)
+    plain = OmegaConf.to_container(composed, resolve=False)
+    plain.pop("hydra", None)
     job_name = literal.get("job.name")
     job_name = _job_name(plain) if job_name is None else job_name
     if job_name not in JOBS:
@@ -246,17 +261,25 @@ def typed(
             f"job.name={shown}: there is no such job{nearest(shown, JOBS)}.\n"
             f"There are: {', '.join(JOBS)}."
         )
-    schema = OmegaConf.structured(Config)
+    if choices:
+        kept = groups().keys() - {"experiment", "job"}
+        options = {g: o for g, o in sorted(choices.items()) if g in kept and o}
+        plain.setdefault("run", {})["options"] = options
+    in_kinds = {key: value for key, value in literal.items() if key.split(".")[0] in SECTIONS}
+    for key, value in in_kinds.items():
+        section, _, inner = key.partition(".")
+        plain.setdefault(section, {})[inner] = _uninterpolated(value)
+    kinds = choose_kinds(plain, given, job=job_name, strict=strict)
     try:
+        schema = OmegaConf.structured(Config)
+        for section, kind in kinds.items():
+            schema[section] = OmegaConf.structured(kind)
         job = OmegaConf.merge(OmegaConf.structured(JOBS[job_name]), plain.pop("job", {}))
         tree = OmegaConf.merge(schema, plain)
         tree.job = job
         experiment = choices.get("experiment")
-        kept = groups().keys() - {"experiment", "job"}
-        if choices:
-            tree.run.options = {g: o for g, o in sorted(choices.items()) if g in kept and o}
         tree.run.experiment = tree.run.experiment or experiment
-        for key, value in literal.items():
+        for key, value in literal.items() - in_kinds.items():
             OmegaConf.update(tree, key, _uninterpolated(value), merge=False)
         if tree.run.name is None:
             tree.run.name = name or experiment or "run"

@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jaxlm.config.schema import ENDLESS, Config
+from jaxlm.config.corpora import Endless
+from jaxlm.config.schema import Config
 from jaxlm.host.errors import UserError
 
 _MULTIPLIER = {"": 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
@@ -130,7 +131,7 @@ def horizon(config: Config, train_tokens: int) -> Horizon:
 
 def tokens_needed(config: Config) -> int | None:
     """Training tokens that a run consumes without repetition, for the endless corpus."""
-    if config.data.name not in ENDLESS or config.data.train_tokens is not None:
+    if not isinstance(config.data, Endless) or config.data.train_tokens is not None:
         return None
     ahead = horizon(config, 0)
     if ahead.steps is None:

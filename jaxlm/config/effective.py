@@ -1,114 +1,179 @@
-"""Which keys of the corpus and of the tokenizer count for the ones that are chosen.
+"""Which keys count for the kinds that are chosen (data.name=text, optimizer.name=lion, ...).
 
-A key without effect is at its default in every configuration, so that no report shows it; where a
-person typed it, it is refused. What a typed key implies is chosen with it: a path is a text's.
+A key of another kind, or one that a second key leaves without effect, is in no configuration, or
+at its default, so that no report shows it; where a person typed it, it is refused. What a typed key
+implies is chosen with it: a path is a text's.
 """
 
-from collections.abc import Collection, Sequence
+import dataclasses
+from collections.abc import Collection, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxlm.config.schema import ENDLESS, Config, keys_of
-from jaxlm.host.errors import UserError
-from jaxlm.host.names import shown
+from jaxlm.config.corpora import CORPORA, Endless
+from jaxlm.config.job_options import OPENING
+from jaxlm.config.keys import Kinds, keys_of
+from jaxlm.config.model_kinds import POSITIONS
+from jaxlm.config.schema import SECTIONS, Config
+from jaxlm.host.errors import UserError, nearest
+from jaxlm.host.names import shortened, shown
 
-_READ = ("text", "hub", "shakespeare", "tokens")
-_CORPORA = {  # data.KEY: the corpora it goes with; any other key goes with all
-    "path": _READ,
-    "validation_path": _READ,
-    "validation_fraction": _READ,
-    "hub": ("hub",),
-    "hub_subset": ("hub",),
-    "hub_file": ("hub",),
-    "hub_validation_file": ("hub",),
-    "documents": ("text", "hub"),
-    "text_field": ("text", "hub"),
-    "dtype": ("tokens",),
-    "vocab_size": ("tokens", "markov"),
-    "seed": ENDLESS,
-    "train_tokens": ENDLESS,
-    "validation_documents": ("stories",),
-    "choices": ("stories",),
-}
-_TOKENIZERS = {
-    "vocab_size": "bpe",
-    "training_bytes": "bpe",
-    "path": "pretrained",
-    "hub": "pretrained",
-}
-_OPENING = ("evaluate", "generate", "logits")  # jobs whose data are those of a trained run
+Tree = MutableMapping[str, Any]
+"""A composed configuration before it is typed: nested mappings of plain values."""
+
+
+# -- before the configuration is typed ------------------------------------------------------------
+
+
+def choose_kinds(
+    tree: Tree, typed: Collection[str] | None, *, job: str, strict: bool = False
+) -> dict[str, type]:
+    """Section -> the dataclass of its kind; keys of other kinds are taken out of `tree`.
+
+    `typed` are the keys and groups of the command line, or None for the configuration of a run.
+    What they imply is chosen first. Under `strict`, a typed key of another kind is refused;
+    otherwise it yields as others do, since a study's variants may change the kind. Raises
+    UserError, also for a kind that is not there.
+    """
+    if typed is not None:
+        _imply(tree, typed)
+    typed = typed or ()
+    chosen = {}
+    for section, kinds in SECTIONS.items():
+        inside = tree.get(section)
+        if not isinstance(inside, MutableMapping):
+            chosen[section] = _default_kind(section)
+            continue
+        name = inside.get("name")
+        name = _default_kind(section).name if name is None else str(name)
+        if job in OPENING and not {section, f"{section}.name"} & set(typed):
+            name = _having(kinds, name, [key for key in inside if f"{section}.{key}" in typed])
+        if name not in kinds:
+            key = f"{section}.name"
+            raise UserError(
+                f"{key}={shortened(name)} is not one of {', '.join(kinds)}{nearest(name, kinds)}.\n"
+                f"{key}: {keys_of(Config)[key].metadata['help']}"
+            )
+        inside["name"] = name
+        chosen[section] = kinds[name]
+        for key in _foreign(section, name, inside):
+            value, goes_with = inside.pop(key), _kinds_with(section, key, name)
+            if strict and f"{section}.{key}" in typed and value != _default(section, key):
+                raise _refused(f"{section}.{key}", value, goes_with)
+    return chosen
+
+
+def _default_kind(section: str) -> Any:
+    return Config.__dataclass_fields__[section].default_factory
+
+
+def _having(kinds: Kinds, name: str, keys: list[str]) -> str:
+    """`name`, or the first kind that has these keys where that one has not.
+
+    A job that opens a run compares what was typed with the run itself.
+    """
+    fitting = [kind for kind in (name, *kinds) if all(kind in kinds.having(key) for key in keys)]
+    return fitting[0] if fitting else name
+
+
+def _foreign(section: str, name: str, inside: Tree) -> list[str]:
+    kinds: Kinds = SECTIONS[section]
+    own = kinds[name].__dataclass_fields__
+    return [key for key in inside if key not in own and kinds.having(str(key))]
+
+
+def _default(section: str, key: str) -> Any:
+    kinds: Kinds = SECTIONS[section]
+    item = kinds[kinds.having(key)[0]].__dataclass_fields__[key]
+    made = item.default_factory
+    return item.default if made is dataclasses.MISSING else made()
+
+
+def _kinds_with(section: str, key: str, name: str) -> str:
+    kinds: Kinds = SECTIONS[section]
+    names = [_kind(section, kind) for kind in kinds.having(key)]
+    return f"{' or '.join(names)}, and this is {_kind(section, name)}"
+
+
+def _kind(section: str, name: str) -> str:
+    return f"{section}={name}"
+
+
+def _imply(tree: Tree, typed: Collection[str]) -> None:
+    """data.path alone means data=text; corpora of ids need no tokenizer."""
+    data, tokenizer = (tree.setdefault(name, {}) for name in ("data", "tokenizer"))
+    corpus = data.get("name") or _default_kind("data").name
+    path = data.get("path")
+    endless = issubclass(CORPORA.get(corpus, object), Endless)
+    if endless and path is not None and not {"data", "data.name"} & set(typed):
+        from jaxlm.host.kinds import holds_tokens  # the data room takes a while to import
+
+        if holds_tokens(Path(path)):
+            raise UserError(
+                f"data.path={shown(path)} looks like a file of token ids.\n"
+                "Add data=tokens data.vocab_size=N; for a text, add data=text."
+            )
+        data["name"] = corpus = "text"
+        _name_option(tree, "data", "text")
+    ids = corpus == "markov" or (corpus == "tokens" and data.get("vocab_size") is not None)
+    if ids and not {"tokenizer", "tokenizer.name", "tokenizer.path", "tokenizer.hub"} & set(typed):
+        if corpus == "markov" or tokenizer.get("name") != "pretrained":
+            tokenizer["name"] = "none"
+            _name_option(tree, "tokenizer", "none")
+
+
+def _name_option(tree: Tree, group: str, option: str) -> None:
+    options = (tree.get("run") or {}).get("options") or {}
+    if group in options:
+        options[group] = option
+
+
+# -- the typed configuration ----------------------------------------------------------------------
 
 
 def without_effect(config: Config) -> dict[str, str]:
-    """Key -> what it goes with, for every key of data and tokenizer that changes nothing."""
-    data, tokenizer = config.data, config.tokenizer
+    """Key -> what it goes with, for every key of this configuration that changes nothing."""
     idle = {
-        f"data.{key}": f"{' or '.join(map(_corpus, corpora))}, and this is {_corpus(data.name)}"
-        for key, corpora in _CORPORA.items()
-        if data.name not in corpora
+        f"{section}.{key}": goes_with
+        for section in ("data", "tokenizer")
+        for key, goes_with in getattr(config, section).idle().items()
     }
-    idle |= {
-        f"tokenizer.{key}": f"tokenizer={name}, and this is tokenizer={tokenizer.name}"
-        for key, name in _TOKENIZERS.items()
-        if tokenizer.name != name
-    }
-    own_set = data.name == "hub" and data.path is None and data.hub_file is not None
-    own_set = own_set and data.hub_validation_file is not None
-    if data.validation_path is not None or own_set:
-        which = "hub_validation_file" if data.validation_path is None else "validation_path"
-        idle.setdefault("data.validation_fraction", f"a corpus without data.{which}")
-    if data.name == "hub":
-        idle |= _of_hub(config)
-    if tokenizer.name == "pretrained" and tokenizer.path is not None:
-        idle["tokenizer.hub"] = "a tokenizer without tokenizer.path"
+    position = config.model.position
+    for kind, entry in POSITIONS.items():
+        for key in entry.keys if kind != position else ():
+            goes_with = f"model.position={kind}, and this is model.position={position}"
+            idle[f"model.{key}"] = goes_with
     return idle
 
 
-def _corpus(name: str) -> str:
-    return f"data.name={name}" if name == "hub" else f"data={name}"
-
-
-def _of_hub(config: Config) -> dict[str, str]:
-    data = config.data
-    if data.path is not None:
-        files = ("hub_subset", "hub_file", "hub_validation_file")
-        return {f"data.{key}": "a data set without data.path" for key in files}
-    if data.hub_file is not None:
-        return {"data.hub_subset": "a data set without data.hub_file"}
-    return {"data.hub_validation_file": "data.hub_file"}
-
-
 def settle(config: Config, typed: Collection[str] | None, *, strict: bool = False) -> None:
-    """Choose what typed keys imply, and put keys without effect at their defaults.
-
-    `typed` are the keys and groups of the command line, or None for the configuration of a run,
-    which is taken as it stands but for keys without effect. Under `strict`, one of them that has no
-    effect is refused; otherwise it yields as others do, since a study's variants may change the
-    corpus. Jobs that open a trained run compare what was typed with the run itself.
-    """
-    if typed is None:
-        typed = ()
-    else:
-        _imply(config, typed)
-    opening = config.job is not None and config.job.name in _OPENING
+    """Put keys without effect at their defaults; under `strict`, refuse those that were typed."""
+    typed = typed or ()
+    opening = config.job is not None and config.job.name in OPENING
+    known = keys_of(config)
     for name, goes_with in without_effect(config).items():
-        group, key = name.split(".")
-        default = _default(name)
-        value = getattr(getattr(config, group), key)
+        section, key = name.split(".")
+        default, value = known[name].default, getattr(getattr(config, section), key)
         if value == default or (opening and name in typed):
             continue
         if strict and name in typed:
             raise _refused(name, value, goes_with)
-        setattr(getattr(config, group), key, default)
+        setattr(getattr(config, section), key, default)
 
 
 def refuse_idle(config: Config, words: Sequence[str]) -> None:
     """Raises UserError where one of a variant's own words sets a key without effect."""
-    for name, goes_with in without_effect(config).items():
-        for word in words:
-            key, _, value = word.partition("=")
-            if key.strip().lstrip("+") == name and value != _shown(_default(name)):
-                raise _refused(name, value, goes_with)
+    known, idle = keys_of(config), without_effect(config)
+    for word in words:
+        name, _, value = word.partition("=")
+        name = name.strip().lstrip("+")
+        section, _, key = name.partition(".")
+        if name in idle and value != _shown(known[name].default):
+            raise _refused(name, value, idle[name])
+        if name not in known and section in SECTIONS and SECTIONS[section].having(key):
+            if value != _shown(_default(section, key)):
+                kind = getattr(config, section).name
+                raise _refused(name, value, _kinds_with(section, key, kind))
 
 
 def _refused(name: str, value: object, goes_with: str) -> UserError:
@@ -120,27 +185,3 @@ def _refused(name: str, value: object, goes_with: str) -> UserError:
 
 def _shown(value: object) -> str:
     return "null" if value is None else str(value)
-
-
-def _default(name: str) -> Any:
-    return keys_of(Config)[name].default
-
-
-def _imply(config: Config, typed: Collection[str]) -> None:
-    """data.path alone means data=text; corpora of ids need no tokenizer."""
-    data, options = config.data, config.run.options
-    if data.name in ENDLESS and data.path is not None and not {"data", "data.name"} & set(typed):
-        from jaxlm.host.kinds import holds_tokens  # the data room takes a while to import
-
-        if holds_tokens(Path(data.path)):
-            raise UserError(
-                f"data.path={shown(data.path)} looks like a file of token ids.\n"
-                "Add data=tokens data.vocab_size=N; for a text, add data=text."
-            )
-        data.name = "text"
-        options |= {"data": "text"} if "data" in options else {}
-    ids = data.name == "markov" or (data.name == "tokens" and data.vocab_size is not None)
-    if ids and not {"tokenizer", "tokenizer.name", "tokenizer.path", "tokenizer.hub"} & set(typed):
-        if data.name == "markov" or config.tokenizer.name != "pretrained":
-            config.tokenizer.name = "none"
-            options |= {"tokenizer": "none"} if "tokenizer" in options else {}

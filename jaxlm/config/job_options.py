@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxlm.config.schema import key
+from jaxlm.config.keys import key
 
 
 @dataclass
@@ -175,3 +175,6 @@ JOBS = {
         PredictJob, ParityJob, DoctorJob,
     )
 }  # fmt: skip
+
+OPENING = ("evaluate", "generate", "logits")
+"""Jobs that open a trained run, whose data are those of that run."""

@@ -6,18 +6,17 @@ Identity names a run and must not change while it is resumed; operation may chan
 """
 
 import dataclasses
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-
-def key(default: Any, help: str, *, choices: tuple = (), operation: bool = False) -> Any:
-    """A dataclass field with its documentation, its allowed values and its side of the split."""
-    metadata = {"help": help, "choices": choices, "operation": operation}
-    if dataclasses.is_dataclass(default) and isinstance(default, type):
-        return field(default_factory=default, metadata=metadata)
-    if isinstance(default, list | dict):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+from jaxlm.config.corpora import CORPORA, DataConfig, Stories
+from jaxlm.config.keys import key, keys_of
+from jaxlm.config.model_kinds import FEED_FORWARDS, POSITIONS
+from jaxlm.config.optimizers import OPTIMIZERS, AdamW, OptimizerConfig
+from jaxlm.config.schedules import SCHEDULES, Cosine, ScheduleConfig
+from jaxlm.config.tokenizers import BPE, TOKENIZERS, TokenizerConfig
+from jaxlm.config.trackers import TRACKERS, NoTracker, TrackerConfig
 
 
 @dataclass(unsafe_hash=True)
@@ -40,13 +39,13 @@ class ModelConfig:
     position: str = key(
         "rope",
         "how positions enter; learned and sinusoidal are added to the embedding",
-        choices=("rope", "learned", "sinusoidal", "none"),
+        choices=tuple(POSITIONS),
     )
     rope_theta: float = key(10000.0, "base of the rotation's wavelengths")
     ffn: str = key(
         "swiglu",
         "feed-forward kind; swiglu and geglu are gated, gelu is the exact erf form",
-        choices=("swiglu", "geglu", "silu", "gelu", "gelu_tanh", "relu", "relu2"),
+        choices=tuple(FEED_FORWARDS),
     )
     bias: str = key(
         "none",
@@ -73,106 +72,6 @@ class ModelConfig:
     base_head_dim: int | None = key(
         None, "mup: head_dim at base_width; null: head_dim if given, else base_width / n_heads"
     )
-
-
-ENDLESS = ("stories", "markov")  # corpora that are written as far as a run needs them
-
-
-@dataclass
-class DataConfig:
-    name: str = key(
-        "stories",
-        "the corpus: built in (stories, or ids of a Markov chain), Tiny Shakespeare, text files, a "
-        "data set of the Hugging Face hub, or a flat file of token ids",
-        choices=("stories", "markov", "shakespeare", "text", "hub", "tokens"),
-    )
-    path: str | None = key(
-        None,
-        "text, or hub's own copy: a file of text (.txt, .md, ...) or of records (.jsonl, .json, "
-        ".csv, .tsv, .parquet), also as .gz, .bz2, .xz or .zst, or a folder with all in it; "
-        "tokens: the file of ids, raw, .npy or with llm.c's header. Without data=... it means text",
-    )
-    hub: str | None = key(None, "hub: the data set's public name, as roneneldan/TinyStories")
-    hub_subset: str | None = key(None, "hub: one of the data set's configurations")
-    hub_file: str | None = key(None, "hub: one text file of the data set, with end marks")
-    hub_validation_file: str | None = key(None, "hub: the text file of the validation set")
-    documents: int | None = key(None, "text and hub: the first documents only; null: all")
-    validation_path: str | None = key(None, "a validation set of one's own, in any form of path")
-    validation_fraction: float = key(
-        0.1, "share of the text held out at its end, cut at a document boundary where there is one"
-    )
-    stride: int | None = key(
-        None, "tokens between the starts of training windows; null: the context length"
-    )
-    text_field: str = key(
-        "text",
-        "the field of a record (.jsonl, .json, .csv, .tsv, .parquet) that holds the text; dots "
-        "lead into nested ones, as instruction.prompt",
-    )
-    dtype: str = key(
-        "uint16",
-        "tokens: type of the ids in a raw file; one with a header says it itself",
-        choices=("uint16", "int32", "uint32"),
-    )
-    vocab_size: int | None = key(
-        None,
-        "tokens: number of ids, needed where no tokenizer is given; markov: number of states",
-    )
-    seed: int = key(0, "stories, markov: seed of the text (the batches' order has data_seed)")
-    train_tokens: str | None = key(
-        None,
-        "stories, markov: training tokens to write, as 20M; null: as many as the duration needs",
-    )
-    validation_documents: int = key(500, "stories: documents of the validation set")
-    choices: int | None = key(
-        None,
-        "stories: keep so many alternatives of every choice, the most frequent; null: all. Fewer "
-        "make an easier corpus",
-    )
-
-
-@dataclass
-class TokenizerConfig:
-    name: str = key(
-        "bpe",
-        "char, byte, a byte-level BPE trained on the corpus, or a pretrained file; none: ids only",
-        choices=("char", "byte", "bpe", "pretrained", "none"),
-    )
-    vocab_size: int = key(1024, "bpe: entries, the 256 bytes and <|endoftext|> included")
-    path: str | None = key(
-        None, "pretrained: a tokenizer.json, or a folder with GPT-2's vocab.json and merges.txt"
-    )
-    hub: str | None = key(
-        None, "pretrained, without a path: a model of the Hugging Face hub whose tokenizer to take"
-    )
-    training_bytes: str = key("20M", "bpe: train on at most this much of the training text")
-    lossy: bool = key(
-        False,
-        "pretrained: accept that decoding does not give the text back; the run says what is lost",
-    )
-
-
-@dataclass
-class OptimizerConfig:
-    name: str = key("adamw", "update rule", choices=("adamw", "lion"))
-    lr: float = key(1e-3, "peak learning rate")
-    betas: list[float] = key([0.9, 0.95], "decay of the first and second moment")
-    eps: float = key(1e-8, "adamw: added outside the root")
-    weight_decay: float = key(0.1, "decay of matrices (times lr); norms and biases never decay")
-    clip_norm: float | None = key(1.0, "largest global gradient norm; null: no clipping")
-
-
-@dataclass
-class ScheduleConfig:
-    name: str = key(
-        "cosine",
-        "shape of the learning rate after the warm-up",
-        choices=("cosine", "wsd", "linear", "constant", "cyclic"),
-    )
-    warmup: str = key("2%", "linear warm-up: steps, tokens, epochs or percent of the run")
-    final_lr: float = key(0.1, "last learning rate, as a fraction of the peak")
-    decay: str = key("20%", "wsd: length of the final linear decay")
-    cycle: str = key("20%", "cyclic: length of one cosine cycle (warm restarts)")
 
 
 @dataclass
@@ -240,11 +139,6 @@ class RunConfig:
 
 
 @dataclass
-class TrackerConfig:
-    name: str = key("none", "a second place for the records", choices=("none", "tensorboard"))
-
-
-@dataclass
 class DebugConfig:
     shapes: bool = key(False, "print every component's shapes and parameters, then stop")
     eager: bool = key(False, "no jit: for print and a debugger")
@@ -308,30 +202,47 @@ class Config:
         choices=("float64", "float32", "bfloat16"),
     )
     model: ModelConfig = key(ModelConfig, "the network")
-    data: DataConfig = key(DataConfig, "the corpus")
-    tokenizer: TokenizerConfig = key(TokenizerConfig, "text to ids")
-    optimizer: OptimizerConfig = key(OptimizerConfig, "the update rule")
-    schedule: ScheduleConfig = key(ScheduleConfig, "the learning rate over the run")
+    data: DataConfig = key(Stories, "the corpus", kinds=CORPORA)
+    tokenizer: TokenizerConfig = key(BPE, "text to ids", kinds=TOKENIZERS)
+    optimizer: OptimizerConfig = key(AdamW, "the update rule", kinds=OPTIMIZERS)
+    schedule: ScheduleConfig = key(
+        Cosine, "shape of the learning rate after the warm-up", kinds=SCHEDULES
+    )
     train: TrainConfig = key(TrainConfig, "length, batch and intervals")
     backend: str = key("jax", "the engine", choices=("jax", "torch"), operation=True)
     parallel: ParallelConfig = key(ParallelConfig, "devices and kernels", operation=True)
     torch: TorchConfig = key(TorchConfig, "what backend=torch runs on", operation=True)
     run: RunConfig = key(RunConfig, "names and places", operation=True)
-    tracker: TrackerConfig = key(TrackerConfig, "where records go besides the run", operation=True)
+    tracker: TrackerConfig = key(
+        NoTracker, "a second place for the records", kinds=TRACKERS, operation=True
+    )
     debug: DebugConfig = key(DebugConfig, "modes for finding faults", operation=True)
     study: StudyConfig = key(StudyConfig, "what job=study varies and asks", operation=True)
     job: Any = key(None, "what to do and its options; see `run.py --help jobs`", operation=True)
 
 
-def keys_of(schema: Any, prefix: str = "") -> dict[str, dataclasses.Field]:
-    """Dotted name -> field of every leaf of a schema, `job` left out."""
-    leaves = {}
-    for item in dataclasses.fields(schema):
-        if dataclasses.is_dataclass(item.type):
-            leaves |= keys_of(item.type, f"{prefix}{item.name}.")
-        elif item.name != "job":
-            leaves[prefix + item.name] = item
-    return leaves
+SECTIONS = {
+    item.name: item.metadata["kinds"]
+    for item in dataclasses.fields(Config)
+    if item.metadata["kinds"]
+}
+"""The sections with kinds: name -> registry."""
+
+
+def defaults(names: Mapping[str, str]) -> Config:
+    """The defaults of all keys, where `names` has some sections' kinds, as data -> text."""
+    known = {s: kinds[names[s]] for s, kinds in SECTIONS.items() if names.get(s) in kinds}
+    return Config(**{section: kind() for section, kind in known.items()})
+
+
+def kinds_unlike(config: Config, other: Config) -> dict[str, str]:
+    """Key -> name (data.name -> text, say) of the sections in which `other` has another kind."""
+    found = {}
+    for section in SECTIONS:
+        name = getattr(config, section).name
+        if getattr(other, section).name != name:
+            found[f"{section}.name"] = name
+    return found
 
 
 def _half(config: Any, operation: bool, inherited: bool = False) -> dict[str, Any]:
@@ -351,6 +262,17 @@ def identity(config: Config) -> dict[str, Any]:
     half = _half(config, operation=False)
     half["data_seed"] = config.seed if config.data_seed is None else config.data_seed
     return half
+
+
+def is_identity(key: str) -> bool:
+    """Whether a key or a section, of any kind, belongs to the identity."""
+    section = Config.__dataclass_fields__.get(key.split(".")[0])
+    if section is None or section.metadata["operation"]:
+        return False
+    return any(
+        (name == key or name.startswith(f"{key}.")) and not item.metadata["operation"]
+        for name, item in keys_of(Config).items()
+    )
 
 
 def operation(config: Config) -> dict[str, Any]:
@@ -378,13 +300,11 @@ def resolve_model(model: ModelConfig, vocab_size: int | None = None) -> ModelCon
     base_head_dim = model.base_head_dim
     if model.parametrization == "mup":
         base_head_dim = base_head_dim or model.head_dim or model.base_width // model.n_heads
-    gated = model.ffn in ("swiglu", "geglu")
-    hidden = -(-8 * model.d_model // 24) * 8 if gated else 4 * model.d_model
     return dataclasses.replace(
         model,
         n_kv_heads=model.n_kv_heads or model.n_heads,
         head_dim=model.head_dim or model.d_model // model.n_heads,
-        d_ff=model.d_ff or hidden,
+        d_ff=model.d_ff or FEED_FORWARDS[model.ffn].width(model.d_model),
         vocab_size=model.vocab_size or vocab_size,
         base_head_dim=base_head_dim,
     )

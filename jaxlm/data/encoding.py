@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxlm.config.duration import parse_count
-from jaxlm.config.schema import TokenizerConfig
+from jaxlm.config.tokenizers import BPE, Byte, Char, Pretrained, TokenizerConfig
 from jaxlm.data.cache import digest
 from jaxlm.data.corpora import Piece
 from jaxlm.data.hub import hub_tokenizer
@@ -33,8 +33,9 @@ _ENOUGH_CHARACTERS = 1 << 24  # a loss found within them is an error before the 
 
 def named_tokenizer(config: TokenizerConfig) -> Tokenizer:
     """The tokenizers that need no text: byte and pretrained. Raises UserError."""
-    if config.name == "byte":
+    if isinstance(config, Byte):
         return ByteTokenizer()
+    assert isinstance(config, Pretrained), config.name
     if config.path is None and config.hub is not None:
         return load_pretrained(hub_tokenizer(config.hub))
     if config.path is None:
@@ -60,9 +61,9 @@ def make_tokenizer(
     `identity` names the training text, `alphabet` its characters and those of the validation
     text; at most `most_bytes` are trained on. Raises UserError.
     """
-    if config.name == "char":
+    if isinstance(config, Char):
         return CharTokenizer(alphabet, documents)
-    if config.name != "bpe":
+    if not isinstance(config, BPE):
         return named_tokenizer(config)
     n_bytes = parse_count(config.training_bytes, "tokenizer.training_bytes")
     n_bytes = min(n_bytes, most_bytes or n_bytes)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxlm.config.corpora import Stories
 from jaxlm.config.duration import parse_count
-from jaxlm.config.schema import Config, DataConfig
+from jaxlm.config.schema import Config
 from jaxlm.data import stories
 from jaxlm.data.batches import document_spans
 from jaxlm.data.cache import digest, remembered
@@ -33,13 +34,12 @@ _IDENTIFYING_DOCUMENTS = 1000
 
 
 def prepare_stories(
-    config: Config, cache: Path, train_tokens: int | None, progress: bool
+    config: Config, data: Stories, cache: Path, train_tokens: int | None, progress: bool
 ) -> Dataset:
     """The built-in corpus; data.train_tokens goes before `train_tokens`. Raises UserError.
 
     A BPE is trained on the first 5 MB of training documents, or tokenizer.training_bytes if less.
     """
-    data = config.data
     if data.train_tokens is not None:
         train_tokens = parse_count(data.train_tokens, "data.train_tokens")
     if data.validation_documents < 1:
@@ -69,7 +69,7 @@ def prepare_stories(
         comparison.found,
     )
     notes = note_of_loss(train, "stories-train", config.tokenizer.lossy)
-    validation, log_prob = _validation(config, identity, tokenizer, cache)
+    validation, log_prob = _validation(data, identity, tokenizer, cache)
     notes += note_of_loss(validation, "stories-validation", config.tokenizer.lossy)
     _, length_D = document_spans(np.asarray(validation.ids_N), end)
     return Dataset(
@@ -88,7 +88,7 @@ def prepare_stories(
     )
 
 
-def _identity(data: DataConfig) -> list:
+def _identity(data: Stories) -> list:
     """Changes with the seed and, as far as the first documents show it, with the grammar."""
     first = stories.documents(
         data.seed, stories.TRAIN_START, stories.TRAIN_START + _IDENTIFYING_DOCUMENTS, data.choices
@@ -96,7 +96,7 @@ def _identity(data: DataConfig) -> list:
     return ["stories", data.seed, digest(list(first))]
 
 
-def _training_pieces(data: DataConfig) -> Iterator[Piece]:
+def _training_pieces(data: Stories) -> Iterator[Piece]:
     """The training documents in order, without end."""
     texts = stories.documents(
         data.seed, stories.TRAIN_START, stories.VALIDATION_START, data.choices
@@ -104,7 +104,7 @@ def _training_pieces(data: DataConfig) -> Iterator[Piece]:
     return (Piece(text, True) for text in texts)
 
 
-def _alphabet(data: DataConfig, identity: list, cache: Path) -> str:
+def _alphabet(data: Stories, identity: list, cache: Path) -> str:
     """The characters of the first megabyte; all of the few letters occur there."""
 
     def compute() -> dict:
@@ -157,10 +157,10 @@ def limit(
 
 
 def _validation(
-    config: Config, identity: list, tokenizer: Tokenizer, cache: Path
+    data: Stories, identity: list, tokenizer: Tokenizer, cache: Path
 ) -> tuple[Tokens, float]:
     """The tokens of the validation documents, and the sum of their exact log-probabilities."""
-    data, start = config.data, stories.VALIDATION_START
+    start = stories.VALIDATION_START
 
     @functools.cache
     def documents() -> list[tuple[str, float]]:

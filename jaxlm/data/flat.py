@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxlm.config.corpora import Tokens
 from jaxlm.config.schema import Config
 from jaxlm.data.cache import digest, remembered
 from jaxlm.data.corpora import cut_place
@@ -19,22 +20,16 @@ _CHUNK = 1 << 24
 _NEAR = 1 << 20
 
 
-def prepare_flat(config: Config, cache: Path) -> Dataset:
+def prepare_flat(
+    config: Config, data: Tokens, cache: Path, train_tokens: int | None, progress: bool
+) -> Dataset:
     """The file at data.path, or its last part, mapped into memory and checked. Raises UserError.
 
     With a tokenizer that has an end_of_text, the split falls on the nearest document end within
     2^20 tokens of data.validation_fraction.
     """
-    data = config.data
-    if config.tokenizer.name in ("char", "bpe"):
-        raise UserError(
-            f"tokenizer.name={config.tokenizer.name} cannot be trained on ids (data.name=tokens).\n"
-            "Use tokenizer=none with data.vocab_size, or tokenizer=pretrained or byte."
-        )
     tokenizer = None if config.tokenizer.name == "none" else named_tokenizer(config.tokenizer)
-    vocab_size = data.vocab_size or (tokenizer.vocab_size if tokenizer else None)
-    if vocab_size is None:
-        raise UserError("data=tokens needs data.vocab_size (the ids in the file are below it).")
+    vocab_size = data.vocab_size or (tokenizer.vocab_size if tokenizer else 0)  # checked: not 0
     known = min(vocab_size, tokenizer.vocab_size) if tokenizer else vocab_size
     tokens, sha256, note = _open_flat(data.path, "data.path", data.dtype, known, cache)
     notes = [note]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jaxlm.config.schema import DataConfig
+from jaxlm.config.corpora import Hub
 from jaxlm.data.cache import digest, replacing
 from jaxlm.data.corpora import TextFiles, shared_folder, text_files
 from jaxlm.host.errors import UserError
@@ -21,7 +21,7 @@ _TOKENIZERS = {  # in the shared folder
 Found = TypeVar("Found")
 
 
-def hub_corpus(data: DataConfig, cache: Path, progress: bool) -> tuple[TextFiles, TextFiles | None]:
+def hub_corpus(data: Hub, cache: Path, progress: bool) -> tuple[TextFiles, TextFiles | None]:
     """The text of data.hub, and its own validation set where there is one. Raises UserError.
 
     data.path, a copy of one's own, goes before the network. A data set in plain text is kept as it
@@ -59,7 +59,7 @@ def _download(name: str, file: str, kind: str) -> Path:
     return Path(hf_hub_download(name, file, repo_type=kind))
 
 
-def _documents(data: DataConfig, cache: Path, progress: bool) -> TextFiles:
+def _documents(data: Hub, cache: Path, progress: bool) -> TextFiles:
     """The first documents of a data set that is a table with a column of text."""
     what = digest(data.hub, data.hub_subset, data.text_field, data.documents)[:16]
     path = cache / "downloads" / f"{data.hub.replace('/', '-')}-{what}.jsonl.gz"
@@ -69,14 +69,14 @@ def _documents(data: DataConfig, cache: Path, progress: bool) -> TextFiles:
     return TextFiles([path], data.text_field, data.documents)
 
 
-def _rows(data: DataConfig) -> Iterable[dict[str, Any]]:
+def _rows(data: Hub) -> Iterable[dict[str, Any]]:
     from datasets import load_dataset
 
     found = load_dataset(data.hub, data.hub_subset, split="train", streaming=True)
     return found if data.documents is None else found.take(data.documents)
 
 
-def _write(rows: Iterable[dict[str, Any]], data: DataConfig, path: Path, progress: bool) -> Path:
+def _write(rows: Iterable[dict[str, Any]], data: Hub, path: Path, progress: bool) -> Path:
     def lines() -> Iterator[bytes]:
         with progress_bar(f"fetching {data.hub}", data.documents, "documents", progress) as advance:
             for row in _honestly(rows):

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import ndtri
 
+from jaxlm.config.corpora import Markov
 from jaxlm.config.duration import parse_count
 from jaxlm.config.schema import Config
 from jaxlm.data.cache import digest
@@ -32,15 +33,13 @@ _IDENTIFYING_TOKENS = 10_000
 
 
 def prepare_markov(
-    config: Config, cache: Path, train_tokens: int | None, progress: bool
+    config: Config, data: Markov, cache: Path, train_tokens: int | None, progress: bool
 ) -> Dataset:
     """The chain's two splits; data.train_tokens goes before `train_tokens`. Raises UserError.
 
     The floor is the mean of -log p over the very ids that an evaluation predicts.
     """
-    data, V = config.data, config.data.vocab_size
-    if config.tokenizer.name != "none":
-        raise UserError("data=markov has ids and no text: add tokenizer=none.")
+    V = data.vocab_size
     if V is None or not 2 <= V <= 4096:
         raise UserError(f"data.vocab_size={V} must be 2 to 4096 for data.name=markov.")
     if data.train_tokens is not None:

@@ -1,9 +1,11 @@
 """`prepare`: from the configuration to the two splits as memory-mapped tokens."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxlm.config.schema import Config, DataConfig
+from jaxlm.config.corpora import Documents, FromFiles, Shakespeare, Text
+from jaxlm.config.schema import Config
 from jaxlm.data import corpora
 from jaxlm.data.cache import digest
 from jaxlm.data.corpora import Survey, TextFiles, between
@@ -35,19 +37,8 @@ def prepare(
     `train_tokens` is how much of an endless corpus (stories, markov) training needs, where
     data.train_tokens does not say; without either, the training split is empty.
     """
-    cache = expanded(cache)
-    if config.data.name == "tokens":
-        return prepare_flat(config, cache)
-    if config.data.name == "markov":
-        return prepare_markov(config, cache, train_tokens, progress)
-    if config.tokenizer.name == "none":
-        raise UserError(
-            f"tokenizer.name=none goes with data.name=tokens or markov, not {config.data.name}.\n"
-            "Choose tokenizer=char, byte, bpe or pretrained."
-        )
-    if config.data.name == "stories":
-        return prepare_stories(config, cache, train_tokens, progress)
-    return _prepare_text(config, cache, progress)
+    config.data.check(config.tokenizer.name)
+    return PREPARE[config.data.name](config, config.data, expanded(cache), train_tokens, progress)
 
 
 @dataclass(frozen=True)
@@ -67,8 +58,11 @@ class _Part:
         return [self.survey.sha256, self.start, self.stop]
 
 
-def _prepare_text(config: Config, cache: Path, progress: bool) -> Dataset:
-    train, validation = _parts(config, cache, progress)
+def prepare_text(
+    config: Config, data: FromFiles, cache: Path, train_tokens: int | None, progress: bool
+) -> Dataset:
+    """Files of documents, split and encoded. Raises UserError."""
+    train, validation = _parts(data, cache, progress)
     documents = train.survey.documents > 1 or validation.survey.documents > 1
     tokenizer = make_tokenizer(
         config.tokenizer,
@@ -111,29 +105,22 @@ def _prepare_text(config: Config, cache: Path, progress: bool) -> Dataset:
     )
 
 
-def _check_field(data: DataConfig, files: list[Path]) -> None:
+def _check_field(data: Documents, files: list[Path]) -> None:
     """Raises UserError where data.text_field names a field, and no file has fields."""
-    if data.text_field != DataConfig.text_field and not any(map(has_fields, files)):
+    if data.text_field != Documents.text_field and not any(map(has_fields, files)):
         raise UserError(
             f"data.text_field={shown(data.text_field)} has no effect: {shown(files[0])} is plain "
             "text.\nIt goes with .jsonl, .json, .csv, .tsv and .parquet: leave it out here."
         )
 
 
-def _parts(config: Config, cache: Path, progress: bool) -> tuple[_Part, _Part]:
+def _parts(data: FromFiles, cache: Path, progress: bool) -> tuple[_Part, _Part]:
     """The training and the validation split. Raises UserError."""
-    data, own = config.data, None
-    if data.name == "hub":
-        corpus, own = hub_corpus(data, cache, progress)
-    elif data.name == "shakespeare":
-        corpus = TextFiles([corpora.shakespeare(data.path, cache)], data.text_field)
-    elif data.path is None:
-        raise UserError(f"data=text needs data.path: a file ({corpora.FORMS}), or a folder.")
-    else:
-        corpus = corpora.text_files(data.path, data.text_field, documents=data.documents)
+    corpus, own = SOURCES[data.name](data, cache, progress)
     if data.validation_path is not None:
-        own = corpora.text_files(data.validation_path, data.text_field, "data.validation_path")
-    if data.name == "text":
+        field = data.text_field if isinstance(data, Documents) else Documents.text_field
+        own = corpora.text_files(data.validation_path, field, "data.validation_path")
+    if isinstance(data, Text):
         _check_field(data, corpus.files + (own.files if own else []))
     if own is not None:
         found = corpora.survey(corpus, None, cache, progress)
@@ -141,3 +128,31 @@ def _parts(config: Config, cache: Path, progress: bool) -> tuple[_Part, _Part]:
         return _Part(corpus, found, 0, found.characters), _Part(own, other, 0, other.characters)
     found = corpora.survey(corpus, data.validation_fraction, cache, progress)
     return _Part(corpus, found, 0, found.cut), _Part(corpus, found, found.cut, found.characters)
+
+
+Source = tuple[TextFiles, TextFiles | None]
+"""The files of a corpus, and its own validation set where it has one."""
+
+
+def _text(data: Text, cache: Path, progress: bool) -> Source:
+    return corpora.text_files(str(data.path), data.text_field, documents=data.documents), None
+
+
+def _shakespeare(data: Shakespeare, cache: Path, progress: bool) -> Source:
+    return TextFiles([corpora.shakespeare(data.path, cache)], Documents.text_field), None
+
+
+SOURCES: dict[str, Callable[..., Source]] = {
+    "text": _text,
+    "hub": hub_corpus,
+    "shakespeare": _shakespeare,
+}
+"""Corpora of documents in files: data.name -> (its keys, cache, progress) -> files."""
+
+PREPARE: dict[str, Callable[..., Dataset]] = {
+    "stories": prepare_stories,
+    "markov": prepare_markov,
+    "tokens": prepare_flat,
+    **dict.fromkeys(SOURCES, prepare_text),
+}
+"""data.name -> (config, its keys, cache, train_tokens, progress) -> dataset."""

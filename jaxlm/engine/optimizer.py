@@ -1,27 +1,35 @@
 """The update rule: optax moments, decoupled decay on matrices only, and the checkpoint's form."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxlm.config.schema import ModelConfig, OptimizerConfig
-from jaxlm.engine.model import flatten, nest
+from jaxlm.config.optimizers import AdamW, Lion, OptimizerConfig
+from jaxlm.config.schema import ModelConfig
+from jaxlm.engine.model import nest
 from jaxlm.spec.parameters import parameter_shapes
 from jaxlm.spec.parametrization import lr_factor
 
 
-def rule(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Gradients -> direction, before decay and learning rate.
+def _adamw(config: AdamW) -> optax.GradientTransformation:
+    """Loshchilov and Hutter 2019, as torch.optim.AdamW: eps outside the root, bias correction."""
+    return optax.scale_by_adam(*config.betas, config.eps)
 
-    adamw: Loshchilov and Hutter 2019, as torch.optim.AdamW (eps outside the root, bias correction);
-    lion: Chen et al. 2023.
-    """
-    first, second = config.betas
-    if config.name == "lion":
-        return optax.scale_by_lion(first, second)
-    return optax.scale_by_adam(first, second, config.eps)
+
+def _lion(config: Lion) -> optax.GradientTransformation:
+    """Chen et al. 2023."""
+    return optax.scale_by_lion(*config.betas)
+
+
+RULES: dict[str, Callable[..., optax.GradientTransformation]] = {"adamw": _adamw, "lion": _lion}
+
+
+def rule(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Gradients -> direction, before decay and learning rate."""
+    return RULES[config.name](config)
 
 
 def clip(gradients: Any, norm: jax.Array, limit: float | None) -> Any:
@@ -53,17 +61,48 @@ def updates(
 
 
 def to_checkpoint(moments: Any) -> dict[str, Any]:
-    """optax's named tuple as a dict of the canonical flat trees: count, mu.NAME, nu.NAME."""
-    return {
-        field: flatten(value) if isinstance(value, dict) else value
-        for field, value in moments._asdict().items()
-    }
+    """The state of any optax transformation as a tree of two levels, for a checkpoint.
+
+    AdamW's is count, mu.NAME and nu.NAME; chained ones are 0.count, 0.mu.NAME, 1.trace.NAME.
+    Typed random keys are stored as their data; leaves without elements are not stored.
+    """
+    tree: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(moments):
+        if leaf.size:
+            first, *rest = _names(path)
+            inside = tree.setdefault(first, {}) if rest else tree
+            inside[".".join(rest) if rest else first] = _data(leaf)
+    return tree
 
 
 def from_checkpoint(config: OptimizerConfig, parameters: Any, saved: dict[str, Any]) -> Any:
     """The inverse of `to_checkpoint`."""
-    kind = type(jax.eval_shape(rule(config).init, parameters))
-    fields = {
-        field: nest(value) if isinstance(value, dict) else value for field, value in saved.items()
-    }
-    return kind(**fields)
+    return moments_of(rule(config), parameters, saved)
+
+
+def moments_of(rule: optax.GradientTransformation, parameters: Any, saved: dict[str, Any]) -> Any:
+    """The state of a transformation of these parameters that `to_checkpoint` was given."""
+
+    def value(path: tuple, leaf: jax.ShapeDtypeStruct) -> Any:
+        if not leaf.size:
+            return jnp.zeros(leaf.shape, leaf.dtype)
+        first, *rest = _names(path)
+        found = saved[first][".".join(rest)] if rest else saved[first]
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(found, impl=jax.random.key_impl(leaf))
+        return found
+
+    return jax.tree_util.tree_map_with_path(value, jax.eval_shape(rule.init, parameters))
+
+
+def _names(path: tuple) -> list[str]:
+    return [jax.tree_util.keystr((entry,), simple=True) for entry in path]
+
+
+def _data(leaf: Any) -> Any:
+    """A typed random key as its integers, anything else as it is."""
+    if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return leaf
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return jax.eval_shape(jax.random.key_data, leaf)
+    return jax.random.key_data(leaf)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxlm.config.schema import OptimizerConfig
+from jaxlm.config.optimizers import OptimizerConfig
 from jaxlm.engine import optimizer
 from jaxlm.engine.model import Array, Dropout, Rates, Transformer, flatten, random_key
 from jaxlm.spec.contract import EvalBatch

@@ -4,11 +4,13 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxlm.config.schema import Config, identity, operation, resolve_model
+from jaxlm.config.corpora import Hub, Text, Tokens
+from jaxlm.config.model_kinds import POSITIONS
+from jaxlm.config.schema import Config, identity, kinds_unlike, operation, resolve_model
 from jaxlm.host import names
 from jaxlm.host.console import clock
 from jaxlm.host.files import atomic_write
@@ -98,7 +100,7 @@ def _status(summary: dict[str, Any]) -> str:
 def description(config: Config, summary: dict[str, Any]) -> list[tuple[str, str]]:
     """(what, which) of the model, the data and the training."""
     model, train = resolve_model(config.model), config.train
-    positions = model.context_length if model.position == "learned" else 0
+    positions = model.context_length if POSITIONS[model.position].learned else 0
     vocab_size = summary["embedding_parameters"] // model.d_model - positions
     heads = f"{model.n_heads} heads of {model.head_dim}"
     if model.n_kv_heads != model.n_heads:
@@ -133,9 +135,9 @@ def description(config: Config, summary: dict[str, Any]) -> list[tuple[str, str]
 def _corpus(config: Config) -> str:
     """The corpus that was read: a path or a name of the hub only where it had an effect."""
     data = config.data
-    if data.name == "hub":
+    if isinstance(data, Hub):
         return names.shown(data.path or str(data.hub))
-    return names.shown(data.path) if data.name in ("text", "tokens") and data.path else data.name
+    return names.shown(data.path) if isinstance(data, Text | Tokens) and data.path else data.name
 
 
 def _tokenizer(config: Config) -> str:
@@ -262,27 +264,20 @@ def how(config: Config, opened: bool = False) -> list[str]:
 
     Relative to the run's experiment, as `overrides` is.
     """
-    from jaxlm.config.compose import compose
-
-    usual = _leaves(operation(compose([] if opened else _start(config))))
-    found = {}
-    for key, value in _leaves(operation(config)).items():
-        wanted = key.startswith(_OPENING) if opened else not key.startswith(_ASIDE)
-        if wanted and key in usual and usual[key] != value:
-            found[key] = value
-    return [f"{key}={_typed(value)}" for key, value in found.items()]
+    start = [] if opened else _start(config)
+    return [
+        f"{key}={_typed(value)}"
+        for key, value in _differing(config, start, operation).items()
+        if (key.startswith(_OPENING) if opened else not key.startswith(_ASIDE))
+    ]
 
 
 def overrides(config: Config) -> list[str]:
     """The shortest command line known that composes to the same identity: from the default
     experiment, or from the run's own.
     """
-    from jaxlm.config.compose import compose
-
     start = _start(config)
-    usual = _leaves(identity(compose(start)))
-    wanted = _leaves(identity(config))
-    differing = [f"{key}={_typed(v)}" for key, v in wanted.items() if usual.get(key, v) != v]
+    differing = [f"{key}={_typed(v)}" for key, v in _differing(config, start).items()]
     default = start[0].removeprefix("experiment=") if start else "quickstart"
     named = [] if config.run.name in (None, default) else [f"run.name={config.run.name}"]
     return start + differing + named
@@ -292,16 +287,28 @@ def _start(config: Config) -> list[str]:
     """The experiment that the fewest words lead on from; [] for the default one."""
     from jaxlm.config.compose import compose, groups
 
-    wanted = _leaves(identity(config))
     names = [n for n in groups()["experiment"] if n == config.run.experiment]
     candidates = []
     for start in [[], *([f"experiment={name}"] for name in names if name != "quickstart")]:
-        usual = compose(start)
-        there = _leaves(identity(usual))
-        differing = [key for key, v in wanted.items() if there.get(key, v) != v]
-        job = [] if usual.job.name == "train" else ["job=train"]  # one run of a study or ladder
+        differing = _differing(config, start)
+        job = (
+            [] if compose(start).job.name == "train" else ["job=train"]
+        )  # one run of a study or ladder
         candidates.append((start + job, len(differing)))
     return min(candidates, key=lambda found: found[1])[0]
+
+
+def _differing(
+    config: Config, start: list[str], half: Callable[[Config], dict] = identity
+) -> dict[str, Any]:
+    """Key -> value of one half of `config`, where `start` alone means another value."""
+    from jaxlm.config.compose import compose
+
+    kinds = kinds_unlike(config, compose(start))
+    words = [f"{key}={name}" for key, name in kinds.items()]
+    usual = _leaves(half(compose(start + words, checked=False)))
+    wanted = _leaves(half(config)).items()
+    return {k: value for k, value in wanted if k in kinds or usual.get(k, value) != value}
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

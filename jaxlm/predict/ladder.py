@@ -5,9 +5,10 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from jaxlm.config.corpora import Endless
 from jaxlm.config.duration import horizon, parse_count
 from jaxlm.config.job_options import LadderJob
-from jaxlm.config.schema import ENDLESS, Config, ModelConfig, resolve_model
+from jaxlm.config.schema import Config, ModelConfig, resolve_model
 from jaxlm.host.errors import UserError
 from jaxlm.spec.flops import flops_words, parameter_counts
 from jaxlm.store.directory import RunDirectory
@@ -137,7 +138,7 @@ def ladder_job(config: Config, load_engine: object) -> int:
     """
     ladder = rungs(config)
     seeds = config.job.seeds or [config.seed]
-    if config.data.name in ENDLESS and config.data.train_tokens is None:
+    if isinstance(config.data, Endless) and config.data.train_tokens is None:
         # One token file for all: a shorter run draws its windows from all of it.
         config.data.train_tokens = str(max(rung.tokens for rung in ladder) + 1)
     variants = {rung.name: rung.words() for rung in ladder}

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from jaxlm.config.model_kinds import FEED_FORWARDS, POSITIONS
 from jaxlm.config.schema import ModelConfig
 
 
@@ -23,11 +24,11 @@ def parameter_counts(model: ModelConfig) -> ParameterCounts:
     attention = 2 * width * queries + 2 * width * keys
     attention += (queries + 2 * keys) * (model.bias in ("qkv", "all")) + width * every
     attention += 2 * head * model.qk_norm
-    gated = model.ffn in ("swiglu", "geglu")
+    gated = FEED_FORWARDS[model.ffn].gated
     feedforward = (2 + gated) * width * hidden + ((1 + gated) * hidden + width) * every
     norm = width * (model.norm != "none") + width * (model.norm == "layernorm" and every)
     embedding = model.vocab_size * width
-    embedding += model.context_length * width * (model.position == "learned")
+    embedding += model.context_length * width * (POSITIONS[model.position].learned)
     untied = not model.tie_embeddings
     output = model.vocab_size * (width + model.head_bias) * untied
     inner = model.n_layers * (attention + feedforward + 2 * norm) + norm

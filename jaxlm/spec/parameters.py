@@ -8,6 +8,7 @@ import hashlib
 
 import numpy as np
 
+from jaxlm.config.model_kinds import FEED_FORWARDS, POSITIONS
 from jaxlm.config.schema import ModelConfig
 from jaxlm.spec.parametrization import std_factor
 
@@ -29,7 +30,7 @@ def parameter_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
         if model.norm == "layernorm" and model.bias == "all":
             shapes[f"{name}.bias"] = (width,)
 
-    if model.position == "learned":
+    if POSITIONS[model.position].learned:
         shapes["position.weight"] = (model.context_length, width)
     every, qkv = model.bias == "all", model.bias in ("qkv", "all")
     for layer in range(model.n_layers):
@@ -43,7 +44,7 @@ def parameter_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
             shapes[f"{block}.attention.key_norm.weight"] = (head,)
         linear(f"{block}.attention.output", width, queries, every)
         norm(f"{block}.feedforward_norm")
-        if model.ffn in ("swiglu", "geglu"):
+        if FEED_FORWARDS[model.ffn].gated:
             linear(f"{block}.feedforward.gate", hidden, width, every)
         linear(f"{block}.feedforward.up", hidden, width, every)
         linear(f"{block}.feedforward.down", width, hidden, every)

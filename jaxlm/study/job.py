@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxlm.config.corpora import Endless
 from jaxlm.config.duration import horizon, parse, tokens_needed
 from jaxlm.config.schema import Config, StudyConfig, resolve_model
 from jaxlm.host.errors import UserError, nearest
@@ -258,14 +259,14 @@ def _clocked(config: Config, variants: Variants, baseline: str | None) -> Varian
     The endless corpus is written once for all, four times as long as the base needs.
     """
     for name in ("warmup", "decay", "cycle"):
-        key, value = f"schedule.{name}", getattr(config.schedule, name)
+        key, value = f"schedule.{name}", getattr(config.schedule, name, "0%")
         if parse(value, key)[1] not in ("percent", "hours"):
             raise UserError(
                 f"study.equal=time needs schedules in percent or hours, but {key}={value}.\n"
                 f"Write it in percent of the run."
             )
     needed = tokens_needed(config)
-    if needed is not None:
+    if needed is not None and isinstance(config.data, Endless):
         config.data.train_tokens = str(4 * needed)
     return variants
 

@@ -26,8 +26,7 @@ class Numbers(NamedTuple):
     """What the runs of one program may differ in, each (K,); None where no run has it."""
 
     seed: Any
-    eps: Any
-    weight_decay: Any
+    rule: dict[str, Any]  # by the key of `optimizer`
     clip_norm: Any
     rates: Rates
 
@@ -48,8 +47,11 @@ def numbers_of(engines: Sequence[Engine]) -> Numbers:
     limits = [math.inf if rule.clip_norm is None else rule.clip_norm for rule in rules]
     return Numbers(
         seed=np.array([engine.config.seed for engine in engines], np.uint32),
-        eps=np.array([rule.eps for rule in rules], dtype),
-        weight_decay=np.array([rule.weight_decay for rule in rules], dtype),
+        rule={
+            key: np.array([getattr(rule, key) for rule in rules], dtype)
+            for key in ("eps", "weight_decay")
+            if hasattr(rules[0], key)
+        },
         clip_norm=None if set(limits) == {math.inf} else np.array(limits, dtype),
         rates=Rates(
             rate([model.attention_dropout for model in models]),
@@ -95,12 +97,7 @@ class Lanes:
         model, rule = self.engine.model, self.engine.config.optimizer
 
         def step(numbers: Numbers, state: TrainState, batch: Batch) -> Any:
-            here = dataclasses.replace(
-                rule,
-                eps=numbers.eps,
-                weight_decay=numbers.weight_decay,
-                clip_norm=numbers.clip_norm,
-            )
+            here = dataclasses.replace(rule, **numbers.rule, clip_norm=numbers.clip_norm)
             one = make_train_step(model, here, numbers.seed, rates=numbers.rates)
             return one(state, batch)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from jaxlm.config.duration import Horizon, horizon
 from jaxlm.config.schema import Config, resolve_model
+from jaxlm.config.tokenizers import BPE
 from jaxlm.host.errors import UserError
 from jaxlm.spec.flops import exact_flops_per_token, flops_per_token
 
@@ -19,7 +20,8 @@ def cost(config: Config) -> float:
     tokens = _tokens(config)
     if tokens is None:
         return 1.0
-    vocab_size = config.data.vocab_size or config.tokenizer.vocab_size
+    sizes = [getattr(part, "vocab_size", None) for part in (config.data, config.tokenizer)]
+    vocab_size = sizes[0] or sizes[1] or BPE.vocab_size
     return exact_flops_per_token(resolve_model(config.model, vocab_size)) * tokens
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from jaxlm.config.compose import compose, from_file, groups, split_override
 from jaxlm.config.effective import refuse_idle
-from jaxlm.config.schema import Config, differences, identity, keys_of
+from jaxlm.config.keys import keys_of
+from jaxlm.config.schema import Config, differences, identity, kinds_unlike
 from jaxlm.host.errors import UserError
 from jaxlm.store.directory import RunDirectory
 
@@ -110,13 +111,14 @@ def words_of(config: Config) -> list[str]:
     usual = compose(words).run.options
     chosen = config.run.options.items()
     words += [f"{group}={option}" for group, option in chosen if usual.get(group) != option]
-    there = compose(words, checked=False)
+    kinds = kinds_unlike(config, compose(words, checked=False))
+    there = compose([*words, *(f"{k}={name}" for k, name in kinds.items())], checked=False)
     differing = {
         name: _value(config, name)
-        for name in keys_of(Config)
+        for name in keys_of(config)
         if name not in _PLACE
         and not name.startswith("study.")
-        and _value(config, name) != _value(there, name)
+        and (name in kinds or _value(config, name) != _value(there, name))
     }
     return words + [
         f"{name}={value if isinstance(value, str) else json.dumps(value)}"

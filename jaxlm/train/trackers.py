@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.config.schema import Config
+from jaxlm.config.trackers import TrackerConfig
 from jaxlm.host.errors import UserError
 
 
 class Tracker:
-    """Takes every record; this one keeps none (tracker=none)."""
+    """Takes every record of a run that stands at `step`; this one keeps none (tracker=none)."""
+
+    def __init__(self, config: TrackerConfig, run_path: Path, step: int) -> None:
+        """Raises UserError where a library is missing."""
 
     def write(self, record: dict[str, Any]) -> None:
         """One record of metrics.jsonl."""
@@ -21,7 +25,7 @@ class Tracker:
 class TensorBoardTracker(Tracker):
     """Records as scalars named kind/field, nested fields joined with slashes."""
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, config: TrackerConfig, run_path: Path, step: int) -> None:
         try:
             from tensorboardX import SummaryWriter
         except ImportError:
@@ -32,7 +36,9 @@ class TensorBoardTracker(Tracker):
         # TensorBoard forgets what an earlier process wrote from purge_step on. The suffix keeps
         # two processes of one second from writing the same file.
         suffix = f".{step:012d}"
-        self.writer = SummaryWriter(str(folder), purge_step=step + 1, filename_suffix=suffix)
+        self.writer = SummaryWriter(
+            str(run_path / "tensorboard"), purge_step=step + 1, filename_suffix=suffix
+        )
 
     def write(self, record: dict[str, Any]) -> None:
         for name, value in scalars(record):
@@ -42,14 +48,15 @@ class TensorBoardTracker(Tracker):
         self.writer.close()
 
 
+TRACKERS: dict[str, type[Tracker]] = {"none": Tracker, "tensorboard": TensorBoardTracker}
+
+
 def open_tracker(config: Config, run_path: Path, step: int = 0) -> Tracker:
     """The configured tracker of a run that stands at `step`, so that no step is kept twice.
 
     Raises UserError where its library is missing.
     """
-    if config.tracker.name == "none":
-        return Tracker()
-    return TensorBoardTracker(run_path / "tensorboard", step)
+    return TRACKERS[config.tracker.name](config.tracker, run_path, step)
 
 
 def scalars(tree: Any, prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -11,7 +11,8 @@ from jaxlm.cli import main as cli
 from jaxlm.config.checks import check
 from jaxlm.config.compose import all_keys, compose, free_text_keys, from_file, groups, to_yaml
 from jaxlm.config.job_options import JOBS
-from jaxlm.config.schema import Config, keys_of
+from jaxlm.config.keys import keys_of
+from jaxlm.config.schema import Config
 from jaxlm.host.errors import UserError
 
 

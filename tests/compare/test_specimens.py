@@ -138,16 +138,17 @@ def test_a_stretch_of_training_text_is_found_wherever_it_stands(runs, tmp_path, 
 
 
 def test_prompt_and_decoding_come_from_the_corpus_unless_given(runs, tmp_path):
-    from jaxlm.config.schema import Config, DataConfig, RunConfig
+    from jaxlm.config.corpora import Shakespeare, Text
+    from jaxlm.config.schema import Config, RunConfig
 
     names = {
-        "shakespeare": Config(data=DataConfig(name="shakespeare")),
+        "shakespeare": Config(data=Shakespeare()),
         "stories": Config(),
-        "tinystories": Config(data=DataConfig(name="text", path="TinyStories/train.txt")),
-        "other": Config(data=DataConfig(name="text", path="a.txt")),
+        "tinystories": Config(data=Text(path="TinyStories/train.txt")),
+        "other": Config(data=Text(path="a.txt")),
     }
     assert {name: _corpus(config) for name, config in names.items()} == {n: n for n in names}
-    named = Config(data=DataConfig(name="text"), run=RunConfig(experiment="tinystories_lr"))
+    named = Config(data=Text(), run=RunConfig(experiment="tinystories_lr"))
     assert _corpus(named) == "tinystories"
     assert DEFAULTS["shakespeare"] == ("ROMEO:", Decoding(0.8, top_k=40, top_p=0.95))
     given = write_specimens(

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from configured import configured as make
 from conftest import shared_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxlm.config.schema import Config
+from jaxlm.config.tokenizers import Char
 from jaxlm.data import corpora
 from jaxlm.data.batches import batch
 from jaxlm.data.corpora import Piece, between, cut_place, split_documents, text_files
@@ -24,12 +25,8 @@ from jaxlm.host.errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def configured(tokenizer="byte", **data):
-    config = Config()
-    config.tokenizer.name = tokenizer
-    for key, value in data.items():
-        setattr(config.data, key, str(value) if isinstance(value, Path) else value)
-    return config
+def configured(tokenizer="byte", *, name, **data):
+    return make(name, tokenizer, **data)
 
 
 def documents_of(pieces):
@@ -190,7 +187,7 @@ def test_documents_are_followed_by_end_of_text(tmp_path):
     end = dataset.tokenizer.end_of_text
     assert dataset.train.tolist() == [*"aé".encode(), end, ord("b"), end, ord("c"), end]
     assert dataset.validation.tolist() == [ord("d"), end] and dataset.has_documents
-    config.tokenizer.name = "char"
+    config.tokenizer = Char()
     assert prepare(config, cache=tmp_path).vocab_size == len("aébcd") + 1
 
 
@@ -315,8 +312,9 @@ def test_memory_stays_flat(tmp_path):
         pytest.skip("reads the peak from /proc")
     script = (
         "import re, sys\nfrom pathlib import Path\nfrom jaxlm.config.schema import Config\n"
-        "from jaxlm.data.prepare import prepare\nconfig = Config()\nconfig.data.name = 'text'\n"
-        "config.data.path, config.tokenizer.name = sys.argv[1], 'char'\n"
+        "from jaxlm.config.corpora import Text\nfrom jaxlm.config.tokenizers import Char\n"
+        "from jaxlm.data.prepare import prepare\n"
+        "config = Config(data=Text(path=sys.argv[1]), tokenizer=Char())\n"
         "prepare(config, cache=Path(sys.argv[2]))\n"
         "print(re.search(r'VmHWM:\\s+(\\d+) kB', Path('/proc/self/status').read_text())[1])"
     )
@@ -381,10 +379,10 @@ def test_missing_and_empty_files_are_named(tmp_path):
     (tmp_path / "folder" / "x.txt").touch()
     with pytest.raises(UserError, match="There is no text in .*x.txt"):
         prepare(configured(name="text", path=tmp_path / "folder"), cache=tmp_path)
-    with pytest.raises(UserError, match="data=text needs data.path"):
+    with pytest.raises(UserError, match="data=text needs a file"):
         prepare(configured(name="text"), cache=tmp_path)
-    with pytest.raises(UserError, match="tokenizer.name=none goes with data.name=tokens"):
-        prepare(configured("none", name="text"), cache=tmp_path)
+    with pytest.raises(UserError, match="data=text is text, but tokenizer=none"):
+        prepare(configured("none", name="text", path=tmp_path), cache=tmp_path)
     with pytest.raises(UserError, match="needs tokenizer.path"):
         (tmp_path / "folder" / "x.txt").write_text("some text")
         prepare(configured("pretrained", name="text", path=tmp_path / "folder"), cache=tmp_path)
@@ -438,7 +436,7 @@ def test_bad_flat_files_are_explained(tmp_path):
             prepare(configured("none", **(vars(config.data) | changes)), cache=tmp_path)
 
     expect("No such file")
-    expect("needs data.path", path=None)
+    expect("Set data.path=FILE", path=None)
     path.touch()
     expect("holds no tokens")
     path.write_bytes(b"\0" * 7)
@@ -447,12 +445,12 @@ def test_bad_flat_files_are_explained(tmp_path):
     ids[4321] = 301
     ids.tofile(path)
     expect("the id 301 at position 4,321, beyond the vocabulary of 300")
-    expect("needs data.vocab_size", vocab_size=None)
+    expect("Set data.vocab_size=N", vocab_size=None)
     np.array([1, -2] * 9, np.int32).tofile(path)
     expect("the id -2 at position 1", dtype="int32")
     np.save(tmp_path / "x.npy", np.zeros((2, 3), int))
     expect("one\n?.*dimension", path=str(tmp_path / "x.npy"))
     (tmp_path / "x.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:-5])
     expect("not a whole .npy file", path=str(tmp_path / "x.npy"))
-    with pytest.raises(UserError, match="tokenizer.name=bpe cannot be trained on ids"):
+    with pytest.raises(UserError, match="has ids, but tokenizer=bpe is made from a text"):
         prepare(configured("bpe", name="tokens", path=path), cache=tmp_path)

@@ -12,10 +12,10 @@ import zipfile
 
 import numpy as np
 import pytest
+from configured import configured
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxlm.config.schema import Config
 from jaxlm.data import corpora, tables
 from jaxlm.data.corpora import survey, text_files
 from jaxlm.data.prepare import prepare
@@ -133,10 +133,8 @@ def test_a_field_that_is_not_there_is_answered_by_those_that_are(tmp_path, name)
 
 
 def test_a_field_named_for_plain_text_is_refused(tmp_path):
-    config = Config()
-    config.data.name, config.tokenizer.name = "text", "byte"
-    config.data.path = str(written(tmp_path / "x.txt", "a plain text"))
-    config.data.text_field = "story"
+    path = written(tmp_path / "x.txt", "a plain text")
+    config = configured("text", path=path, text_field="story")
     with pytest.raises(UserError, match="data.text_field=story has no effect"):
         prepare(config, cache=tmp_path)
 
@@ -423,10 +421,8 @@ def test_a_folder_without_text_says_what_it_holds(tmp_path):
 
 
 def test_what_was_read_is_told_also_when_the_survey_is_remembered(tmp_path):
-    config = Config()
-    config.data.name, config.tokenizer.name = "text", "byte"
-    config.data.path = str(written(tmp_path / "x.jsonl", FORMS["lines.jsonl"]))
-    config.data.text_field, config.data.validation_path = "story", config.data.path
+    path = written(tmp_path / "x.jsonl", FORMS["lines.jsonl"])
+    config = configured("text", path=path, text_field="story", validation_path=path)
     first = prepare(config, cache=tmp_path / "cache").notes
     assert first == ("read 1 file, 3 documents, 38 characters", f"validation: {first[0]}")
     assert prepare(config, cache=tmp_path / "cache").notes == first

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from configured import configured as make
 
-from jaxlm.config.schema import Config
 from jaxlm.data import endless, stories
 from jaxlm.data.batches import document_spans, evaluation_batches
 from jaxlm.data.prepare import prepare
@@ -17,13 +17,8 @@ def cache(tmp_path_factory):
 
 
 def configured(tokenizer="byte", **data):
-    config = Config()
-    config.data.name, config.data.validation_documents = "stories", 20
-    config.tokenizer.name, config.tokenizer.vocab_size = tokenizer, 300
-    config.tokenizer.training_bytes = "200k"
-    for key, value in data.items():
-        setattr(config.data, key, value)
-    return config
+    keys = {"vocab_size": 300, "training_bytes": "200k"} if tokenizer == "bpe" else {}
+    return make("stories", tokenizer, keys, **{"validation_documents": 20, **data})
 
 
 @pytest.mark.parametrize("tokenizer", ["char", "byte", "bpe"])

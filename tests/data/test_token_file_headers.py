@@ -6,8 +6,8 @@ import pickle
 
 import numpy as np
 import pytest
+from configured import configured
 
-from jaxlm.config.schema import Config
 from jaxlm.data.prepare import prepare
 from jaxlm.host.errors import UserError
 
@@ -16,15 +16,7 @@ LARGE = 1 << 20  # a vocabulary that could hide any header
 
 
 def prepared(path, vocab_size=LARGE, **data):
-    config = Config()
-    config.tokenizer.name = "none"
-    for key, value in {
-        "name": "tokens",
-        "path": str(path),
-        "vocab_size": vocab_size,
-        **data,
-    }.items():
-        setattr(config.data, key, value)
+    config = configured("tokens", "none", path=path, vocab_size=vocab_size, **data)
     return prepare(config, cache=path.parent / "cache")
 
 
@@ -141,8 +133,6 @@ def test_ids_of_another_width_are_not_read_as_twice_as_many(tmp_path):
 def test_ids_that_the_tokenizer_does_not_know_are_refused(tmp_path):
     path = tmp_path / "x.bin"
     path.write_bytes(IDS.astype("<u2").tobytes())
-    config = Config()
-    config.tokenizer.name, config.data.name = "byte", "tokens"
-    config.data.path, config.data.vocab_size = str(path), 1000
+    config = configured("tokens", path=path, vocab_size=1000)
     with pytest.raises(UserError, match="beyond the vocabulary of 257"):
         prepare(config, cache=tmp_path)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from configured import configured as make
 
-from jaxlm.config.schema import Config
+from jaxlm.config.tokenizers import BPE
 from jaxlm.data import encoding, tokenfile
 from jaxlm.data.cache import remembered, replacing
 from jaxlm.data.prepare import prepare
@@ -32,11 +33,8 @@ def write(path, vocab_size=1000, parts=4):
 
 
 def configured(tmp_path, text="To be, or not to be: that is the question.\n" * 200):
-    config = Config()
-    config.data.name, config.data.path = "text", str(tmp_path / "text.txt")
-    config.tokenizer.name = "byte"
     (tmp_path / "text.txt").write_text(text)
-    return config
+    return make("text", path=tmp_path / "text.txt")
 
 
 def age(path, seconds=100):
@@ -115,7 +113,7 @@ def test_prepare_rebuilds_a_damaged_or_truncated_file(tmp_path):
 
 def test_a_second_start_reads_neither_text_nor_tokens(tmp_path, monkeypatch):
     config = configured(tmp_path)
-    config.tokenizer.name, config.tokenizer.vocab_size = "bpe", 270
+    config.tokenizer = BPE(vocab_size=270)
     age(tmp_path / "text.txt")
     first = prepare(config, cache=tmp_path)
     for path in (tmp_path / "tokens").iterdir():

@@ -5,12 +5,12 @@ import math
 
 import numpy as np
 import pytest
+from configured import configured as make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_stream_decoder import TEXTS
 from tokenizers_made import LOSSLESS, MAKERS, library, tokenizer
 
-from jaxlm.config.schema import Config
 from jaxlm.data.batches import evaluation_batches
 from jaxlm.data.corpora import Piece, split_documents
 from jaxlm.data.dataset import SpelledBytes
@@ -211,12 +211,8 @@ def test_bytes_are_those_of_the_text_however_it_is_spelled(name):
 def configured(tmp_path, kind, text, **tokenizer_keys):
     (tmp_path / "text.txt").write_text(text)
     (tmp_path / "tokenizer.json").write_text(json.dumps(specification(kind)))
-    config = Config()
-    config.data.name, config.data.path = "text", str(tmp_path / "text.txt")
-    config.tokenizer.name, config.tokenizer.path = "pretrained", str(tmp_path / "tokenizer.json")
-    for key, value in tokenizer_keys.items():
-        setattr(config.tokenizer, key, value)
-    return config
+    keys = {"path": str(tmp_path / "tokenizer.json"), **tokenizer_keys}
+    return make("text", "pretrained", keys, path=tmp_path / "text.txt")
 
 
 def test_a_corpus_that_does_not_come_back_is_refused_also_from_the_cache(tmp_path):

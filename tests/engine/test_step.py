@@ -11,7 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxlm.config.schema import ModelConfig, OptimizerConfig, resolve_model
+from jaxlm.config.optimizers import AdamW, Lion
+from jaxlm.config.schema import ModelConfig, resolve_model
 from jaxlm.engine import optimizer
 from jaxlm.engine.model import Transformer, flatten, nest
 from jaxlm.engine.step import (
@@ -26,7 +27,7 @@ from jaxlm.spec.contract import EvalBatch
 from jaxlm.spec.parameters import initial_parameters, parameter_groups
 
 MODEL = ModelConfig(n_layers=2, d_model=32, n_heads=2, d_ff=48, context_length=12, init_std=0.1)
-ADAMW = OptimizerConfig(lr=1e-2, clip_norm=0.5)
+ADAMW = AdamW(lr=1e-2, clip_norm=0.5)
 
 
 def setup(config=ADAMW, dtype="float32", **switches):
@@ -90,7 +91,7 @@ def test_norms_and_biases_never_decay():
 
 
 def test_lion_takes_the_sign_of_the_interpolated_gradient():
-    config = OptimizerConfig(name="lion", betas=[0.9, 0.99], weight_decay=0.0, clip_norm=None)
+    config = Lion(betas=[0.9, 0.99], weight_decay=0.0, clip_norm=None)
     network, state = setup(config)
     after, _ = run(make_train_step(network, config, seed=0), state, 1)
     change = flatten(jax.tree.map(jnp.subtract, after.parameters, state.parameters))

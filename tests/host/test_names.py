@@ -7,11 +7,11 @@ import subprocess
 import sys
 
 import pytest
+from configured import configured
 from synthetic import synthetic_run
 
 from jaxlm.cli import main as cli
 from jaxlm.config.compose import cache_folder, compose, from_file, to_yaml
-from jaxlm.config.schema import Config
 from jaxlm.data.cache import remembered, replacing
 from jaxlm.data.prepare import prepare
 from jaxlm.host import names
@@ -51,11 +51,8 @@ def test_a_name_is_kept_as_typed(tmp_path, name):
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_a_corpus_is_read_whatever_its_name(tmp_path, name):
     (tmp_path / name).write_text("a text, and more of it")
-    config = Config()
-    config.data.name, config.tokenizer.name = "text", "byte"
     for path in (tmp_path / name, tmp_path):
-        config.data.path = str(path)
-        dataset = prepare(config, cache=tmp_path / ".cache")
+        dataset = prepare(configured("text", path=path), cache=tmp_path / ".cache")
         assert len(dataset.train) + len(dataset.validation) == 22
         assert "read 1 file" in dataset.notes[0]
 
@@ -91,9 +88,8 @@ def test_paths_that_cannot_be_read_are_named_in_a_line_or_two(tmp_path, monkeypa
         (tmp_path / f"two\nlines{LATIN1}", r"two\\nlinescaf\\xe9.txt"),
     ):
         for corpus, tokenizer in (("text", "byte"), ("tokens", "none")):
-            config = Config()
-            config.data.name, config.tokenizer.name = corpus, tokenizer
-            config.data.path, config.data.vocab_size = str(path), 300
+            ids = {"vocab_size": 300} if corpus == "tokens" else {}
+            config = configured(corpus, tokenizer, path=str(path), **ids)
             with pytest.raises(UserError, match=problem) as error:
                 prepare(config, cache=tmp_path / ".cache")
             assert len(str(error.value).splitlines()) <= 3
@@ -102,9 +98,7 @@ def test_paths_that_cannot_be_read_are_named_in_a_line_or_two(tmp_path, monkeypa
 def test_a_folder_of_undecodable_names_says_what_it_leaves_out(tmp_path):
     (tmp_path / LATIN1).write_text("text")
     (tmp_path / os.fsdecode(b"f\xe9.png")).write_text("")
-    config = Config()
-    config.data.name, config.tokenizer.name, config.data.path = "text", "byte", str(tmp_path)
-    notes = prepare(config, cache=tmp_path / ".cache").notes
+    notes = prepare(configured("text", path=tmp_path), cache=tmp_path / ".cache").notes
     assert "left out 1 file: f\\xe9.png (an image)" in notes[0]
 
 

@@ -16,17 +16,17 @@ from tokenizers_made import tokenizer as made_tokenizer
 
 import jaxlm
 from jaxlm.config.compose import to_yaml
+from jaxlm.config.corpora import Text, Tokens
 from jaxlm.config.job_options import GenerateJob, LogitsJob, TrainJob
 from jaxlm.config.schema import (
     Config,
-    DataConfig,
     ModelConfig,
     ParallelConfig,
     RunConfig,
-    TokenizerConfig,
     TrainConfig,
     resolve_model,
 )
+from jaxlm.config.tokenizers import Byte, NoTokenizer
 from jaxlm.data.tokenizer import ByteTokenizer, CharTokenizer
 from jaxlm.host.errors import UserError
 from jaxlm.inference.engines import engine_class
@@ -44,12 +44,12 @@ def write_run(path, tokenizer, *, precision="float32", documents=False, **sectio
     config = Config(
         model=MODEL,
         precision=precision,
-        tokenizer=TokenizerConfig(name="none" if tokenizer is None else "byte"),
+        tokenizer=NoTokenizer() if tokenizer is None else Byte(),
         train=TrainConfig(batch_size=48, grad_accumulation=3),
         parallel=ParallelConfig(strategy="pmap", data=8),
         run=RunConfig(name="x", cache=str(path / "cache")),
         job=TrainJob(),
-        **{"data": DataConfig(name="text", path="book.txt"), **sections},
+        **{"data": Text(path="book.txt"), **sections},
     )
     path.mkdir(exist_ok=True)
     (path / "config.yaml").write_text(to_yaml(config))
@@ -221,7 +221,7 @@ def test_runs_of_two_precisions_are_open_at_once(letters, tmp_path):
 
 
 def test_a_run_of_ids_without_a_tokenizer_gives_logits_but_no_text(tmp_path):
-    data = DataConfig(name="tokens", path="ids.bin", vocab_size=11)
+    data = Tokens(path="ids.bin", vocab_size=11)
     run = LoadedRun(write_run(tmp_path / "ids", None, data=data), load_engine=JAX)
     assert run.logits(np.array([[1, 2]])).shape == (1, 2, 11)
     with pytest.raises(UserError, match="without a tokenizer"):

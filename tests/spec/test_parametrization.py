@@ -9,10 +9,10 @@ import pytest
 
 from jaxlm.cli import main as cli
 from jaxlm.config import compose
+from jaxlm.config.optimizers import OPTIMIZERS, AdamW
 from jaxlm.config.schema import (
     Config,
     ModelConfig,
-    OptimizerConfig,
     TorchConfig,
     TrainConfig,
     identity,
@@ -35,7 +35,7 @@ def engine(backend, cache, batch_size=4, optimizer=None, precision="float32", **
     config = Config(
         precision=precision,
         model=dataclasses.replace(MODEL, **switches),
-        optimizer=optimizer or OptimizerConfig(),
+        optimizer=optimizer or AdamW(),
         train=TrainConfig(batch_size=batch_size),
         torch=TorchConfig(device="cpu", compile=False),
     )
@@ -140,7 +140,7 @@ def test_a_step_of_a_hidden_matrix_falls_with_the_width_and_its_decay_does_not(
     backend, rule, cache
 ):
     """Either rule moves nearly every entry by lr x factor at first, beside its decay of lr x wd."""
-    optimizer = OptimizerConfig(name=rule, weight_decay=0.5)
+    optimizer = OPTIMIZERS[rule](weight_decay=0.5)
     switches = {"n_layers": 1, "parametrization": "mup", "base_width": 8}
     made = engine(backend, cache, optimizer=optimizer, precision="float64", **switches)
     state = made.initial_state()

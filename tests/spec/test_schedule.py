@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from jaxlm.config.duration import Horizon, parse, parse_count
-from jaxlm.config.schema import ScheduleConfig
+from jaxlm.config.schedules import SCHEDULES, WSD, Constant, Cosine, Cyclic, Linear
 from jaxlm.host.errors import UserError
 from jaxlm.spec.schedule import learning_rate
 
@@ -82,7 +82,7 @@ def test_cosine_is_optax_warmup_cosine(warmup):
     steps = int(STEPS.span(warmup, "x"))
     theirs = optax.warmup_cosine_decay_schedule(0.0, 1e-3, steps, 1000, 1e-4)
     expected = [float(theirs(s + 1)) for s in range(1000)]
-    np.testing.assert_allclose(curve(ScheduleConfig(warmup=warmup)), expected, rtol=2e-5)
+    np.testing.assert_allclose(curve(Cosine(warmup=warmup)), expected, rtol=2e-5)
 
 
 def test_linear_is_optax_join_of_two_lines():
@@ -90,34 +90,34 @@ def test_linear_is_optax_join_of_two_lines():
         [optax.linear_schedule(0, 1e-3, 50), optax.linear_schedule(1e-3, 2e-4, 950)], [50]
     )
     expected = [float(theirs(s + 1)) for s in range(1000)]
-    ours = curve(ScheduleConfig(name="linear", warmup="50", final_lr=0.2))
+    ours = curve(Linear(warmup="50", final_lr=0.2))
     np.testing.assert_allclose(ours, expected, rtol=2e-5)
 
 
 def test_wsd_is_stable_and_then_decays_to_the_end():
-    lr = curve(ScheduleConfig(name="wsd", warmup="100", decay="20%", final_lr=0.0))
+    lr = curve(WSD(warmup="100", decay="20%", final_lr=0.0))
     assert (lr[99:799] == 1e-3).all()
     np.testing.assert_allclose(lr[799:], 1e-3 * (1000 - np.arange(800, 1001)) / 200, atol=1e-12)
 
 
 def test_constant_stays_at_the_peak_after_the_warmup():
-    lr = curve(ScheduleConfig(name="constant", warmup="4"))
+    lr = curve(Constant(warmup="4"))
     assert lr[:5].tolist() == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3])
     assert (lr[4:] == 1e-3).all()
 
 
 def test_cyclic_restarts_at_the_peak():
-    lr = curve(ScheduleConfig(name="cyclic", warmup="0", cycle="250", final_lr=0.1))
+    lr = curve(Cyclic(warmup="0", cycle="250", final_lr=0.1))
     assert [lr[s] for s in (249, 499, 749)] == [1e-3] * 3
     assert lr[248] == pytest.approx(1e-4, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["cosine", "linear", "wsd"])
 def test_the_last_step_has_exactly_the_final_rate(name):
-    assert curve(ScheduleConfig(name=name, final_lr=0.25))[-1] == pytest.approx(2.5e-4, rel=1e-12)
+    assert curve(SCHEDULES[name](final_lr=0.25))[-1] == pytest.approx(2.5e-4, rel=1e-12)
 
 
 def test_a_clocked_run_is_scheduled_by_its_seconds():
-    config = ScheduleConfig(warmup="10%", final_lr=0.0)
+    config = Cosine(warmup="10%", final_lr=0.0)
     at = [learning_rate(config, 1.0, CLOCK, 7, seconds) for seconds in (180.0, 360.0, 1980.0)]
     assert at == pytest.approx([0.5, 1.0, 0.5 * (1 + math.cos(math.pi / 2))])

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from jaxlm.cli import main as cli
-from jaxlm.config.schema import Config, ModelConfig, OptimizerConfig, resolve_model
+from jaxlm.config.optimizers import AdamW
+from jaxlm.config.schema import Config, ModelConfig, resolve_model
 from jaxlm.inference.engines import engine_class
 from jaxlm.inference.evaluate import Evaluator
 from jaxlm.spec.contract import EvalBatch
@@ -73,7 +74,7 @@ def test_a_validation_loss_that_is_not_finite_is_divergence(train, monkeypatch):
 
 def engine(backend):
     model = ModelConfig(n_layers=1, d_model=8, n_heads=2, context_length=4, vocab_size=3)
-    config = Config(model=resolve_model(model), optimizer=OptimizerConfig())
+    config = Config(model=resolve_model(model), optimizer=AdamW())
     return functools.partial(engine_class(backend), config, 3, Path(".cache"))
 
 

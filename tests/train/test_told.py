@@ -211,16 +211,14 @@ def test_every_row_says_what_it_is(tmp_path):
 def test_the_description_names_units_and_only_keys_that_had_an_effect():
     _, summary = synthetic_run()
 
-    def told(*words, path=None):
-        config = compose(list(words), checked=False)
-        config.data.path = path
-        return dict(description(config, summary))
+    def told(*words):
+        return dict(description(compose(list(words), checked=False), summary))
 
     assert told("train.duration=300")["training"].startswith("300 steps of 8 x 256 tokens a step")
     assert told("train.duration=2epochs")["training"].startswith("2epochs of ")
     assert "backend torch" in told("backend=torch")["training"]
-    assert told("data=shakespeare", path="book.txt")["data"].startswith("shakespeare;")
-    assert told("data=text", path="book.txt")["data"].startswith("book.txt;")
+    assert told("data=shakespeare", "data.path=book.txt")["data"].startswith("shakespeare;")
+    assert told("data=text", "data.path=book.txt")["data"].startswith("book.txt;")
     small = told("model.n_layers=1", "model.n_heads=1")["model"]
     assert small.startswith("1 block, 96 wide, 1 head of 96,")
 

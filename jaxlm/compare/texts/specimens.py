@@ -142,7 +142,8 @@ def write_specimens(
 
 
 def _corpus(config: Config) -> str:
-    name, told = config.data.name, f"{config.data.path} {config.run.experiment}".lower()
+    name, path = config.data.name, getattr(config.data, "path", None)
+    told = f"{path} {config.run.experiment}".lower()
     if name in DEFAULTS:
         return name
     return "tinystories" if "tinystories" in told else "other"
@@ -284,7 +285,8 @@ def _score_together(
         groups = max(1, len(real) // settings.measured)
         reference = [real[i::groups] for i in range(groups)] if real else []
     parts = [part for found in written.values() for part in (found.texts, *found.sweep.values())]
-    corpora = {(f.config.data.name, f.config.data.choices) for f in written.values()}
+    data = [found.config.data for found in written.values()]
+    corpora = {(one.name, getattr(one, "choices", None)) for one in data}
     grammar = {name for name, _ in corpora} == {"stories"}
     choices = corpora.pop()[1] if len(corpora) == 1 else None
     results = iter(scored([*parts, *reference], training, grammar, choices))

@@ -1,0 +1,70 @@
+"""How the configuration declares its keys, and sections whose keys depend on their kind.
+
+A section such as `data` has one dataclass for each of its kinds (data.name=text, hub, ...), which
+holds exactly the keys of that kind. `Kinds` is the registry of a section: name -> dataclass.
+"""
+
+import dataclasses
+from dataclasses import field
+from typing import Any
+
+
+class Kinds(dict[str, type]):
+    """The kinds of a section by name, each a dataclass whose `name` has that default."""
+
+    def __init__(self, *kinds: type) -> None:
+        super().__init__((kind.__dataclass_fields__["name"].default, kind) for kind in kinds)
+
+    def having(self, key: str) -> list[str]:
+        """The names of the kinds that have a key."""
+        return [name for name, kind in self.items() if key in kind.__dataclass_fields__]
+
+
+def key(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple = (),
+    operation: bool = False,
+    kinds: Kinds | None = None,
+) -> Any:
+    """A dataclass field with its documentation, its allowed values and its side of the split.
+
+    `kinds` is the registry of a section with kinds, `default` the dataclass of the usual one.
+    """
+    metadata = {"help": help, "choices": choices, "operation": operation, "kinds": kinds}
+    if dataclasses.is_dataclass(default) and isinstance(default, type):
+        return field(default_factory=default, metadata=metadata)
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def keys_of(schema: Any, prefix: str = "") -> dict[str, dataclasses.Field]:
+    """Dotted name -> field of every leaf of a schema, `job` left out.
+
+    A class has the keys of all kinds of its sections, an instance those of the kinds it holds.
+    """
+    leaves: dict[str, dataclasses.Field] = {}
+    for item in dataclasses.fields(schema):
+        inside = f"{prefix}{item.name}."
+        if not dataclasses.is_dataclass(item.type):
+            if item.name != "job":
+                leaves[prefix + item.name] = item
+        elif not isinstance(schema, type):
+            leaves |= keys_of(getattr(schema, item.name), inside)
+        elif item.metadata["kinds"]:
+            leaves |= _keys_of_kinds(item, inside)
+        else:
+            leaves |= keys_of(item.type, inside)
+    return leaves
+
+
+def _keys_of_kinds(section: dataclasses.Field, prefix: str) -> dict[str, dataclasses.Field]:
+    kinds: Kinds = section.metadata["kinds"]
+    name = key(next(iter(kinds)), section.metadata["help"], choices=tuple(kinds))
+    name.name, name.type = "name", str
+    leaves = {f"{prefix}name": name}
+    for kind in kinds.values():
+        leaves |= {n: item for n, item in keys_of(kind, prefix).items() if n not in leaves}
+    return leaves
