@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from jaxlm.config.trackers import TRACKERS
 from jaxlm.host.checked import Damaged, anything, read_bytes, read_json, record
 from jaxlm.host.errors import UserError
 from jaxlm.host.files import fsync_folder
@@ -36,6 +37,7 @@ _FOLDERS = {
     "checkpoints": re.compile(r"(?:\d{1,18}|[^/]*\.orbax-checkpoint-tmp[^/]*)(?:/.*)?"),
     "plots": re.compile(rf"(?:{'|'.join(_FIGURES)})\.png|\.[^/]*\.png\.\d+\.tmp"),
     "profile": re.compile(r"trace\.json|plugins(?:/profile(?:/.*)?)?"),
+    **dict.fromkeys(TRACKERS.keys() - {"none"}, re.compile(".*")),  # each writes into its own
     "tensorboard": re.compile(r"events\.out\.tfevents\.[^/]*"),
 }
 _TEMPORARY = re.compile(rf"\.(?:{'|'.join(map(re.escape, _FILES))})\.\d+\.tmp")

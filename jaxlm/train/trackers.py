@@ -1,4 +1,4 @@
-"""A second place for a run's records: TensorBoard's event files, for `tracker=tensorboard`."""
+"""A second place for a run's records (tracker=...), in a folder of its own in the run's."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,10 @@ from jaxlm.host.errors import UserError
 
 
 class Tracker:
-    """Takes every record of a run that stands at `step`; this one keeps none (tracker=none)."""
+    """Takes every record of a run that stands at `step`; this one keeps none (tracker=none).
+
+    One that writes files puts them into the folder `run_path / config.name`.
+    """
 
     def __init__(self, config: TrackerConfig, run_path: Path, step: int) -> None:
         """Raises UserError where a library is missing."""
@@ -37,7 +40,7 @@ class TensorBoardTracker(Tracker):
         # two processes of one second from writing the same file.
         suffix = f".{step:012d}"
         self.writer = SummaryWriter(
-            str(run_path / "tensorboard"), purge_step=step + 1, filename_suffix=suffix
+            str(run_path / config.name), purge_step=step + 1, filename_suffix=suffix
         )
 
     def write(self, record: dict[str, Any]) -> None:
