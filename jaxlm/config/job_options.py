@@ -98,8 +98,8 @@ class FitJob:
     )
     law: str = key(
         "chinchilla",
-        "the law; all but chinchilla, tied and data_constrained are in one variable",
-        choices=("chinchilla", "tied", "power_N", "power_D", "power_C", "data_constrained"),
+        "the law: chinchilla, tied, data_constrained, or power_N, power_D and power_C, which are "
+        "in one variable",
     )
     delta: float | None = key(1e-3, "Huber's delta in log loss; null: least squares")
     fix: str | None = key(

@@ -38,16 +38,18 @@ def fit_job(config: Config, load_engine: object) -> int:
 
     drawing.prepare()
     compiled.keep_programs(cache_folder(config))
+    from scaling.law.laws import find_law
     from scaling.records.records import read_records
     from scaling.report.analysis import analyse
 
     with told_to_the_user():
+        law = find_law(job.law)
         records = read_records(
             job.records, count=job.count, keep=job.keep, where=job.where, columns=job.columns
         ).respelled("job.{}=".format)
         analysis = analyse(
             records,
-            job.law,
+            law,
             holdout=job.holdout,
             budgets=job.budgets,
             delta=job.delta,

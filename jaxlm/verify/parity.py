@@ -228,9 +228,9 @@ def optimizer(pair: Pair, batches: list[tuple[np.ndarray, float]]) -> list[Row]:
         ]
         if pair.config.precision != "bfloat16":
             rows.append(worst(f"parameters after {steps}", pair.tolerances["state"], *moved))
-        for name in ("mu", "nu"):
-            if name in b["optimizer"]:
-                moments = _compared(pair, True, a["optimizer"][name], b["optimizer"][name])
+        for name, value in b["optimizer"].items():
+            if isinstance(value, dict):
+                moments = _compared(pair, True, a["optimizer"][name], value)
                 rows.append(worst(f"{name} after {steps}", pair.tolerances["state"], *moments))
     return rows
 

@@ -446,8 +446,8 @@ def test_readers_never_fail_while_a_writer_saves_and_prunes(tmp_path):
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        until = time.monotonic() + 3
-        while time.monotonic() < until:
+        until = time.monotonic() + 60
+        while newest < 12 and time.monotonic() < until:
             for which in ("last", "best") if newest > 3 else ("last",):
                 step, tree, metadata, _ = restore(tmp_path, which)
                 assert metadata == {"step": step} or step == 0
@@ -458,7 +458,7 @@ def test_readers_never_fail_while_a_writer_saves_and_prunes(tmp_path):
     finally:
         stop.set()
         writer.join()
-    assert newest > 3
+    assert newest >= 12
 
 
 # Killed

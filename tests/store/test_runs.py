@@ -298,7 +298,7 @@ def test_a_killed_writer_is_replaced_at_once(run):
     assert json.loads((run.path / ".lock").read_text())["pid"] == first.pid
     started = time.monotonic()
     with run.lock():
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < lock.HEARTBEAT_SECONDS
         with pytest.raises(UserError, match=f"process {os.getpid()}"), run.lock():
             pass
 
@@ -338,7 +338,7 @@ def test_without_flock_two_hosts_never_both_win(run, without_flock, monkeypatch)
     barrier, winners, pwrite = threading.Barrier(2), [], os.pwrite
 
     def write_when_both_have_looked(*arguments):
-        barrier.wait(10)
+        barrier.wait(60)
         pwrite(*arguments)
 
     monkeypatch.setattr(os, "pwrite", write_when_both_have_looked)
@@ -376,16 +376,30 @@ def test_without_flock_the_process_table_decides(run, without_flock):
             pass
 
 
+def wait_until(holds, seconds=60):
+    stop = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < stop, "it never came true"
+        time.sleep(0.01)
+
+
+def is_lost(held):
+    try:
+        held.check()
+    except UserError:
+        return True
+    return False
+
+
 def test_the_heartbeat_is_refreshed_and_a_loss_is_noticed(run, monkeypatch):
     monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.05)
     path = run.path / ".lock"
     with run.lock() as held:
         os.utime(path, (0, 0))
-        time.sleep(0.3)
-        assert time.time() - path.stat().st_mtime < 10
+        wait_until(lambda: path.stat().st_mtime > 0)
         held.check()
         leave_lock_of_another_host(run.path, 0)
-        time.sleep(0.3)
+        wait_until(lambda: is_lost(held))
         with pytest.raises(UserError, match="taken over"):
             held.check()
     assert json.loads(path.read_text())["host"] == "elsewhere"
