@@ -9,7 +9,7 @@ import optax
 
 from jaxlm.config.optimizers import AdamW, Lion, OptimizerConfig
 from jaxlm.config.schema import ModelConfig
-from jaxlm.engine.model import nest
+from jaxlm.engine.tree import nest
 from jaxlm.spec.parameters import parameter_shapes
 from jaxlm.spec.parametrization import lr_factor
 
