@@ -139,7 +139,7 @@ SAID = {
 
 def test_an_error_shows_a_key_of_control_characters_on_one_line(files, place):
     content = json.loads((files / "fit.json").read_text())
-    content["fixed"] = {"\x1f\x1b[31m": None}
+    content["range"]["\x1f\x1b[31m"] = None
     (place / "fit.json").write_text(json.dumps(content))
     with pytest.raises(ScalingError) as error:
         load_fit(place)
