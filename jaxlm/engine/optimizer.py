@@ -24,7 +24,10 @@ def _lion(config: Lion) -> optax.GradientTransformation:
     return optax.scale_by_lion(*config.betas)
 
 
-RULES: dict[str, Callable[..., optax.GradientTransformation]] = {"adamw": _adamw, "lion": _lion}
+RULES: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "adamw": _adamw,
+    "lion": _lion,
+}
 
 
 def rule(config: OptimizerConfig) -> optax.GradientTransformation:

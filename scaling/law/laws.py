@@ -325,7 +325,15 @@ def own_law(function: Callable, starts: Any, name: str | None = None) -> Law:
     )
 
 
-LAWS = {law.name: law for law in (CHINCHILLA, TIED, *map(power_law, "NDC"), DATA_CONSTRAINED)}
+LAWS = {
+    law.name: law
+    for law in (
+        CHINCHILLA,
+        TIED,
+        *map(power_law, "NDC"),
+        DATA_CONSTRAINED,
+    )
+}
 
 
 def find_law(law: "str | Law") -> Law:
