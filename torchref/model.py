@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from jaxlm.config.model_kinds import FEED_FORWARDS
 from jaxlm.config.schema import ModelConfig
 from jaxlm.spec.parameters import initial_parameters
 from jaxlm.spec.parametrization import readout_factor, score_divisor
@@ -240,7 +241,7 @@ class FeedForward(nn.Module):
     def __init__(self, model: ModelConfig) -> None:
         super().__init__()
         m, self.activation, bias = model, ACTIVATIONS[model.ffn], model.bias == "all"
-        self.gated = m.ffn in ("swiglu", "geglu")
+        self.gated = FEED_FORWARDS[m.ffn].gated
         if self.gated:
             self.gate = Linear(m.d_model, m.d_ff, bias)
         self.up = Linear(m.d_model, m.d_ff, bias)
