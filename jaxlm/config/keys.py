@@ -15,9 +15,13 @@ class Kinds(dict[str, type]):
     def __init__(self, *kinds: type) -> None:
         super().__init__((kind.__dataclass_fields__["name"].default, kind) for kind in kinds)
 
+    def fields(self, name: str) -> dict[str, dataclasses.Field]:
+        """Key -> field of one kind."""
+        return {item.name: item for item in dataclasses.fields(self[name])}
+
     def having(self, key: str) -> list[str]:
         """The names of the kinds that have a key."""
-        return [name for name, kind in self.items() if key in kind.__dataclass_fields__]
+        return [name for name in self if key in self.fields(name)]
 
 
 def key(
