@@ -24,8 +24,10 @@ from input_pipeline import cpu_name  # noqa: E402
 from jaxlm.config.compose import compose  # noqa: E402
 from jaxlm.config.schema import resolve_model  # noqa: E402
 from jaxlm.engine.decoding import Decoder  # noqa: E402
-from jaxlm.engine.model import Transformer, nest  # noqa: E402
+from jaxlm.engine.kernels import Kernels  # noqa: E402
+from jaxlm.engine.model import Transformer  # noqa: E402
 from jaxlm.engine.sampling import draw, filtered_logits, options  # noqa: E402
+from jaxlm.engine.tree import nest  # noqa: E402
 from jaxlm.spec.flops import parameter_counts  # noqa: E402
 from jaxlm.spec.parameters import parameter_shapes  # noqa: E402
 
@@ -64,7 +66,7 @@ def uncached_seconds(network: Transformer, parameters: object, samples: int) -> 
 def measure(shape: str, precision: str) -> list[dict]:
     """One row for each number of samples."""
     model = resolve_model(compose([f"model={shape}"]).model, VOCABULARIES[shape])
-    network = Transformer(model, jnp.dtype(precision))
+    network = Transformer(model, jnp.dtype(precision), Kernels(jax.default_backend()))
     shapes, key = parameter_shapes(model), jax.random.key(0)
     parameters = jax.tree.map(
         lambda s: 0.02 * jax.random.normal(key, s), nest(shapes), is_leaf=lambda s: type(s) is tuple

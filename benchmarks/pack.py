@@ -67,7 +67,7 @@ class Together:
         if self.packed:
             return self.lanes.step(self.steps)[0]["loss"]
         self.state, metrics = self.engine.train_step(self.state, self.tokens, 1e-4)
-        return metrics["loss"]
+        return metrics.loss
 
     def seconds(self, steps: int) -> float:
         """Of a step, the host reading each loss after the next step was dispatched."""

@@ -76,7 +76,7 @@ class Case:
             self.state, metrics = self.step(self.state, self.batch)
             if before is not None:
                 jax.block_until_ready(before)
-            before = metrics["loss"]
+            before = metrics.loss
         jax.block_until_ready((self.state, before))
         self.seconds.append((time.perf_counter() - started) / steps)
 
@@ -87,7 +87,7 @@ class Case:
         return {
             "shape": self.name,
             "precision": self.precision,
-            "attention": self.engine.kernel,
+            "attention": self.engine.kernels.attention,
             "ms_per_step": seconds * 1e3,
             "fastest_ms": min(self.seconds[1:]) * 1e3,
             "tokens_per_second": self.tokens / seconds,

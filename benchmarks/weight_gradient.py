@@ -1,4 +1,4 @@
-"""Forms of a Linear's weight gradient on XLA, GFLOP/s: why `model.weight_gradient` is as it is.
+"""Forms of a Linear's weight gradient on XLA, GFLOP/s: why `layers.weight_gradient` is as it is.
 
     python benchmarks/weight_gradient.py
 

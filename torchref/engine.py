@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from jaxlm.config.schema import Config, resolve_model
 from jaxlm.data.batches import batch
 from jaxlm.host import memory
-from jaxlm.spec.contract import EvalBatch
+from jaxlm.spec.contract import EvalBatch, StepMetrics
 from jaxlm.spec.flops import peak_flops
 from torchref import device as devices
 from torchref.decoding import Decoder
@@ -110,6 +110,8 @@ class Engine:
     def read(self, tree: Any) -> Any:
         if isinstance(tree, dict):
             return {name: self.read(value) for name, value in tree.items()}
+        if isinstance(tree, StepMetrics):
+            return StepMetrics(*(self.read(value) for value in tree))
         if isinstance(tree, list | tuple):
             return [self.read(value) for value in tree]
         return tree.detach().cpu().numpy()

@@ -4,7 +4,7 @@ Legend: A accumulation parts, B rows, L length, M = L + 1, V vocabulary.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jaxlm.config.optimizers import OptimizerConfig
 from jaxlm.config.schema import ModelConfig
-from jaxlm.spec.contract import EvalBatch
+from jaxlm.spec.contract import EvalBatch, StepMetrics
 from jaxlm.spec.parameters import group_of, parameter_groups, parameter_shapes
 from torchref.model import Dropout, Transformer
 from torchref.optimizer import clip, set_lr
@@ -64,13 +64,11 @@ def make_train_step(
     seed: int,
     parts: int = 1,
     loss_of: Callable = loss_of,
-) -> Callable[[TrainState, Tensor, float], tuple[TrainState, dict[str, Any]]]:
+) -> Callable[[TrainState, Tensor, float], tuple[TrainState, StepMetrics]]:
     """The step (state, tokens (B, M), lr) -> (state, metrics): forward, backward, clip, update.
 
     The loss and gradient are means over the tokens of the whole batch, which is processed in
-    `parts`. Metrics: loss (nats per token, before the update), gradient_norm (before clipping), and
-    vectors of norms per group and per block. `loss_of` is the function of that name, or its
-    compiled form.
+    `parts`, one after another. `loss_of` is the function of that name, or its compiled form.
     """
     names = parameter_groups(model)
     numbers = [names.index(group_of(name)) for name in parameter_shapes(model)]
@@ -100,14 +98,14 @@ def make_train_step(
             set_lr(state.optimizer, lr)
             state.optimizer.step()
             changes = torch._foreach_sub(tensors, before)
-            metrics = {
-                "loss": loss,
-                "gradient_norm": norm,
-                "gradient_norms": gradient_norms,
-                "weight_norms": norms(tensors, group_T, len(names)),
-                "update_norms": norms(changes, group_T, len(names)),
-                "activation_rms": (squares / parts).sqrt(),
-            }
+            metrics = StepMetrics(
+                loss=loss,
+                gradient_norm=norm,
+                gradient_norms=gradient_norms,
+                weight_norms=norms(tensors, group_T, len(names)),
+                update_norms=norms(changes, group_T, len(names)),
+                activation_rms=(squares / parts).sqrt(),
+            )
         return state._replace(step=state.step + 1), metrics
 
     return train_step

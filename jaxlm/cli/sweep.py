@@ -20,6 +20,7 @@ from jaxlm.config.compose import (
     groups,
     read_override,
     refuse_list,
+    store_kinds,
     typed,
 )
 from jaxlm.config.schema import is_identity
@@ -72,6 +73,7 @@ def sweep(overrides: list[str]) -> int:
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
+    store_kinds()
     arguments, swept = _arguments(overrides)
     outcomes: list[Outcome] = []
 

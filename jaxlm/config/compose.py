@@ -37,7 +37,7 @@ def groups() -> dict[str, list[str]]:
     }
 
 
-def _store_kinds() -> None:
+def store_kinds() -> None:
     """Each kind as an option of its group, data=text say, without a file of its own."""
     from hydra.core.config_store import ConfigStore
 
@@ -224,7 +224,7 @@ def _tree_of(folder: str, chosen: tuple[str, ...]) -> tuple[dict, dict[str, str 
     from omegaconf import OmegaConf
 
     GlobalHydra.instance().clear()
-    _store_kinds()
+    store_kinds()
     with initialize_config_dir(folder, version_base="1.3"):
         composed = hydra_compose("config", overrides=list(chosen), return_hydra_config=True)
     choices = dict(composed.hydra.runtime.choices)

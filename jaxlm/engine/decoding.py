@@ -14,7 +14,8 @@ import numpy as np
 from jax import lax
 
 from jaxlm.data.continuation import window_start
-from jaxlm.engine.model import Array, Cache, Transformer, empty_cache
+from jaxlm.engine.attention import Array, Cache, empty_cache
+from jaxlm.engine.model import Transformer
 from jaxlm.engine.sampling import Sampling, draw, filtered_logits, options
 
 _PREFILL = 128

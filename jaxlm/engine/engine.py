@@ -4,7 +4,7 @@ The contract is `contract.Engine`. Legend: B rows, L length, M = L + 1, V vocabu
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from jaxlm.config.schema import Config, resolve_model
 from jaxlm.data.batches import loader
 from jaxlm.engine import optimizer
 from jaxlm.engine.decoding import Decoder
-from jaxlm.engine.model import Transformer, flatten, nest
-from jaxlm.engine.parallel import Placement, attention_kernel, configure
+from jaxlm.engine.kernels import choose_kernels
+from jaxlm.engine.model import Transformer
+from jaxlm.engine.parallel import Placement, configure
 from jaxlm.engine.step import Batch, TrainState, cross_entropy, make_eval_step, make_train_step
+from jaxlm.engine.tree import flatten, nest
 from jaxlm.host import memory
 from jaxlm.spec.contract import EvalBatch
 from jaxlm.spec.flops import peak_flops
@@ -33,21 +35,30 @@ class Engine:
     Parameters are the nested tree of Flax, on the devices.
     """
 
-    def __init__(self, config: Config, vocab_size: int, cache: Path) -> None:
+    def __init__(
+        self,
+        config: Config,
+        vocab_size: int,
+        cache: Path,
+        devices: Sequence[jax.Device] | None = None,
+    ) -> None:
+        """`devices` to compile for: this machine's, or those of a machine that is not there."""
+        devices = jax.devices() if devices is None else devices
         self.config, self.cache = config, cache
         self.activate()
         self.model_config = resolve_model(config.model, vocab_size)
-        self.kernel, self.kernel_reason = attention_kernel(config, self.model_config)
+        platform = devices[0].platform
+        self.kernels, reason = choose_kernels(config, self.model_config, platform)
         self.dtype = jnp.dtype(config.precision)
         self.parameter_dtype = "float64" if config.precision == "float64" else "float32"
-        self.model = Transformer(self.model_config, self.dtype, self.kernel, config.parallel.remat)
-        self.placement = Placement(config)
+        self.model = Transformer(self.model_config, self.dtype, self.kernels, config.parallel.remat)
+        self.placement = Placement(config, devices)
         self.shapes = parameter_shapes(self.model_config)
         devices = self.placement.devices
         self.device_names = [str(device) for device in devices]
         self.where = (
             f"jax on {len(devices)} {devices[0].platform} device(s), "
-            f"attention: {self.kernel} ({self.kernel_reason})"
+            f"attention: {self.kernels.attention} ({reason})"
         )
         self.batch_devices = self.placement.batch_devices
         peak = peak_flops(devices[0].device_kind, config.precision)
@@ -189,7 +200,8 @@ class Engine:
     @functools.cached_property
     def _seen(self) -> Any:
         """Compiled once for each shape of tokens."""
-        model = self.model.clone(kernel="plain")  # the others do not show their scores
+        kernels = self.kernels._replace(attention="plain")
+        model = self.model.clone(kernels=kernels)  # the others do not show their scores
         return jax.jit(
             lambda p, tokens: model.apply({"params": p}, tokens, mutable=["components"])[1]
         )

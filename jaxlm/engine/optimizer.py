@@ -9,7 +9,7 @@ import optax
 
 from jaxlm.config.optimizers import AdamW, Lion, OptimizerConfig
 from jaxlm.config.schema import ModelConfig
-from jaxlm.engine.model import nest
+from jaxlm.engine.tree import nest
 from jaxlm.spec.parameters import parameter_shapes
 from jaxlm.spec.parametrization import lr_factor
 
@@ -24,7 +24,10 @@ def _lion(config: Lion) -> optax.GradientTransformation:
     return optax.scale_by_lion(*config.betas)
 
 
-RULES: dict[str, Callable[..., optax.GradientTransformation]] = {"adamw": _adamw, "lion": _lion}
+RULES: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "adamw": _adamw,
+    "lion": _lion,
+}
 
 
 def rule(config: OptimizerConfig) -> optax.GradientTransformation:

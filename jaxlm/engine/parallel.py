@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,9 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxlm.config.checks import check_devices
-from jaxlm.config.schema import Config, ModelConfig
-from jaxlm.engine.model import flatten, nest
+from jaxlm.config.schema import Config
 from jaxlm.engine.step import Batch, TrainState
-from jaxlm.host.errors import UserError
+from jaxlm.engine.tree import flatten, nest
 
 
 def configure(config: Config, cache: Path) -> None:
@@ -27,31 +26,6 @@ def configure(config: Config, cache: Path) -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-
-def attention_kernel(config: Config, model: ModelConfig) -> tuple[str, str]:
-    """('plain' | 'blocks' | 'cudnn', why): cuDNN's fused attention where device and types allow,
-    else blocks of queries on a CPU. Raises UserError where cuDNN is asked for in vain."""
-    asked, platform = config.parallel.attention, jax.devices()[0].platform
-    reasons = {
-        f"the device is a {platform}": platform != "gpu",
-        f"precision is {config.precision}, not 16 bits": config.precision != "bfloat16",
-        f"the head width {model.head_dim} is not a multiple of 8 up to 256": (
-            model.head_dim % 8 != 0 or model.head_dim > 256
-        ),
-        "attention dropout needs the probabilities": model.attention_dropout > 0,
-    }
-    hindrances = [reason for reason, holds in reasons.items() if holds]
-    if asked == "cudnn" and hindrances:
-        raise UserError(
-            f"parallel.attention=cudnn is not possible: {'; '.join(hindrances)}.\n"
-            "Set parallel.attention=auto."
-        )
-    if asked != "auto":
-        return asked, "as configured"
-    if not hindrances:
-        return "cudnn", "device and types allow it"
-    return "blocks" if platform == "cpu" else "plain", hindrances[0]
 
 
 def parameter_spec(name: str, shape: tuple[int, ...], mesh: Any) -> PartitionSpec:
@@ -79,12 +53,12 @@ class Placement:
     strategy pmap: every array has a leading axis of devices.
     """
 
-    def __init__(self, config: Config) -> None:
-        data = check_devices(config, jax.device_count())
+    def __init__(self, config: Config, devices: Sequence[jax.Device]) -> None:
+        data = check_devices(config, len(devices))
         parallel = config.parallel
         self.pmap = parallel.strategy == "pmap"
         self.axis = "data" if self.pmap else None
-        self.devices = jax.devices()[: data * parallel.fsdp * parallel.tensor]
+        self.devices = list(devices)[: data * parallel.fsdp * parallel.tensor]
         self.batch_devices = data * parallel.fsdp
         self.mesh = jax.make_mesh(
             (data, parallel.fsdp, parallel.tensor),
@@ -106,12 +80,19 @@ class Placement:
     def state_shardings(self, state: TrainState) -> TrainState:
         """The sharding of each array of a state (or of its shapes): moments as their parameter."""
         shapes = {name: leaf.shape for name, leaf in flatten(state.parameters).items()}
-        parameters = nest(self.parameter_shardings(shapes))
-        whole = self.sharding()
-        moments = type(state.moments)(
-            *(parameters if isinstance(value, dict) else whole for value in state.moments)
-        )
-        return TrainState(parameters, moments, whole)
+        flat, whole = self.parameter_shardings(shapes), self.sharding()
+
+        def of_moment(path: tuple, leaf: Any) -> NamedSharding:
+            """That of the parameter whose name ends the moment's, where their shapes are alike."""
+            names = [jax.tree_util.keystr((entry,), simple=True) for entry in path]
+            for start in range(len(names)):
+                name = ".".join(names[start:])
+                if shapes.get(name) == leaf.shape:
+                    return flat[name]
+            return whole
+
+        moments = jax.tree_util.tree_map_with_path(of_moment, state.moments)
+        return TrainState(nest(flat), moments, whole)
 
     def put_state(self, state: TrainState) -> TrainState:
         """A host state, copied to where the compiled step expects it."""

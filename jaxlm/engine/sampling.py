@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxlm.engine.model import Array, at_least_float32, random_key
+from jaxlm.engine.dropout import random_key
+from jaxlm.engine.layers import Array, at_least_float32
 
 _ALL = np.iinfo(np.int32).max
 _COLDEST = 1e-30  # a logit divided by less could overflow

@@ -12,8 +12,10 @@ from jax import lax
 
 from jaxlm.config.optimizers import OptimizerConfig
 from jaxlm.engine import optimizer
-from jaxlm.engine.model import Array, Dropout, Rates, Transformer, flatten, random_key
-from jaxlm.spec.contract import EvalBatch
+from jaxlm.engine.dropout import Dropout, Rates, random_key
+from jaxlm.engine.model import Array, Transformer
+from jaxlm.engine.tree import flatten
+from jaxlm.spec.contract import EvalBatch, StepMetrics
 from jaxlm.spec.parameters import group_of, parameter_groups
 
 
@@ -47,27 +49,18 @@ def norms(tree: Any, groups: list[str]) -> Array:
     return jnp.sqrt(jnp.stack([squares[group] for group in groups]))
 
 
-def make_train_step(
-    model: Transformer,
-    config: OptimizerConfig,
-    seed: int | Array,
-    axis: str | None = None,
-    rates: Rates | None = None,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
-    """The step (state, batch) -> (state, metrics): forward, backward, clip, update.
+def make_loss(
+    model: Transformer, rates: Rates
+) -> Callable[[Any, Array, Array, Array, int], tuple[Array, Array]]:
+    """(parameters, tokens (B, L+1), rows (B,), key, total) -> (loss, squares).
 
-    The seed, the dropout's `rates` (None: the model's) and, but for the betas, the numbers of
-    `config` may be traced.
-
-    The loss and gradient are means over the tokens of the whole batch, whatever the accumulation.
-    `axis` names pmap's axis, over which they are averaged. Metrics: loss (nats per token, before
-    the update), gradient_norm (before clipping), and vectors of norms per group and per block.
+    The loss is the sum of nats over the tokens, divided by `total`; the squares, (layers,), are the
+    mean squares of the residual stream after each block.
     """
-    rule = optimizer.rule(config)
-    groups, factors = parameter_groups(model.model), optimizer.lr_factors(model.model)
-    rates = Rates.of(model.model) if rates is None else rates
 
-    def loss_of(parameters, tokens_BxL1, rows_B, key, total):
+    def loss(
+        parameters: Any, tokens_BxL1: Array, rows_B: Array, key: Array, total: int
+    ) -> tuple[Array, Array]:
         dropout = Dropout(key, rows_B, rates) if rates != (None, None) else None
         logits_BxLxV, seen = model.apply(
             {"params": parameters}, tokens_BxL1[:, :-1], dropout=dropout, mutable=["components"]
@@ -77,45 +70,69 @@ def make_train_step(
         squares = jnp.stack([jnp.mean(jnp.square(x.astype(jnp.float32))) for x in residual])
         return cross_entropy(logits_BxLxV, tokens_BxL1[:, 1:]).sum() / total, squares
 
-    def train_step(state: TrainState, batch: Batch):
+    return loss
+
+
+def accumulated(function: Callable[[Array, Array], Any], batch: Batch) -> Any:
+    """The sum over the batch's parts of function(tokens (B, L+1), rows (B,)), one after another."""
+    if len(batch.tokens) == 1:
+        return function(batch.tokens[0], batch.rows[0])
+    shapes = jax.eval_shape(function, batch.tokens[0], batch.rows[0])
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+    def part(sums: Any, tokens_and_rows: tuple[Array, Array]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, sums, function(*tokens_and_rows)), None
+
+    return lax.scan(part, zeros, (batch.tokens, batch.rows))[0]
+
+
+def make_train_step(
+    model: Transformer,
+    config: OptimizerConfig,
+    seed: int | Array,
+    axis: str | None = None,
+    rates: Rates | None = None,
+) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
+    """The step (state, batch) -> (state, metrics): forward, backward, clip, update.
+
+    The seed, the dropout's `rates` (None: the model's) and, but for the betas, the numbers of
+    `config` may be traced.
+
+    The loss and gradient are means over the tokens of the whole batch, whatever the accumulation.
+    `axis` names pmap's axis, over which they are averaged.
+    """
+    rule = optimizer.rule(config)
+    groups, factors = parameter_groups(model.model), optimizer.lr_factors(model.model)
+    loss = make_loss(model, Rates.of(model.model) if rates is None else rates)
+    gradient = jax.value_and_grad(loss, has_aux=True)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         parts, rows, length = batch.tokens.shape
-        key = jax.random.fold_in(random_key(seed), state.step)
-        total = parts * rows * (length - 1)
-        gradient = jax.value_and_grad(loss_of, has_aux=True)
-
-        def part(sums, tokens_and_rows):
-            result = gradient(state.parameters, *tokens_and_rows, key, total)
-            return jax.tree.map(jnp.add, sums, result), None
-
-        if parts == 1:
-            result = gradient(state.parameters, batch.tokens[0], batch.rows[0], key, total)
-        else:
-            shapes = jax.eval_shape(
-                gradient, state.parameters, batch.tokens[0], batch.rows[0], key, total
-            )
-            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-            result, _ = lax.scan(part, zeros, (batch.tokens, batch.rows))
+        key, total = jax.random.fold_in(random_key(seed), state.step), parts * rows * (length - 1)
+        found = accumulated(
+            lambda tokens_BxL1, rows_B: gradient(state.parameters, tokens_BxL1, rows_B, key, total),
+            batch,
+        )
         if axis is not None:
-            result = lax.pmean(result, axis)
-        (loss, squares), gradients = result
+            found = lax.pmean(found, axis)
+        (loss, squares), gradients = found
 
         gradient_norms = norms(gradients, groups)
         norm = jnp.sqrt(jnp.sum(jnp.square(gradient_norms)))
-        direction, moments = rule.update(
-            optimizer.clip(gradients, norm, config.clip_norm), state.moments
-        )
+        clipped = optimizer.clip(gradients, norm, config.clip_norm)
+        direction, moments = rule.update(clipped, state.moments, state.parameters)
         changes = optimizer.updates(
             state.parameters, direction, factors, batch.lr, config.weight_decay
         )
         parameters = jax.tree.map(jnp.add, state.parameters, changes)
-        metrics = {
-            "loss": loss,
-            "gradient_norm": norm,
-            "gradient_norms": gradient_norms,
-            "weight_norms": norms(parameters, groups),
-            "update_norms": norms(changes, groups),
-            "activation_rms": jnp.sqrt(squares / parts),
-        }
+        metrics = StepMetrics(
+            loss=loss,
+            gradient_norm=norm,
+            gradient_norms=gradient_norms,
+            weight_norms=norms(parameters, groups),
+            update_norms=norms(changes, groups),
+            activation_rms=jnp.sqrt(squares / parts),
+        )
         return TrainState(parameters, moments, state.step + 1), metrics
 
     return train_step

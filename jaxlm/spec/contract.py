@@ -26,6 +26,22 @@ class EvalBatch(NamedTuple):
     bytes: Any
 
 
+class StepMetrics(NamedTuple):
+    """What one optimizer step tells, in the backend's arrays or numpy's.
+
+    `loss` is nats per token before the update, `gradient_norm` the global norm before clipping.
+    The vectors hold the L2 norm of each of `parameters.parameter_groups`, and the root mean square
+    of the residual stream after each block.
+    """
+
+    loss: Any
+    gradient_norm: Any
+    gradient_norms: Any
+    weight_norms: Any
+    update_norms: Any
+    activation_rms: Any
+
+
 class Engine(Protocol):
     """A configuration's network on this machine's devices.
 
@@ -55,10 +71,8 @@ class Engine(Protocol):
     def compile(self, state: Any) -> None:
         """Get `train_step` ready for batches of the configuration's shape."""
 
-    def train_step(
-        self, state: Any, tokens_BxM: np.ndarray, lr: float
-    ) -> tuple[Any, dict[str, Any]]:
-        """(state after, metrics): see `step.make_train_step`. Need not wait for the device."""
+    def train_step(self, state: Any, tokens_BxM: np.ndarray, lr: float) -> tuple[Any, StepMetrics]:
+        """(state after, metrics). Need not wait for the device."""
 
     def read(self, tree: Any) -> Any:
         """Metrics as numpy arrays; waits for them."""

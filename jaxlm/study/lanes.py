@@ -14,11 +14,11 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxlm.engine.dropout import Rate, Rates
 from jaxlm.engine.engine import Engine
-from jaxlm.engine.model import Rate, Rates
 from jaxlm.engine.step import Batch, TrainState, make_eval_step, make_train_step
 from jaxlm.inference.evaluate import Evaluator, metrics
-from jaxlm.spec.contract import EvalBatch
+from jaxlm.spec.contract import EvalBatch, StepMetrics
 from jaxlm.train.loop import Evaluation, NewestState, Step, Training
 
 
@@ -158,7 +158,7 @@ class Lanes:
             for k, lane in enumerate(self.present)
         }
 
-    def step(self, steps: Mapping[int, Step]) -> dict[int, dict[str, "Entry"]]:
+    def step(self, steps: Mapping[int, Step]) -> dict[int, StepMetrics]:
         """One step of each of these runs; their metrics, which need not be there yet."""
         if 2 * len(steps) <= len(self.present):
             self._keep(sorted(steps))
@@ -167,7 +167,7 @@ class Lanes:
             self.state, found = self._step(self.numbers, self.state, batch)
         shared = Fetched(found)
         return {
-            lane: {name: Entry(shared, name, k) for name in found}
+            lane: StepMetrics(*(Entry(shared, name, k) for name in found._fields))
             for k, lane in enumerate(self.present)
             if lane in steps
         }
@@ -184,11 +184,11 @@ class Lanes:
 class Fetched:
     """Metrics of all runs, brought to the host once, when the first of them is read."""
 
-    def __init__(self, metrics: dict[str, jax.Array]) -> None:
+    def __init__(self, metrics: StepMetrics) -> None:
         self._metrics = metrics
 
     @functools.cached_property
-    def host(self) -> dict[str, np.ndarray]:
+    def host(self) -> StepMetrics:
         return jax.device_get(self._metrics)
 
 
@@ -199,4 +199,4 @@ class Entry:
         self._metrics, self._name, self._row = metrics, name, row
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self._metrics.host[self._name][self._row], dtype)
+        return np.array(getattr(self._metrics.host, self._name)[self._row], dtype)

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from jaxlm.config.compose import compose
 from jaxlm.config.duration import parse
@@ -98,9 +98,9 @@ def train_pack(runs: Sequence[list[str]], load_engine: LoadEngine) -> list[tuple
 
 def _train(trainings: list["Training"], signals: "Signals") -> list[tuple[int, str]]:
     from jaxlm.study.lanes import Lanes
-    from jaxlm.train.loop import failed
+    from jaxlm.train.loop import failed, until_ended
 
-    stages = {lane: _stages(training, signals) for lane, training in enumerate(trainings)}
+    stages = {lane: until_ended(training, signals) for lane, training in enumerate(trainings)}
     for training in trainings:
         training.ledger.packed = len(trainings)
         training.ledger.summarize("running", training.position)
@@ -123,15 +123,10 @@ def _train(trainings: list["Training"], signals: "Signals") -> list[tuple[int, s
     return [outcomes[lane] for lane in range(len(trainings))]
 
 
-class Trained(NamedTuple):
-    """What a run asks for at its end: that the others are through, too.
-
-    Its figures and samples would else take the others' time.
-    """
-
-
 def _drive(lanes: "Lanes", stages: Mapping[int, Generator]) -> dict[int, tuple[int, str]]:
     """Carry the runs from one answer to the next request until all have ended."""
+    from jaxlm.train.loop import Trained
+
     requests: dict[int, Any] = {}
     answers: dict[int, Any] = dict.fromkeys(stages)
     outcomes: dict[int, tuple[int, str]] = {}
@@ -147,24 +142,3 @@ def _drive(lanes: "Lanes", stages: Mapping[int, Generator]) -> dict[int, tuple[i
         training = {k: asked for k, asked in requests.items() if not isinstance(asked, Trained)}
         answers = lanes.answer(training) if training else dict.fromkeys(requests)
     return outcomes
-
-
-def _stages(training: "Training", signals: "Signals") -> Generator[Any, Any, int]:
-    """A run's stages and its end, as `loop.run_training` has them; returns the exit status."""
-    from jaxlm.train.loop import Diverged, diverged, ended, failed
-
-    try:
-        with training.checkpoints:
-            status = yield from training.stages(signals)
-            training.clocks.pause()
-        yield Trained()
-    except Diverged as error:
-        training.clocks.pause()
-        yield Trained()
-        return diverged(training, error)
-    except BaseException as error:
-        failed(training, error)
-        raise
-    finally:
-        training.ledger.tracker.close()
-    return ended(training, status, signals)

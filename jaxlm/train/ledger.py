@@ -8,7 +8,7 @@ from jaxlm.config.duration import Horizon
 from jaxlm.config.schema import Config
 from jaxlm.host.console import Console, clock
 from jaxlm.host.files import plain
-from jaxlm.spec.contract import Engine
+from jaxlm.spec.contract import Engine, StepMetrics
 from jaxlm.spec.flops import exact_flops_per_token, flops_per_token, parameter_counts
 from jaxlm.spec.parameters import parameter_groups
 from jaxlm.store.directory import RunDirectory
@@ -105,15 +105,15 @@ class Ledger:
         self.run.append(record | fields)
         self.tracker.write(record | fields)
 
-    def train(self, step: int, lr: float, metrics: dict[str, Any], interval_loss: float) -> None:
+    def train(self, step: int, lr: float, metrics: StepMetrics, interval_loss: float) -> None:
         """The record of a training step, from its metrics on the host; and the progress shown.
 
         interval_loss: the mean loss of the steps since the record before.
         """
         self.last_step, speed = step, self.speed(step)
-        loss, norm = float(metrics["loss"]), float(metrics["gradient_norm"])
+        loss, norm = float(metrics.loss), float(metrics.gradient_norm)
         groups = {
-            name: dict(zip(self.groups, metrics[name].tolist(), strict=True))
+            name: dict(zip(self.groups, getattr(metrics, name).tolist(), strict=True))
             for name in ("gradient_norms", "weight_norms", "update_norms")
         }
         self._record(
@@ -121,7 +121,7 @@ class Ledger:
             step,
             {"loss": loss, "interval_loss": interval_loss, "lr": lr, "gradient_norm": norm}
             | groups
-            | {"activation_rms": metrics["activation_rms"].tolist()}
+            | {"activation_rms": metrics.activation_rms.tolist()}
             | {"tokens_per_second": speed, "memory_bytes": self.engine.memory_bytes()},
         )
         fraction = self.fraction(step)

@@ -20,7 +20,7 @@ from jaxlm.host.errors import UserError
 from jaxlm.host.signals import Signals
 from jaxlm.inference import guard
 from jaxlm.inference.evaluate import Evaluator
-from jaxlm.spec.contract import Engine
+from jaxlm.spec.contract import Engine, StepMetrics
 from jaxlm.spec.schedule import learning_rate
 from jaxlm.store.directory import RunDirectory
 from jaxlm.store.lock import WriterLock
@@ -65,8 +65,8 @@ Stages = Generator[Step | Evaluation | NewestState, Any, str]
 class Training:
     """One process's part in a run.
 
-    `stages` is the run from its newest checkpoint to its end and leaves the device's work to its
-    caller: `loop`, or what trains several runs in one program.
+    `resume` takes up the newest checkpoint. `stages` is the run from there to its end and leaves
+    the device's work to its caller: `run_training`, or what trains several runs in one program.
 
     The metrics of a step are read after the next one was dispatched, so that the device never
     waits for the host; whatever must see the newest state first drains them.
@@ -88,23 +88,27 @@ class Training:
         self.horizon, self.intervals = spans(config, dataset)
         self.evaluator = Evaluator(engine, dataset)
         self.evaluation_seconds = 0.0
-        self.pending: tuple[int, float, dict[str, Any], bool] | None = None
+        self.pending: tuple[int, float, StepMetrics, bool] | None = None
         self.saved_step = -1
         self.carried = {guard.CONFIG: to_yaml(config).encode()}
         if dataset.tokenizer is not None:
             self.carried[guard.TOKENIZER] = dataset.tokenizer.serialised()
-        self.state = self._restore()
-        tracker = open_tracker(config, run.path, self.position.step)
-        floor = dataset.entropy_floor
-        self.ledger = Ledger(config, run, engine, self.horizon, floor, console, tracker)
-        self.ledger.data_notes = dataset.notes
-        self.checkpoints = engine.writer(run.path / "checkpoints", config.train.keep_checkpoints)
 
-    def _restore(self) -> Any:
-        """The newest checkpoint's state, or the initial one; the records are cut to match.
+    def resume(self) -> None:
+        """Take up the newest checkpoint, or begin: only here the run's folder is written to.
 
         Raises UserError where the run's files are not those that the checkpoint was saved beside.
         """
+        config, run, engine = self.config, self.run, self.engine
+        self.state = self._restore()
+        tracker = open_tracker(config, run.path, self.position.step)
+        floor = self.dataset.entropy_floor
+        self.ledger = Ledger(config, run, engine, self.horizon, floor, self.console, tracker)
+        self.ledger.data_notes = self.dataset.notes
+        self.checkpoints = engine.writer(run.path / "checkpoints", config.train.keep_checkpoints)
+
+    def _restore(self) -> Any:
+        """The newest checkpoint's state, or the initial one; the records are cut to match."""
         run, folder = self.run, self.run.path / "checkpoints"
         try:
             step, state, metadata, skipped = self.engine.restore(folder, "last")
@@ -194,26 +198,21 @@ class Training:
         patience = self.config.train.early_stopping
         return bool(patience) and self.position.evaluations_since_best >= patience
 
-    def loop(self, signals: Signals) -> str:
-        """Train to the end, a signal, run.stop_at or early stopping; returns the status.
-
-        Raises Diverged; UserError where a checkpoint cannot be written.
-        """
-        stages, answer = self.stages(signals), None
-        while True:
-            try:
-                request = stages.send(answer)
-            except StopIteration as end:
-                return end.value
-            if isinstance(request, Step):
-                self.state, answer = self.engine.train_step(self.state, *request)
-            elif isinstance(request, Evaluation):
-                answer = self.evaluator(self.engine.parameters_of(self.state))
-            else:
-                answer = self.state
+    def carry_out(self, request: Step | Evaluation | NewestState) -> Any:
+        """The answer to a request of `stages`, on this training's own engine."""
+        if isinstance(request, Step):
+            self.state, metrics = self.engine.train_step(self.state, *request)
+            return metrics
+        if isinstance(request, Evaluation):
+            return self.evaluator(self.engine.parameters_of(self.state))
+        return self.state
 
     def stages(self, signals: Signals) -> Stages:
-        """`loop`, with what concerns the state asked of the caller, one after another."""
+        """Train to the end, a signal, run.stop_at or early stopping; returns the status.
+
+        What concerns the state is asked of the caller, one request after another. Raises Diverged;
+        UserError where a checkpoint cannot be written.
+        """
         config, batches = self.config, self._batches()
         before = (self.position.step, self.clocks.wall())
         self.ledger.start(self.position.step, self.clocks)
@@ -252,8 +251,8 @@ class Training:
         if self.pending is None:
             return
         (step, lr, metrics, logged), self.pending = self.pending, None
-        watched = ("loss", "gradient_norm", "weight_norms")
-        loss, norm, weights = self.engine.read([metrics[name] for name in watched])
+        watched = [metrics.loss, metrics.gradient_norm, metrics.weight_norms]
+        loss, norm, weights = self.engine.read(watched)
         loss, norm, whole = float(loss), float(norm), bool(np.isfinite(weights).all())
         if not (math.isfinite(loss) and math.isfinite(norm) and whole):
             left = "" if whole else ", weights that are not finite after it"
@@ -305,15 +304,26 @@ class Training:
         self.saved_step = step
 
 
-def run_training(training: Training) -> int:
-    """Compile, loop and finish; the exit status. The run's summary always tells how it ended."""
-    training.ledger.summarize("running", training.position)
+class Trained(NamedTuple):
+    """Requested when training has ended, before figures are drawn and samples written."""
+
+
+def until_ended(
+    training: Training, signals: Signals, prepare: Callable[[], object] = lambda: None
+) -> Generator[Any, Any, int]:
+    """A run's stages and its end; returns the exit status.
+
+    `prepare` is called first. The run's summary always tells how it ended.
+    """
     try:
-        with Signals() as signals, training.checkpoints, finish.profile(training):
-            training.compile()
-            status = training.loop(signals)
+        with training.checkpoints:
+            prepare()
+            status = yield from training.stages(signals)
             training.clocks.pause()
+        yield Trained()
     except Diverged as error:
+        training.clocks.pause()
+        yield Trained()
         return diverged(training, error)
     except BaseException as error:
         failed(training, error)
@@ -321,6 +331,26 @@ def run_training(training: Training) -> int:
     finally:
         training.ledger.tracker.close()
     return ended(training, status, signals)
+
+
+def run_training(training: Training) -> int:
+    """Compile, train and finish; the exit status."""
+    training.ledger.summarize("running", training.position)
+    with Signals() as signals, finish.profile(training):
+        stages = until_ended(training, signals, training.compile)
+        request = next(stages)
+        while not isinstance(request, Trained):
+            try:
+                answer = training.carry_out(request)
+            except BaseException as error:
+                stages.throw(error)
+                raise
+            request = stages.send(answer)
+    try:
+        stages.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("a run asks for nothing after its end")
 
 
 def diverged(training: Training, error: Diverged) -> int:

@@ -67,6 +67,7 @@ def open_training(
     for note in dataset.notes:
         console.say(note)
     training = Training(config, run, lock, dataset, engine, console)
+    training.resume()
     if dataset.tokenizer:
         dataset.tokenizer.save(run.path / "tokenizer.json")
     run.write_environment(engine.device_names)

@@ -51,7 +51,10 @@ class TensorBoardTracker(Tracker):
         self.writer.close()
 
 
-TRACKERS: dict[str, type[Tracker]] = {"none": Tracker, "tensorboard": TensorBoardTracker}
+TRACKERS: dict[str, type[Tracker]] = {
+    "none": Tracker,
+    "tensorboard": TensorBoardTracker,
+}
 
 
 def open_tracker(config: Config, run_path: Path, step: int = 0) -> Tracker:

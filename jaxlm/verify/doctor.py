@@ -173,7 +173,7 @@ def self_test(config: Config, load_engine: LoadEngine, rows: int) -> tuple[list[
     losses = []
     for _ in range(_STEPS):
         state, metrics = engine.train_step(state, tokens_BxM, 1e-2)
-        losses.append(metrics["loss"])
+        losses.append(metrics.loss)
     losses = [float(loss) for loss in engine.read(losses)]
     elapsed = time.monotonic() - compiled
     lines, passed = judge(losses, _VOCABULARY)

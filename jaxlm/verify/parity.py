@@ -127,7 +127,7 @@ class Pair:
                 engine.compile(state)
             for tokens_BxM, lr in batches:
                 state, metrics = engine.train_step(state, tokens_BxM, lr)
-                found.append(metrics["loss"])
+                found.append(metrics.loss)
             self.states[number] = state
             losses.append(np.array([float(loss) for loss in engine.read(found)]))
         self._compiled = True

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.config.schema import Config, ModelConfig, resolve_model
-from jaxlm.engine.model import Transformer, flatten, nest
+from jaxlm.engine.model import Transformer
+from jaxlm.engine.tree import flatten, nest
 from jaxlm.spec.flops import parameter_counts
 from jaxlm.spec.parameters import parameter_shapes
 from jaxlm.spec.parametrization import lr_factor, std_factor

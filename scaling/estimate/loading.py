@@ -55,7 +55,8 @@ def load_fit(path: str | Path) -> Fit:
             )
         found = _fit(content, path.with_name("bootstrap.npy"))
     except _Damage as damage:
-        raise ScalingError(f"{path} is no fit.json of this project ({damage}).") from None
+        said = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(damage))
+        raise ScalingError(f"{path} is no fit.json of this project ({said}).") from None
     return found
 
 

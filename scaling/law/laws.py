@@ -330,7 +330,15 @@ def own_law(function: Callable[..., Array], starts: ArrayLike, name: str | None 
     )
 
 
-LAWS = {law.name: law for law in (CHINCHILLA, TIED, *map(power_law, "NDC"), DATA_CONSTRAINED)}
+LAWS = {
+    law.name: law
+    for law in (
+        CHINCHILLA,
+        TIED,
+        *map(power_law, "NDC"),
+        DATA_CONSTRAINED,
+    )
+}
 
 
 def find_law(law: "str | Law") -> Law:

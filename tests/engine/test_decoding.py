@@ -14,8 +14,9 @@ from jaxlm.config.schema import ModelConfig, resolve_model
 from jaxlm.data.continuation import window_start
 from jaxlm.engine import decoding
 from jaxlm.engine.decoding import Decoder
-from jaxlm.engine.model import Transformer, nest
+from jaxlm.engine.model import Transformer
 from jaxlm.engine.sampling import draw, filtered_logits, options
+from jaxlm.engine.tree import nest
 from jaxlm.spec.parameters import initial_parameters
 
 BASE = ModelConfig(

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from jaxlm.config.schema import ModelConfig, resolve_model
-from jaxlm.engine.model import Dropout, Rate, Rates, Transformer, drop, empty_cache, flatten, nest
+from jaxlm.engine.attention import empty_cache
+from jaxlm.engine.dropout import Dropout, Rate, Rates, drop
+from jaxlm.engine.model import Transformer
+from jaxlm.engine.tree import flatten, nest
 from jaxlm.spec.flops import parameter_counts
 from jaxlm.spec.parameters import initial_parameter, initial_parameters, normal, parameter_shapes
 

@@ -14,7 +14,7 @@ import pytest
 from jaxlm.config.optimizers import AdamW, Lion
 from jaxlm.config.schema import ModelConfig, resolve_model
 from jaxlm.engine import optimizer
-from jaxlm.engine.model import Transformer, flatten, nest
+from jaxlm.engine.model import Transformer
 from jaxlm.engine.step import (
     Batch,
     TrainState,
@@ -23,6 +23,7 @@ from jaxlm.engine.step import (
     make_train_step,
     norms,
 )
+from jaxlm.engine.tree import flatten, nest
 from jaxlm.spec.contract import EvalBatch
 from jaxlm.spec.parameters import initial_parameters, parameter_groups
 
@@ -53,7 +54,7 @@ def run(step, state, count=3, **arguments):
     step, losses = jax.jit(step), []
     for n in range(count):
         state, metrics = step(state, batch(seed=n, **arguments))
-        losses.append(float(metrics["loss"]))
+        losses.append(float(metrics.loss))
     return state, losses
 
 
@@ -138,14 +139,14 @@ def test_reported_norms_are_those_of_the_groups():
         "embed", "norms", "blocks.0.attention", "blocks.0.feedforward",
         "blocks.1.attention", "blocks.1.feedforward", "head",
     ]  # fmt: skip
-    total = np.sqrt(np.square(metrics["gradient_norms"]).sum())
-    assert total == pytest.approx(float(metrics["gradient_norm"]), rel=1e-6)
+    total = np.sqrt(np.square(metrics.gradient_norms).sum())
+    assert total == pytest.approx(float(metrics.gradient_norm), rel=1e-6)
     flat = flatten(state.parameters)
     parts = [v for n, v in flat.items() if n.startswith("blocks.1.attention.")]
     expected = np.sqrt(sum(np.square(p).sum() for p in parts))
     assert norms(state.parameters, groups)[4] == pytest.approx(expected, rel=1e-6)
-    assert metrics["activation_rms"].shape == (2,)
-    assert (metrics["update_norms"] > 0).all() and (metrics["activation_rms"] > 0).all()
+    assert metrics.activation_rms.shape == (2,)
+    assert (metrics.update_norms > 0).all() and (metrics.activation_rms > 0).all()
 
 
 def test_evaluation_sums_agree_with_a_plain_loop():

@@ -123,7 +123,7 @@ def test_at_the_base_width_mup_is_standard_to_the_bit(backend, precision, switch
         for step in range(3):
             state, metrics = made.train_step(state, tokens(seed=step), 1e-2)
         tree = made.checkpoint_tree(state)
-        found += [tree["parameters"], tree["optimizer"]["nu"], {"loss": made.read(metrics["loss"])}]
+        found += [tree["parameters"], tree["optimizer"]["nu"], {"loss": made.read(metrics.loss)}]
         return [{n: np.asarray(x) for n, x in part.items()} for part in found]
 
     pairs = zip(computed(), computed(parametrization="mup", base_width=32), strict=True)

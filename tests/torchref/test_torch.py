@@ -142,7 +142,7 @@ def test_compiled_training_is_eager_training(backend, tmp_path, monkeypatch):
         found = []
         for _ in range(5):
             state, metrics = engine.train_step(state, tokens, 1e-2)
-            found.append(float(metrics["loss"]))
+            found.append(float(metrics.loss))
         losses.append(found)
     np.testing.assert_allclose(*losses, rtol=1e-12)
     assert losses[0][-1] < losses[0][0]
@@ -203,7 +203,7 @@ def test_a_step_changes_the_state_that_it_is_given(tmp_path):
     before = [state.model.embed.weight.detach().clone() for state in (first, second)]
     expected = engine.gradients(second.model, tokens)[0]
     _, metrics = engine.train_step(second, tokens, 1e-2)
-    assert float(metrics["loss"]) == pytest.approx(expected)
+    assert float(metrics.loss) == pytest.approx(expected)
     assert torch.equal(first.model.embed.weight, before[0])
     assert not torch.equal(second.model.embed.weight, before[1])
 

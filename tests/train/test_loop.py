@@ -218,7 +218,7 @@ def test_every_experiment_traces_at_full_size_and_trains_at_smoke_scale(
     rows, lr = jax.ShapeDtypeStruct(shape[:2], np.int32), jax.ShapeDtypeStruct((), np.float32)
     step = make_train_step(engine.model, config.optimizer, config.seed)
     _, metrics = jax.eval_shape(step, state, Batch(tokens, rows, lr))
-    assert metrics["loss"].shape == ()
+    assert metrics.loss.shape == ()
     words = [f"experiment={experiment}", "job=train", "scale=smoke", "data=stories"]
     assert cli.main([*words, "run.name=run", f"run.cache={cache}", "run.samples=0"]) == 0
     assert summary()["status"] == "finished"

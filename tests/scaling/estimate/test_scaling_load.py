@@ -137,6 +137,15 @@ SAID = {
 }
 
 
+def test_an_error_shows_a_key_of_control_characters_on_one_line(files, place):
+    content = json.loads((files / "fit.json").read_text())
+    content["range"]["\x1f\x1b[31m"] = None
+    (place / "fit.json").write_text(json.dumps(content))
+    with pytest.raises(ScalingError) as error:
+        load_fit(place)
+    assert str(error.value).isprintable() and "\\x1b" in str(error.value)
+
+
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_mutated_file_is_refused_or_gives_the_same_fit(files, place, data):

@@ -1,0 +1,41 @@
+"""Which kernels a network is computed with: decided once, for the devices it is compiled for."""
+
+from typing import NamedTuple
+
+from jaxlm.config.schema import Config, ModelConfig
+from jaxlm.host.errors import UserError
+
+
+class Kernels(NamedTuple):
+    """`platform` is cpu or gpu; `attention` is plain, blocks or cudnn."""
+
+    platform: str = "cpu"
+    attention: str = "plain"
+
+
+def choose_kernels(config: Config, model: ModelConfig, platform: str) -> tuple[Kernels, str]:
+    """The kernels for devices of a platform, and why the attention is that one.
+
+    cuDNN's fused attention where device and types allow, else blocks of queries on a CPU. Raises
+    UserError where cuDNN is asked for in vain.
+    """
+    asked = config.parallel.attention
+    reasons = {
+        f"the device is a {platform}": platform != "gpu",
+        f"precision is {config.precision}, not 16 bits": config.precision != "bfloat16",
+        f"the head width {model.head_dim} is not a multiple of 8 up to 256": (
+            model.head_dim % 8 != 0 or model.head_dim > 256
+        ),
+        "attention dropout needs the probabilities": model.attention_dropout > 0,
+    }
+    hindrances = [reason for reason, holds in reasons.items() if holds]
+    if asked == "cudnn" and hindrances:
+        raise UserError(
+            f"parallel.attention=cudnn is not possible: {'; '.join(hindrances)}.\n"
+            "Set parallel.attention=auto."
+        )
+    if asked != "auto":
+        return Kernels(platform, asked), "as configured"
+    if not hindrances:
+        return Kernels(platform, "cudnn"), "device and types allow it"
+    return Kernels(platform, "blocks" if platform == "cpu" else "plain"), hindrances[0]
