@@ -201,14 +201,16 @@ class _Problem:
         return _log_sum(np.asarray(terms))
 
     @in_float64
-    def sides(self, log_N: np.ndarray, log_D: np.ndarray, **slopes: ArrayLike) -> list[np.ndarray]:
+    def sides(
+        self, log_N: np.ndarray, log_D: np.ndarray, **slopes: Array | float
+    ) -> list[np.ndarray]:
         """[rise, fall]: ln of what the rising and the falling terms change along the slopes.
 
         nan where a term is. In logs no term is too small to be seen.
         """
         logs = self.logs(log_N, log_D)
-        slopes = {name: slopes[name] + np.zeros_like(log_D) for name in logs}
-        terms, changes = map(np.asarray, _terms(self.law)(self.theta_like(log_D), logs, slopes))
+        along = {name: slopes[name] + np.zeros_like(log_D) for name in logs}
+        terms, changes = map(np.asarray, _terms(self.law)(self.theta_like(log_D), logs, along))
         with np.errstate(all="ignore"):
             parts = terms + np.log(np.abs(changes))
         rise, fall = (np.where(side, parts, -np.inf) for side in (changes > 0, changes < 0))

@@ -109,7 +109,8 @@ class Problem:
         fixed = dict(fixed or {})
         _check(records, law, fixed)
         raw: dict[str, np.ndarray] = {
-            v: np.log(records.unique if v == "U" else getattr(records, v)) for v in law.variables
+            v: np.log(np.asarray(records.unique if v == "U" else getattr(records, v)))
+            for v in law.variables
         }
         centre = {v: float(np.mean(x)) if law.scales else 0.0 for v, x in raw.items()}
         if "U" in centre:
