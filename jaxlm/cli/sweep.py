@@ -24,6 +24,7 @@ from jaxlm.config.compose import (
     typed,
 )
 from jaxlm.config.schema import is_identity
+from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError
 from jaxlm.host.memory import forget_process_peak
 from jaxlm.host.names import shortened
@@ -127,9 +128,7 @@ def _plain_errors() -> Iterator[None]:
             os.environ[name] = before
 
 
-def _run(
-    one: Outcome, composed: Any, values: dict[str, Any], swept: list[str], choices: dict[str, Any]
-) -> None:
+def _run(one: Outcome, composed: Any, values: Json, swept: list[str], choices: Json) -> None:
     """Carry out one job of the sweep, and note in `one` how it went."""
     from jaxlm.cli import jobs
 
@@ -216,7 +215,7 @@ def _matching(key: str, value: str, pattern: Any) -> tuple[str, list[str]]:
     return f"choice({','.join(options)})", options
 
 
-def _values(task: list[str]) -> dict[str, Any]:
+def _values(task: list[str]) -> Json:
     """Key or group -> its value in one job of the sweep."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -224,9 +223,7 @@ def _values(task: list[str]) -> dict[str, Any]:
     return {word.key_or_group: word.value() for word in parsed}
 
 
-def _places(
-    composed: Any, values: dict[str, Any], swept: list[str], choices: dict[str, Any]
-) -> dict[str, str]:
+def _places(composed: Any, values: Json, swept: list[str], choices: Json) -> dict[str, str]:
     """run.name of one job, and run.dir where it does not follow the name, with what is swept."""
     from omegaconf import OmegaConf
 

@@ -12,6 +12,7 @@ from jaxlm.compare.metrics import METRICS, Metric, metric_named
 from jaxlm.compare.reading import Run, Study
 from jaxlm.compare.statistics import Difference, Mean, holm, mean, paired, verdict
 from jaxlm.compare.variants import differing_keys, same_tokens, text_keys
+from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError, nearest
 
 _EQUAL = {
@@ -123,7 +124,7 @@ class Comparison:
         return answer_claims(claims, self.values, self.diverged, self.comparable)
 
     @cached_property
-    def reported(self) -> list[dict[str, Any]]:
+    def reported(self) -> list[Json]:
         return reported_rows(self.study.definition.get("reported") or {}, self.values)
 
     @cached_property
@@ -178,7 +179,7 @@ class Comparison:
         }
 
     @cached_property
-    def at_equal_budgets(self) -> dict[str, dict[str, Any]]:
+    def at_equal_budgets(self) -> dict[str, Json]:
         """step, tokens, flops, seconds -> the common x and each variant's loss there."""
         found = {}
         for name in convergence.BUDGETS:
@@ -290,7 +291,7 @@ def equal_words(study: Study) -> str:
     return _EQUAL.get(str(study.definition.get("equal")), "")
 
 
-def to_dict(comparison: Comparison) -> dict[str, Any]:
+def to_dict(comparison: Comparison) -> Json:
     """Everything, for research_data.json."""
     study = comparison.study
     return {
@@ -319,7 +320,7 @@ def to_dict(comparison: Comparison) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _variant_dict(comparison: Comparison, variant: str) -> dict[str, Any]:
+def _variant_dict(comparison: Comparison, variant: str) -> Json:
     runs = comparison.study.of(variant)
     return {
         "keys": {key: runs[0].keys.get(key) for key in comparison.varied},
@@ -340,7 +341,7 @@ def _variant_dict(comparison: Comparison, variant: str) -> dict[str, Any]:
     }
 
 
-def run_dict(run: Run) -> dict[str, Any]:
+def run_dict(run: Run) -> Json:
     """One run for research_data.json: configuration, summary, metrics and all its records."""
     return {
         "path": str(run.path),

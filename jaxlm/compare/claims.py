@@ -12,6 +12,7 @@ from typing import Any
 
 from jaxlm.compare.metrics import METRICS, Metric, amount, difference_shown, shown
 from jaxlm.compare.statistics import ALPHA, Difference, holm, mean, paired, ratio
+from jaxlm.host.checked import Json
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told"
 
@@ -31,7 +32,7 @@ class Answer:
     ratio: tuple[float, float, float] | None = None
     factor: float | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         return asdict(self)
 
 
@@ -166,9 +167,7 @@ def p_shown(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.2g}" if p < 0.0995 else f"{p:.2f}"
 
 
-def reported_rows(
-    reported: Mapping[str, Mapping[str, float]], values: Values
-) -> list[dict[str, Any]]:
+def reported_rows(reported: Mapping[str, Mapping[str, float]], values: Values) -> list[Json]:
     """Each figure that the authors published: variant, metric, theirs, our mean and interval."""
     rows = []
     for variant, figures in reported.items():

@@ -10,6 +10,7 @@ from typing import Any
 from jaxlm.compare.analysis import Comparison
 from jaxlm.compare.metrics import METRICS
 from jaxlm.compare.reading import Run
+from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError
 from jaxlm.host.files import atomic_write, plain
 
@@ -33,7 +34,7 @@ def write_json(path: Path, content: Any) -> None:
     write(path, json.dumps(plain(content), indent=1, ensure_ascii=False) + "\n")
 
 
-def write_rows(path: Path, header: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+def write_rows(path: Path, header: Sequence[str], rows: Sequence[Json]) -> None:
     """A CSV file; what is missing or not finite is empty."""
     text = io.StringIO(newline="")
     # Lines end as RFC 4180 has it: with "\n" alone, csv would not quote a "\r" within a text.
@@ -44,7 +45,7 @@ def write_rows(path: Path, header: Sequence[str], rows: Sequence[dict[str, Any]]
     write(path, text.getvalue())
 
 
-def run_row(run: Run) -> dict[str, Any]:
+def run_row(run: Run) -> Json:
     """A run's row of performance_metrics.csv."""
     return {
         "row": "run",
@@ -71,7 +72,7 @@ def write_metrics(path: Path, runs: Sequence[Run], comparison: Comparison | None
     write_rows(path, header, rows)
 
 
-def _variant_row(comparison: Comparison, variant: str) -> dict[str, Any]:
+def _variant_row(comparison: Comparison, variant: str) -> Json:
     means = {name: comparison.mean(variant, name) for name in METRICS}
     lost = comparison.diverged[variant]
     return (

@@ -12,7 +12,7 @@ from jaxlm.compare.metrics import METRICS, Metric, heading, metric_named, shown
 from jaxlm.compare.provenance import day, started_first
 from jaxlm.compare.reading import LeftOut, Run
 from jaxlm.compare.variants import differing_keys
-from jaxlm.host.checked import Damaged
+from jaxlm.host.checked import Damaged, Json
 from jaxlm.host.console import clock
 from jaxlm.host.errors import UserError, nearest
 from jaxlm.spec.flops import flops_words
@@ -76,7 +76,7 @@ def _order(value: float | None, metric: Metric) -> tuple[bool, float]:
     return value is None, 0.0 if value is None else -metric.sign * value
 
 
-def _studies(runs: Sequence[Run]) -> dict[Path, tuple[dict[str, Any], dict[str, Any]]]:
+def _studies(runs: Sequence[Run]) -> dict[Path, tuple[Json, Json]]:
     """Run's folder -> (study, its row), for the runs that lie in a study's folder."""
     found, read = {}, {}
     for run in runs:
@@ -91,7 +91,7 @@ def _studies(runs: Sequence[Run]) -> dict[Path, tuple[dict[str, Any], dict[str, 
     return found
 
 
-def _study(folder: Path) -> dict[str, Any] | None:
+def _study(folder: Path) -> Json | None:
     """Name, question and rows of the folder's study.json; None where there is none to read."""
     try:
         content = read_study(folder)
@@ -235,7 +235,7 @@ def log_lines(found: Sequence[Entry], sort: str | None = None, most: int = 20) -
     return [f"{'started':<16}  {'outcome':<13} {metric.name:>10}  {'time':>8}  question", *lines]
 
 
-def log_dict(found: Sequence[Entry], left_out: Sequence[LeftOut]) -> dict[str, Any]:
+def log_dict(found: Sequence[Entry], left_out: Sequence[LeftOut]) -> Json:
     """Everything but the training records, which stay in the runs, for research_data.json."""
     return {
         "runs": [

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError, nearest
 from jaxlm.store.late import late_mean, late_records
 
-Records = list[dict[str, Any]]
+Records = list[Json]
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def metric_named(name: str, key: str = "job.metric") -> Metric:
     return METRICS[name]
 
 
-def metrics_of(summary: dict[str, Any], train: Records, evals: Records) -> dict[str, float | None]:
+def metrics_of(summary: Json, train: Records, evals: Records) -> dict[str, float | None]:
     """Metric name -> value of one run, None where it is not known or not finite.
 
     `summary` is summary.json, `train` and `evals` the two kinds of records of metrics.jsonl.
@@ -136,7 +137,7 @@ def metrics_of(summary: dict[str, Any], train: Records, evals: Records) -> dict[
     return {name: _finite(found.get(name, summary.get(name))) for name in METRICS}
 
 
-def _lowest(evals: Records) -> dict[str, Any]:
+def _lowest(evals: Records) -> Json:
     known = [record for record in evals if record.get("loss") is not None]
     return min(known, key=lambda record: record["loss"], default={})
 

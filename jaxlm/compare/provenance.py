@@ -8,6 +8,7 @@ from jaxlm.compare.analysis import Comparison
 from jaxlm.compare.document import Block, Bullets, Code, Details, Heading, Paragraph, Table
 from jaxlm.compare.metrics import METRICS, shown
 from jaxlm.compare.reading import Run
+from jaxlm.host.checked import Json
 from jaxlm.host.console import clock
 from jaxlm.host.names import command_line
 
@@ -76,12 +77,12 @@ def _facts(runs: Sequence[Run]) -> list[str]:
     return facts
 
 
-def _machine(environment: dict[str, Any]) -> str:
+def _machine(environment: Json) -> str:
     devices = environment.get("devices") or []
     return ", ".join(filter(None, [", ".join(map(str, devices)), environment.get("platform")]))
 
 
-def _versions(environment: dict[str, Any]) -> str:
+def _versions(environment: Json) -> str:
     return ", ".join(f"{name} {v}" for name, v in (environment.get("versions") or {}).items())
 
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from jaxlm.compare.metrics import metrics_of
 from jaxlm.config.schema import SECTIONS, Config, defaults, identity, operation
-from jaxlm.host.checked import read_yaml
+from jaxlm.host.checked import Json, read_yaml
 from jaxlm.host.errors import UserError
 from jaxlm.inference import guard
 from jaxlm.store.directory import RunDirectory, read_study
 
-Records = list[dict[str, Any]]
+Records = list[Json]
 
 COMPLETE = ("finished", "stopped_early")
 _FILES = ("config.yaml", "summary.json", "metrics.jsonl")
@@ -33,12 +33,12 @@ class Run:
     """One run, read. `keys` are its configuration's: dotted identity keys and `backend`."""
 
     path: Path
-    keys: dict[str, Any]
-    names: dict[str, Any]
-    summary: dict[str, Any]
+    keys: Json
+    names: Json
+    summary: Json
     train: Records
     evals: Records
-    environment: dict[str, Any]
+    environment: Json
     samples: list[str]
     variant: str = ""
     metrics: dict[str, float | None] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class Study:
     """Runs to be compared, with what was declared about them (empty for loose runs)."""
 
     name: str
-    definition: dict[str, Any]
+    definition: Json
     runs: list[Run]
     left_out: list[LeftOut]
     status: str | None = None
@@ -138,7 +138,7 @@ def read_run(path: Path) -> Run:
     return Run(path, keys, names, summary, train, evals, environment, samples, metrics=metrics)
 
 
-def _keys(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _keys(path: Path) -> tuple[Json, Json]:
     """(identity keys and backend, the run.* keys) of config.yaml; new keys have their defaults."""
     tree = read_yaml(path / "config.yaml")
     if tree is None:
@@ -160,7 +160,7 @@ def _keys(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return keys, tree.get("run") if isinstance(tree.get("run"), dict) else {}
 
 
-def _unlike(leaves: dict[str, Any], usual: dict[str, Any]) -> str | None:
+def _unlike(leaves: Json, usual: Json) -> str | None:
     """What keeps a configuration's leaves from being a run's, as far as reports use them."""
     if type(leaves.get("seed")) is not int:
         return "it has no seed"
@@ -182,9 +182,9 @@ def _alike(value: Any, usual: Any) -> bool:
     return kinds <= {int, float} or (len(kinds) == 1 and kinds <= {bool, str})
 
 
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(tree: Json, prefix: str = "") -> Json:
     """Dotted name -> leaf of nested dicts."""
-    leaves: dict[str, Any] = {}
+    leaves: Json = {}
     for name, value in tree.items():
         if isinstance(value, dict):
             leaves |= flat(value, f"{prefix}{name}.")
@@ -264,7 +264,7 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[LeftOut]]:
     return runs, left_out
 
 
-def read_study_file(folder: Path) -> dict[str, Any]:
+def read_study_file(folder: Path) -> Json:
     """study.json, checked as far as it is used. Raises UserError."""
     study = read_study(folder)
     if study is None:

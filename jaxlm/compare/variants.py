@@ -14,6 +14,7 @@ from jaxlm.compare.reading import (
     read_runs,
     read_study_file,
 )
+from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError
 
 SEEDS = ("seed", "data_seed")
@@ -40,7 +41,7 @@ def load(study: Path | Sequence[Path]) -> Study:
     return _loose([Path(path) for path in study], "comparison")
 
 
-def _declared(folder: Path, found: dict[str, Any]) -> Study:
+def _declared(folder: Path, found: Json) -> Study:
     definition = found.get("definition") or {}
     study = Study(folder.resolve().name, definition, [], [], found.get("status"), folder)
     for row in found["runs"]:

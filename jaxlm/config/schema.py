@@ -8,7 +8,7 @@ Identity names a run and must not change while it is resumed; operation may chan
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from jaxlm.config.corpora import CORPORA, DataConfig, Stories
 from jaxlm.config.keys import key, keys_of
@@ -17,6 +17,7 @@ from jaxlm.config.optimizers import OPTIMIZERS, AdamW, OptimizerConfig
 from jaxlm.config.schedules import SCHEDULES, Cosine, ScheduleConfig
 from jaxlm.config.tokenizers import BPE, TOKENIZERS, TokenizerConfig
 from jaxlm.config.trackers import TRACKERS, NoTracker, TrackerConfig
+from jaxlm.host.checked import Json
 
 
 @dataclass(unsafe_hash=True)
@@ -280,9 +281,9 @@ def operation(config: Config) -> dict[str, Any]:
     return _half(config, operation=True)
 
 
-def differences(new: dict, old: dict, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+def differences(new: Json, old: Json, prefix: str = "") -> dict[str, tuple[Any, Any]]:
     """Dotted key -> (new, old) wherever two nested dicts differ."""
-    found = {}
+    found: dict[str, tuple[Any, Any]] = {}
     for name in {**new, **old}:
         a, b = new.get(name), old.get(name)
         if isinstance(a, dict) and isinstance(b, dict):
@@ -292,15 +293,30 @@ def differences(new: dict, old: dict, prefix: str = "") -> dict[str, tuple[Any, 
     return found
 
 
-def resolve_model(model: ModelConfig, vocab_size: int | None = None) -> ModelConfig:
+if TYPE_CHECKING:
+
+    class ResolvedModel(ModelConfig):
+        """A model as `resolve_model` gives it: for a type checker, what null stood for is known."""
+
+        n_kv_heads: int
+        head_dim: int
+        d_ff: int
+        vocab_size: int
+else:
+    ResolvedModel = ModelConfig
+
+
+def resolve_model(model: ModelConfig, vocab_size: int | None = None) -> ResolvedModel:
     """The model with every null filled in: kv heads, head width, feed-forward width, vocabulary.
 
     base_head_dim, too, where muP asks for it.
     """
     base_head_dim = model.base_head_dim
     if model.parametrization == "mup":
-        base_head_dim = base_head_dim or model.head_dim or model.base_width // model.n_heads
-    return dataclasses.replace(
+        base_head_dim = base_head_dim or model.head_dim
+        if not base_head_dim and model.base_width is not None:
+            base_head_dim = model.base_width // model.n_heads
+    found = dataclasses.replace(
         model,
         n_kv_heads=model.n_kv_heads or model.n_heads,
         head_dim=model.head_dim or model.d_model // model.n_heads,
@@ -308,3 +324,4 @@ def resolve_model(model: ModelConfig, vocab_size: int | None = None) -> ModelCon
         vocab_size=model.vocab_size or vocab_size,
         base_head_dim=base_head_dim,
     )
+    return cast(ResolvedModel, found)

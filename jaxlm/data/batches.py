@@ -12,11 +12,14 @@ import hashlib
 import math
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from jaxlm.config.duration import number_of_windows
+
+if TYPE_CHECKING:
+    from jaxlm.data.dataset import Dataset
 from jaxlm.host.errors import UserError
 
 _ROUNDS = 6
@@ -99,7 +102,9 @@ def batch(
     return windows_WxM[window_B].astype(np.int32)
 
 
-def grain_dataset(tokens_N: np.ndarray, *, stop_step: int, **arguments):
+def grain_dataset(
+    tokens_N: np.ndarray, *, stop_step: int, **arguments: Any
+) -> Any:  # grain has no types
     """A grain MapDataset whose element `step` is `batch(tokens_N, step=step, **arguments)`."""
     import grain  # takes a second and imports jax
 
@@ -149,7 +154,7 @@ class EvalBatch(NamedTuple):
 
 
 def evaluation_batches(
-    dataset, batch_size: int, context_length: int, split: str = "validation"
+    dataset: "Dataset", batch_size: int, context_length: int, split: str = "validation"
 ) -> Iterator[EvalBatch]:
     """The whole split of a `Dataset`, every target exactly once, in int32 and float32 (B, L).
 
@@ -162,6 +167,7 @@ def evaluation_batches(
     tokens_N = np.asarray(getattr(dataset, split))
     bytes_N = getattr(dataset, f"{split}_bytes", None)
     if dataset.scores_documents:
+        assert dataset.tokenizer is not None and dataset.tokenizer.end_of_text is not None
         end = dataset.tokenizer.end_of_text
         start_R, length_R = _document_rows(tokens_N, end, context_length)
     else:

@@ -9,9 +9,9 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from jaxlm.host.checked import Damaged, anything, mapping, read_json, record, text
+from jaxlm.host.checked import Damaged, Json, anything, mapping, read_json, record, text
 from jaxlm.host.errors import UserError
 from jaxlm.host.names import shown
 
@@ -89,12 +89,12 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def digest(*facts: Any) -> str:
+def digest(*facts: object) -> str:
     """SHA-256, in hex, of JSON-serialisable facts."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def remembered(cache: Path, files: list[Path], facts: Any, compute: Callable[[], dict]) -> dict:
+def remembered(cache: Path, files: list[Path], facts: object, compute: Callable[[], Json]) -> Json:
     """`compute()`, or its result of an earlier call for files that have not changed since.
 
     A file counts as unchanged while its path, size and time of modification are the same.

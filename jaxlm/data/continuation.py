@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from jaxlm.data.tokenizer import StreamDecoder, Tokenizer
+from jaxlm.data.spelling import StreamDecoder
+from jaxlm.data.tokenizer import Tokenizer
 
 
 class Continuation:

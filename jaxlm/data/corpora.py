@@ -27,6 +27,7 @@ from jaxlm.data.folders import counted, files_in, listed
 from jaxlm.data.packed import byte_chunks
 from jaxlm.data.tables import is_list_of_texts, parquet_texts, texts
 from jaxlm.data.tokenizer import END_OF_TEXT
+from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError
 from jaxlm.host.kinds import Kind, hidden_json, kind_of, known_bytes, may_be_list
 from jaxlm.host.names import look_up, shown
@@ -242,8 +243,9 @@ def survey(corpus: TextFiles, fraction: float | None, cache: Path, progress: boo
     return Survey(**found)
 
 
-def _survey(corpus: TextFiles, fraction: float | None, progress: bool) -> dict:
-    sha256, alphabet, tally = hashlib.sha256(), set(), Tally()
+def _survey(corpus: TextFiles, fraction: float | None, progress: bool) -> Json:
+    sha256, tally = hashlib.sha256(), Tally()
+    alphabet: set[str] = set()
     characters, documents = 0, 0
     boundaries = array("q")  # ends of documents; thinned out so that memory stays flat
     spacing = 1

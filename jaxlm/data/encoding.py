@@ -24,6 +24,7 @@ from jaxlm.data.tokenizer import (
     load_tokenizer,
     train_bpe,
 )
+from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError
 from jaxlm.host.progress import progress_bar
 
@@ -49,7 +50,7 @@ def named_tokenizer(config: TokenizerConfig) -> Tokenizer:
 def make_tokenizer(
     config: TokenizerConfig,
     training_pieces: Callable[[], Iterable[Piece]],
-    identity: list,
+    identity: list[object],
     alphabet: str,
     documents: bool,
     cache: Path,
@@ -138,7 +139,7 @@ def encode_pieces(
         last = Tokens(np.concatenate(ids), np.concatenate(sizes))
     comparison.finish()
     if last is not None:
-        if carried and len(last.bytes_N):
+        if carried and last.bytes_N is not None and len(last.bytes_N):
             last.bytes_N[-1] += carried
         yield last
 
@@ -191,7 +192,7 @@ def cached_tokens(
     vocab_size: int,
     fingerprint: str,
     cache: Path,
-    about: Callable[[], dict] = dict,
+    about: Callable[[], Json] = dict,
 ) -> Tokens:
     """The memory-mapped tokens of this fingerprint: from the cache, or written from `parts`."""
     path = cache / "tokens" / f"{name}-{fingerprint[:16]}.tokens"

@@ -25,6 +25,7 @@ from jaxlm.data.encoding import (
 from jaxlm.data.lossless import Comparison
 from jaxlm.data.tokenfile import Tokens, open_tokens
 from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError
 from jaxlm.host.progress import progress_bar
 
@@ -88,7 +89,7 @@ def prepare_stories(
     )
 
 
-def _identity(data: Stories) -> list:
+def _identity(data: Stories) -> list[object]:
     """Changes with the seed and, as far as the first documents show it, with the grammar."""
     first = stories.documents(
         data.seed, stories.TRAIN_START, stories.TRAIN_START + _IDENTIFYING_DOCUMENTS, data.choices
@@ -104,11 +105,12 @@ def _training_pieces(data: Stories) -> Iterator[Piece]:
     return (Piece(text, True) for text in texts)
 
 
-def _alphabet(data: Stories, identity: list, cache: Path) -> str:
+def _alphabet(data: Stories, identity: list[object], cache: Path) -> str:
     """The characters of the first megabyte; all of the few letters occur there."""
 
-    def compute() -> dict:
-        characters, left = set(), _ALPHABET_BYTES
+    def compute() -> Json:
+        characters: set[str] = set()
+        left = _ALPHABET_BYTES
         for text, _ in _training_pieces(data):
             characters.update(text)
             left -= len(text)
@@ -127,7 +129,7 @@ def first_tokens(
     fingerprint: str,
     cache: Path,
     progress: bool,
-    about: Callable[[], dict] = dict,
+    about: Callable[[], Json] = dict,
 ) -> Tokens:
     """The first `count` tokens of endless parts: from a file of as many or more, else written."""
     if not count:
@@ -157,7 +159,7 @@ def limit(
 
 
 def _validation(
-    data: Stories, identity: list, tokenizer: Tokenizer, cache: Path
+    data: Stories, identity: list[object], tokenizer: Tokenizer, cache: Path
 ) -> tuple[Tokens, float]:
     """The tokens of the validation documents, and the sum of their exact log-probabilities."""
     start = stories.VALIDATION_START
@@ -184,5 +186,5 @@ def _validation(
     return tokens, known["log_prob"]
 
 
-def _lazily(make: Callable[[], list]) -> Iterator:
+def _lazily(make: Callable[[], list[tuple[str, float]]]) -> Iterator[tuple[str, float]]:
     yield from make()

@@ -13,6 +13,7 @@ from jaxlm.data.dataset import Dataset, SpelledBytes
 from jaxlm.data.encoding import named_tokenizer
 from jaxlm.data.token_headers import check_width, map_ids
 from jaxlm.data.tokenfile import hash_file
+from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError
 from jaxlm.host.names import look_up, shown
 
@@ -106,7 +107,7 @@ def _open_flat(
     return tokens, facts["sha256"], f"{note} (by {said_by})" if said_by else note
 
 
-def _extremes(tokens: np.ndarray, sha256: str) -> dict:
+def _extremes(tokens: np.ndarray, sha256: str) -> Json:
     chunks = [tokens[first : first + _CHUNK] for first in range(0, len(tokens), _CHUNK)]
     return {
         "sha256": sha256,

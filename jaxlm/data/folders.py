@@ -18,7 +18,9 @@ def files_in(folder: Path) -> tuple[list[Path], list[str]]:
     that is not known to be text are left out. A name without a suffix is taken for text, as of a
     corpus whose files are numbered. Raises UserError where a folder cannot be read.
     """
-    files, left_out, seen = [], [], {}
+    files: list[Path] = []
+    left_out: list[str] = []
+    seen: dict[Path, Path] = {}
     try:
         for path in _walk(folder, frozenset()):
             reason = _reason(path, seen, folder)

@@ -7,11 +7,12 @@ import gzip
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from jaxlm.config.corpora import Hub
 from jaxlm.data.cache import digest, replacing
 from jaxlm.data.corpora import TextFiles, shared_folder, text_files
+from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError
 from jaxlm.host.progress import progress_bar
 
@@ -32,6 +33,7 @@ def hub_corpus(data: Hub, cache: Path, progress: bool) -> tuple[TextFiles, TextF
     if data.hub_file is None:
         return _documents(data, cache, progress), None
     files = [data.hub_file, *([data.hub_validation_file] if data.hub_validation_file else [])]
+    assert data.hub is not None  # as the configuration was checked
     found = [TextFiles([_file(data.hub, name)], data.text_field, None) for name in files]
     train = TextFiles(found[0].files, data.text_field, data.documents)
     return train, found[1] if len(found) > 1 else None
@@ -61,6 +63,7 @@ def _download(name: str, file: str, kind: str) -> Path:
 
 def _documents(data: Hub, cache: Path, progress: bool) -> TextFiles:
     """The first documents of a data set that is a table with a column of text."""
+    assert data.hub is not None
     what = digest(data.hub, data.hub_subset, data.text_field, data.documents)[:16]
     path = cache / "downloads" / f"{data.hub.replace('/', '-')}-{what}.jsonl.gz"
     if not path.is_file():
@@ -69,14 +72,14 @@ def _documents(data: Hub, cache: Path, progress: bool) -> TextFiles:
     return TextFiles([path], data.text_field, data.documents)
 
 
-def _rows(data: Hub) -> Iterable[dict[str, Any]]:
+def _rows(data: Hub) -> Iterable[Json]:
     from datasets import load_dataset
 
     found = load_dataset(data.hub, data.hub_subset, split="train", streaming=True)
     return found if data.documents is None else found.take(data.documents)
 
 
-def _write(rows: Iterable[dict[str, Any]], data: Hub, path: Path, progress: bool) -> Path:
+def _write(rows: Iterable[Json], data: Hub, path: Path, progress: bool) -> Path:
     def lines() -> Iterator[bytes]:
         with progress_bar(f"fetching {data.hub}", data.documents, "documents", progress) as advance:
             for row in _honestly(rows):
@@ -88,7 +91,7 @@ def _write(rows: Iterable[dict[str, Any]], data: Hub, path: Path, progress: bool
     return path
 
 
-def _honestly(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _honestly(rows: Iterable[Json]) -> Iterator[Json]:
     """The rows; the network's OSErrors are not mistaken for those of the file being written."""
     try:
         yield from rows

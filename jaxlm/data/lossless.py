@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxlm.data.spelling import StreamDecoder
+from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError
 
 _SHOWN = 10
@@ -25,7 +26,7 @@ class Comparison:
         self.characters, self.documents = 0, 0
         self.lost: Counter[str] = Counter()
         self.added: Counter[str] = Counter()
-        self.first: dict[str, Any] | None = None
+        self.first: Json | None = None
         self._is_text = np.ones(tokenizer.vocab_size, bool)
         self._is_text[list(tokenizer.control_ids)] = False
         self._begin()
@@ -84,7 +85,7 @@ class Comparison:
         self.documents += 1
         self._begin()
 
-    def found(self) -> dict[str, Any]:
+    def found(self) -> Json:
         """What is kept with a token file: characters compared, and `loss`, None where none is."""
         loss = None
         if self.first is not None:
@@ -115,7 +116,7 @@ def _common(a: str, b: str) -> int:
     return low
 
 
-def refuse_loss(found: dict[str, Any], what: str) -> None:
+def refuse_loss(found: Json, what: str) -> None:
     """Raises UserError where `found`, of `Comparison.found`, tells of a loss in `what`."""
     if found["loss"] is not None:
         first = found["loss"]["first"]
@@ -128,7 +129,7 @@ def refuse_loss(found: dict[str, Any], what: str) -> None:
         )
 
 
-def loss_in_words(found: dict[str, Any]) -> str:
+def loss_in_words(found: Json) -> str:
     """What is lost and added, with its share of the characters compared."""
     parts = []
     for name, verb in (("lost", "lost"), ("added", "added")):

@@ -4,13 +4,19 @@ import bz2
 import gzip
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from jaxlm.host.errors import UserError
 from jaxlm.host.names import quoted, shown
 
-_OPEN = {None: open, "gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
+_OPEN: dict[str | None, Callable[..., Any]] = {
+    None: open,
+    "gzip": gzip.open,
+    "bzip2": bz2.open,
+    "xz": lzma.open,
+}
 
 
 def byte_chunks(file: Path, packing: str | None, size: int) -> Iterator[bytes]:

@@ -11,7 +11,8 @@ Ids stay as they are. What changes is how a text can become them:
 import copy
 import json
 import secrets
-from typing import Any
+
+from jaxlm.host.checked import Json
 
 ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>")
 _CONTROL = (
@@ -29,7 +30,7 @@ _CONTROL = (
 _BYTE_NAME = "<(?=0x[0-9A-Fa-f]{2}>)"
 
 
-def control_ids(specification: dict[str, Any], id_of_token: dict[str, int]) -> set[int]:
+def control_ids(specification: Json, id_of_token: dict[str, int]) -> set[int]:
     """Special tokens, unknown's, those of the post-processor, and what is called like one."""
     found = {token["id"] for token in specification["added_tokens"] if token["special"]}
     unknown = unknown_id(specification, id_of_token)
@@ -42,7 +43,7 @@ def control_ids(specification: dict[str, Any], id_of_token: dict[str, int]) -> s
     return found
 
 
-def unknown_id(specification: dict[str, Any], id_of_token: dict[str, int]) -> int | None:
+def unknown_id(specification: Json, id_of_token: dict[str, int]) -> int | None:
     """The id that the model gives to what it does not know, if it has one."""
     model = specification["model"]
     if model["type"] == "Unigram":
@@ -50,7 +51,7 @@ def unknown_id(specification: dict[str, Any], id_of_token: dict[str, int]) -> in
     return id_of_token.get(model["unk_token"])
 
 
-def prepends_blank(specification: dict[str, Any]) -> bool:
+def prepends_blank(specification: Json) -> bool:
     """Whether the tokenizer puts a blank before a text."""
     parts = [*_parts(specification["normalizer"]), *_parts(specification["pre_tokenizer"])]
     return any(
@@ -61,12 +62,12 @@ def prepends_blank(specification: dict[str, Any]) -> bool:
     )
 
 
-def decoder_types(specification: dict[str, Any]) -> set[str]:
+def decoder_types(specification: Json) -> set[str]:
     """The types of the decoder's parts."""
     return {part["type"] for part in _parts(specification["decoder"])}
 
 
-def for_plain_text(specification: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
+def for_plain_text(specification: Json, names: dict[int, str]) -> Json:
     """The specification to encode with; `names` are the control ids' names."""
     result = copy.deepcopy(specification)
     hidden = {name: f"{secrets.token_hex(16)}-{i}" for i, name in names.items()}
@@ -89,7 +90,7 @@ def for_plain_text(specification: dict[str, Any], names: dict[int, str]) -> dict
     return result
 
 
-def _parts(component: dict[str, Any] | None) -> list[dict[str, Any]]:
+def _parts(component: Json | None) -> list[Json]:
     """A normalizer, pre-tokenizer, post-processor or decoder as a list of single ones."""
     if component is None:
         return []
@@ -99,18 +100,18 @@ def _parts(component: dict[str, Any] | None) -> list[dict[str, Any]]:
     return [single for part in parts for single in _parts(part)]
 
 
-def _removes_blanks(part: dict[str, Any]) -> bool:
+def _removes_blanks(part: Json) -> bool:
     """Whether a pre-tokenizer keeps words only."""
     words_only = ("WhitespaceSplit", "Whitespace", "BertPreTokenizer", "CharDelimiterSplit")
     return part["type"] in words_only or part.get("behavior") == "Removed"
 
 
-def _without_prepend(normalizer: dict[str, Any] | None) -> dict[str, Any] | None:
+def _without_prepend(normalizer: Json | None) -> Json | None:
     kept = [part for part in _parts(normalizer) if part["type"] != "Prepend"]
     return {"type": "Sequence", "normalizers": kept} if kept else None
 
 
-def _byte_names_split(pre_tokenizer: dict[str, Any] | None) -> dict[str, Any]:
+def _byte_names_split(pre_tokenizer: Json | None) -> Json:
     """`<` in front of `0x0A>` ends a word, so that no piece spans the name of a byte."""
     split = {
         "type": "Split",
@@ -121,7 +122,7 @@ def _byte_names_split(pre_tokenizer: dict[str, Any] | None) -> dict[str, Any]:
     return {"type": "Sequence", "pretokenizers": [*_parts(pre_tokenizer), split]}
 
 
-def _hide(model: dict[str, Any], hidden: dict[str, str]) -> None:
+def _hide(model: Json, hidden: dict[str, str]) -> None:
     """Give entries of the vocabulary other names, in place."""
     if model["type"] == "Unigram":
         model["vocab"] = [[hidden.get(piece, piece), score] for piece, score in model["vocab"]]
@@ -138,7 +139,7 @@ def _hide(model: dict[str, Any], hidden: dict[str, str]) -> None:
         ]
 
 
-def canonical(specification: dict[str, Any]) -> dict[str, Any]:
+def canonical(specification: Json) -> Json:
     """The specification as the library itself writes it. Raises its exceptions."""
     from tokenizers import Tokenizer
 

@@ -1,6 +1,6 @@
 """`prepare`: from the configuration to the two splits as memory-mapped tokens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from jaxlm.config.corpora import Documents, FromFiles, Shakespeare, Text
 from jaxlm.config.schema import Config
 from jaxlm.data import corpora
 from jaxlm.data.cache import digest
-from jaxlm.data.corpora import Survey, TextFiles, between
+from jaxlm.data.corpora import Piece, Survey, TextFiles, between
 from jaxlm.data.dataset import Dataset
 from jaxlm.data.encoding import (
     cached_tokens,
@@ -50,11 +50,11 @@ class _Part:
     start: int
     stop: int
 
-    def pieces(self):
+    def pieces(self) -> Iterator[Piece]:
         return between(self.corpus.pieces(), self.start, self.stop)
 
     @property
-    def identity(self) -> list:
+    def identity(self) -> list[object]:
         return [self.survey.sha256, self.start, self.stop]
 
 
@@ -94,7 +94,8 @@ def prepare_text(
     if validation.corpus is not train.corpus:
         read.append(f"validation: {validation.survey.line(validation.corpus)}")
     return Dataset(
-        *(tokens.ids_N for tokens in splits),
+        splits[0].ids_N,
+        splits[1].ids_N,
         tokenizer,
         tokenizer.vocab_size,
         fingerprint,

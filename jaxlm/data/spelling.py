@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxlm.host.checked import Json
+
 _REPLACEMENT = "\ufffd".encode()
 
 
@@ -144,7 +146,7 @@ class _Stripping:
 # -- reading the decoder of a tokenizer.json
 
 
-def spelling_of(library: Any, specification: dict[str, Any], vocab_size: int) -> Spelling:
+def spelling_of(library: Any, specification: Json, vocab_size: int) -> Spelling:
     """The spelling of a `tokenizers.Tokenizer` whose content is `specification`."""
     added = {token["id"] for token in specification["added_tokens"]}
     reader = _Reader(specification["decoder"])
@@ -176,7 +178,7 @@ class _Reader:
 
     _BY_TOKEN = ("Replace", "Strip", "WordPiece", "Metaspace", "BPEDecoder", "ByteFallback")
 
-    def __init__(self, decoder: dict[str, Any] | None):
+    def __init__(self, decoder: Json | None):
         steps = _flat(decoder)
         self.joined_by_blank = decoder is None
         fused = [n for n, step in enumerate(steps) if step["type"] in ("Fuse", "ByteLevel")]
@@ -220,7 +222,7 @@ class _Reader:
         return _byte_level_bytes(token) if self.byte_level and not added else token.encode()
 
 
-def _flat(decoder: dict[str, Any] | None) -> list[dict[str, Any]]:
+def _flat(decoder: Json | None) -> list[Json]:
     if decoder is None:
         return []
     if decoder["type"] == "Sequence":
@@ -228,12 +230,12 @@ def _flat(decoder: dict[str, Any] | None) -> list[dict[str, Any]]:
     return [decoder]
 
 
-def _of_one_character(step: dict[str, Any]) -> bool:
+def _of_one_character(step: Json) -> bool:
     """Whether it does to a whole text what it does to each token."""
     return step["type"] == "Replace" and len(step["pattern"].get("String", "")) == 1
 
 
-def _library_decoder(step: dict[str, Any]) -> Any:
+def _library_decoder(step: Json) -> Any:
     """The library's decoder of one step, which it makes from a whole tokenizer.json only."""
     from tokenizers import Tokenizer, models
 

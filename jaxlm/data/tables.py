@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jaxlm.host.errors import UserError
 from jaxlm.host.names import shown
@@ -158,7 +158,9 @@ class _JsonReader:
     def next_character(self) -> str:
         """The next one that is no white space, or '' at the end."""
         while True:
-            self.place = _SPACE.match(self.text, self.place).end()
+            blank = _SPACE.match(self.text, self.place)
+            assert blank is not None  # it matches nothing, too
+            self.place = blank.end()
             if self.place < len(self.text) or not self._more():
                 return self.text[self.place : self.place + 1]
 
@@ -298,7 +300,9 @@ def _csv_texts(
     header = next((line for line in first if line.strip()), "")
     delimiter = _delimiter(header, delimiter, field)
     # A .tsv has no quotes by its definition, yet spreadsheets write them.
-    quoting = csv.QUOTE_MINIMAL if delimiter != "\t" or _quotes(first) else csv.QUOTE_NONE
+    quoting: Literal[0, 3] = (
+        csv.QUOTE_MINIMAL if delimiter != "\t" or _quotes(first) else csv.QUOTE_NONE
+    )
     csv.field_size_limit(sys.maxsize)
 
     def all_lines() -> Iterator[str]:
@@ -306,7 +310,8 @@ def _csv_texts(
         yield from lines
 
     rows = csv.reader(all_lines(), delimiter=delimiter, quoting=quoting, strict=True)
-    names = place = None
+    names: list[str] | None = None
+    place = 0
     try:
         for row in rows:
             if not row:

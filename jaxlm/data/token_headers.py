@@ -31,7 +31,7 @@ class Layout(NamedTuple):
     """Where a file's ids are: type, number, and the bytes before them; `said_by` which header."""
 
     dtype: np.dtype
-    count: int
+    count: int  # type: ignore[assignment]  # never asked as a method of tuples
     offset: int = 0
     said_by: str | None = None
 
@@ -79,6 +79,7 @@ def _layout(file: Path, head: bytes, size: int, dtype: str) -> Layout:
             f"{shown(file)} has {size:,} bytes, but {layout.said_by} says {layout.count:,} ids of "
             f"{layout.dtype}: {expected:,} bytes.\nWas it cut off, or written while it was copied?"
         )
+    assert layout.said_by is not None  # a header
     _check_type(file, layout.dtype, layout.said_by, dtype)
     return layout
 
@@ -115,7 +116,7 @@ def _megatron_index(file: Path) -> Path | None:
 def _megatron(file: Path, index: Path) -> Layout:
     content = np.fromfile(index, np.uint8)
     try:
-        code, sequences, _ = struct.unpack_from("<BQQ", content, len(_INDEX_MAGIC) + 8)
+        code, sequences, _ = struct.unpack_from("<BQQ", content.data, len(_INDEX_MAGIC) + 8)
         start = len(_INDEX_MAGIC) + 8 + struct.calcsize("<BQQ")
         lengths = np.frombuffer(content[start : start + 4 * sequences].tobytes(), "<i4")
     except (struct.error, ValueError):

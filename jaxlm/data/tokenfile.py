@@ -12,11 +12,12 @@ import struct
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxlm.data.cache import remembered, replacing
+from jaxlm.host.checked import Json
 
 _MAGIC = b"JAXLMTOK"
 _VERSION = 2
@@ -31,7 +32,7 @@ class Header(NamedTuple):
     magic: bytes
     version: int
     item_bytes: int
-    count: int
+    count: int  # type: ignore[assignment]  # never asked as a method of tuples
     vocab_size: int
     fingerprint: bytes
     sha256: bytes
@@ -59,7 +60,7 @@ class Tokens(NamedTuple):
 
     ids_N: np.ndarray
     bytes_N: np.ndarray | None = None
-    about: dict[str, Any] = {}  # never changed
+    about: Json = {}  # never changed
 
     def head(self, count: int) -> "Tokens":
         """The first `count` ids."""
@@ -72,7 +73,7 @@ def write_tokens(
     parts: Iterable[np.ndarray | Tokens],
     vocab_size: int,
     fingerprint: str,
-    about: Callable[[], dict[str, Any]] = dict,
+    about: Callable[[], Json] = dict,
 ) -> None:
     """Stream ids, with their bytes or all without, into a token file, atomically.
 

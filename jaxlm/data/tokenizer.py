@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,8 +19,12 @@ from jaxlm.data import plain
 from jaxlm.data.cache import replacing
 from jaxlm.data.lossless import Comparison
 from jaxlm.data.spelling import Spelling, StreamDecoder, spelling_of
+from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError
 from jaxlm.host.names import expanded, shown
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 END_OF_TEXT = "<|endoftext|>"
 _FORMAT = "jaxlm tokenizer 1"
@@ -69,7 +73,7 @@ class Tokenizer:
         [ids] = self.encode_batch([text], [begins])
         return self.spelling.lengths_V[ids]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """What `load_tokenizer` reads, `kind` included."""
         raise NotImplementedError
 
@@ -123,7 +127,7 @@ class CharTokenizer(Tokenizer):
             )
         return ids
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         documents = self.end_of_text is not None
         return {"kind": "char", "alphabet": self.alphabet, "documents": documents}
 
@@ -131,7 +135,7 @@ class CharTokenizer(Tokenizer):
 class ByteTokenizer(Tokenizer):
     """The 256 bytes of UTF-8, then end_of_text."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.end_of_text = 256
         self.vocab_size = 257
         self.control_ids = frozenset([256])
@@ -142,7 +146,7 @@ class ByteTokenizer(Tokenizer):
     ) -> list[np.ndarray]:
         return [np.frombuffer(_utf8(text), np.uint8).astype(np.int32) for text in texts]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         return {"kind": "byte"}
 
 
@@ -154,7 +158,7 @@ class LibraryTokenizer(Tokenizer):
     text, and its decoder takes away, is put before each document; one that stays is left out.
     """
 
-    def __init__(self, specification: dict[str, Any]):
+    def __init__(self, specification: Json):
         from tokenizers import Tokenizer as Library
 
         self.specification = specification
@@ -203,8 +207,11 @@ class LibraryTokenizer(Tokenizer):
         return " " + text if blank else text
 
     def _encodings(
-        self, encode: Callable, texts: Sequence[str], begins: Sequence[bool] | None
-    ) -> list[Any]:
+        self,
+        encode: "Callable[..., list[Encoding]]",
+        texts: Sequence[str],
+        begins: Sequence[bool] | None,
+    ) -> "list[Encoding]":
         begins = [True] * len(texts) if begins is None else begins
         begun = [self._begun(text, first) for text, first in zip(texts, begins, strict=True)]
         try:
@@ -219,7 +226,7 @@ class LibraryTokenizer(Tokenizer):
                 "It has no token for what it does not know; use another one, or tokenizer=bpe."
             ) from None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         return {"kind": "library", "tokenizer": self.specification}
 
 

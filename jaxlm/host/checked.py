@@ -15,7 +15,7 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxlm.host.errors import UserError
 
@@ -24,6 +24,9 @@ _MOST_YAML_BYTES, _MOST_DEPTH = 2**20, 50
 _MOST_DIGITS = 400
 _ADVICE = "Put back a good copy of the file, or move it away if it is not needed."
 
+Parsed = TypeVar("Parsed")
+Json = dict[str, Any]
+"""An object of JSON or YAML: `Any`, as its shape is checked where it is read."""
 Shape = Callable[[Any, str], str | None]
 """(value, its place) -> what is wrong there; None where it fits."""
 
@@ -44,7 +47,7 @@ def read_json(path: Path, shape: Shape, advice: str = _ADVICE) -> Any:
     return _read(path, lambda content: fitting(parse_json(content), shape), advice, MOST_BYTES)
 
 
-def read_yaml(path: Path, advice: str = _ADVICE) -> dict[str, Any] | None:
+def read_yaml(path: Path, advice: str = _ADVICE) -> Json | None:
     """A file's YAML, a mapping of plain values; None where there is no file. Raises Damaged."""
     return _read(path, parse_yaml, advice, _MOST_YAML_BYTES)
 
@@ -64,7 +67,9 @@ def read_bytes(path: Path, most: int | None = None, advice: str = _ADVICE) -> by
     return _read(path, lambda content: content, advice, most)
 
 
-def _read(path: Path, parse: Callable[[bytes], Any], advice: str, most: int | None) -> Any:
+def _read(
+    path: Path, parse: Callable[[bytes], Parsed], advice: str, most: int | None
+) -> Parsed | None:
     try:
         # A pipe in the file's place would wait for a writer for ever.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -113,7 +118,7 @@ def _text(content: bytes) -> str:
         raise Unfit(f"byte {error.start} is no UTF-8 text") from None
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> Json:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -121,18 +126,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _refuse_constant(word: str) -> Any:
+def _refuse_constant(word: str) -> None:
     raise Unfit(f"it holds {word}, which JSON has not")
 
 
-def _refuse_surrogates(value: Any) -> None:
+def _refuse_surrogates(value: object) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
         raise Unfit("it holds half a character") from None
 
 
-def parse_yaml(content: bytes) -> dict[str, Any]:
+def parse_yaml(content: bytes) -> Json:
     """A mapping of plain YAML: no tags, no anchors, nothing deep. Raises Unfit."""
     import yaml
 
@@ -145,13 +150,14 @@ def parse_yaml(content: bytes) -> dict[str, Any]:
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > _MOST_DEPTH:
                 raise Unfit("it is nested too deeply")
+            line = event.start_mark.line + 1 if event.start_mark else 0
             if getattr(event, "anchor", None) is not None:
-                raise Unfit(f"line {event.start_mark.line + 1} has an anchor or an alias")
+                raise Unfit(f"line {line} has an anchor or an alias")
             if getattr(event, "tag", None) is not None:
-                raise Unfit(f"line {event.start_mark.line + 1} has a tag")
-            digits = isinstance(event, yaml.ScalarEvent) and event.value.isdigit()
-            if digits and len(event.value) > _MOST_DIGITS:
-                raise Unfit(f"line {event.start_mark.line + 1} has too long a number")
+                raise Unfit(f"line {line} has a tag")
+            value = getattr(event, "value", "")  # a scalar has one
+            if value.isdigit() and len(value) > _MOST_DIGITS:
+                raise Unfit(f"line {line} has too long a number")
         value = yaml.load(text, Loader=loader)
     except Unfit:
         raise

@@ -7,10 +7,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from jaxlm.host.errors import UserError
 from jaxlm.host.names import shown
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 class Console:
@@ -20,11 +23,11 @@ class Console:
     """
 
     def __init__(self, log: Path | None = None) -> None:
-        self.log = None
+        self.log: TextIO | None = None
         if log:
             with _writing(log):
                 self.log = _appended(log)
-        self.bar = None
+        self.bar: Progress | None = None
         self.terminal = sys.stdout.isatty()
         self._last_line = 0.0
 
@@ -32,8 +35,7 @@ class Console:
         """One or more lines to standard output and to the log."""
         if self.bar:
             # As it is: a line that the terminal's width had broken could not be copied.
-            plain = {"markup": False, "highlight": False, "emoji": False, "soft_wrap": True}
-            self.bar.console.print(text, **plain)
+            self.bar.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
         else:
             print(text, flush=True)
         self.note(text)
@@ -49,16 +51,16 @@ class Console:
         """The run is done to this fraction; `fields` are shown beside it, in order."""
         shown = "  ".join(f"{name} {value}" for name, value in fields.items())
         if self.terminal:
-            self._open_bar()
-            self.bar.update(self.bar.task_ids[0], completed=fraction, shown=shown)
+            bar = self._open_bar()
+            bar.update(bar.task_ids[0], completed=fraction, shown=shown)
         elif time.monotonic() - self._last_line >= 2.0 or fraction >= 1.0:
             self._last_line = time.monotonic()
             print(shown, flush=True)
         self.note(shown)
 
-    def _open_bar(self) -> None:
+    def _open_bar(self) -> "Progress":
         if self.bar:
-            return
+            return self.bar
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
         self.bar = Progress(
@@ -66,6 +68,7 @@ class Console:
         )
         self.bar.add_task("", total=1.0, shown="")
         self.bar.start()
+        return self.bar
 
     def close(self) -> None:
         """Leave the terminal as it was; safe to call twice."""
@@ -102,7 +105,7 @@ def print_anything() -> None:
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # replaced by a stand-in, or closed
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def clock(seconds: float) -> str:

@@ -1,5 +1,7 @@
 """The one exception a person can cause; `cli.main` prints it and exits with status 2."""
 
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """Something only the person at the terminal can mend.
@@ -8,7 +10,7 @@ class UserError(Exception):
     """
 
 
-def nearest(word: str, known, what: str = "did you mean") -> str:
+def nearest(word: str, known: Iterable[str], what: str = "did you mean") -> str:
     """' (did you mean NAME?)' for the known name closest to `word`, or ''."""
     import difflib
 

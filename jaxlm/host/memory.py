@@ -8,7 +8,7 @@ import psutil
 
 def process_bytes() -> int:
     """The resident set now."""
-    return psutil.Process().memory_info().rss
+    return int(psutil.Process().memory_info().rss)
 
 
 def process_peak_bytes() -> int:

@@ -4,6 +4,10 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _SILENT_SECONDS = 1.5
 _LINE_SECONDS = 10.0
@@ -41,7 +45,7 @@ def progress_bar(
         print(f"{label}: {done:,.0f} {unit} in {seconds:.0f} s", file=sys.stderr, flush=True)
 
 
-def _open_bar(label: str, total: float | None):
+def _open_bar(label: str, total: float | None) -> "Progress":
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 

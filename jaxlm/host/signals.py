@@ -1,6 +1,11 @@
 """SIGTERM and SIGINT during training: the first asks for a save, the second ends at once."""
 
 import signal
+from collections.abc import Callable
+from types import FrameType
+
+# As `signal.signal` takes and gives it; None: set by something else than Python.
+Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 class Signals:
@@ -8,7 +13,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._before: dict[int, object] = {}
+        self._before: dict[signal.Signals, Handler] = {}
 
     def __enter__(self) -> "Signals":
         for number in (signal.SIGTERM, signal.SIGINT):

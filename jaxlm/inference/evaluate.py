@@ -15,6 +15,7 @@ import numpy as np
 from jaxlm.config.schema import Config
 from jaxlm.data.batches import evaluation_batches
 from jaxlm.data.dataset import Dataset
+from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError
 from jaxlm.host.files import plain
 from jaxlm.inference import guard
@@ -45,7 +46,7 @@ class Evaluator:
 
     def sums(
         self,
-        eval_step: Callable[[EvalBatch], dict[str, Any]],
+        eval_step: Callable[[EvalBatch], Json],
         split: str = "validation",
         max_batches: int | None = None,
     ) -> dict[str, np.ndarray]:

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxlm.host.checked import Json
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Records = list[dict[str, Any]]
+Records = list[Json]
 Units = tuple[tuple[float, float, str], ...]
 
 BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"
@@ -80,7 +82,7 @@ _MAX_POINTS = 100
 _MAX_LEGEND_BLOCKS = 12
 
 
-def plot_run(records: Records, summary: dict[str, Any], folder: Path) -> list[Path]:
+def plot_run(records: Records, summary: Json, folder: Path) -> list[Path]:
     """Draw a run's records (metrics.jsonl) and summary (summary.json) into `folder`/*.png."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -100,7 +102,7 @@ def house_style() -> Iterator[None]:
         yield
 
 
-def run_figures(records: Records, summary: dict[str, Any]) -> dict[str, "Figure"]:
+def run_figures(records: Records, summary: Json) -> dict[str, "Figure"]:
     """File name -> figure, for all that the records hold; in the order of a report."""
     train = [record for record in records if record["kind"] == "train"]
     evals = [record for record in records if record["kind"] == "eval"]
@@ -242,7 +244,7 @@ def _noisy(axes: "Axes", x, y, smooth, color: str = BLUE, label: str | None = No
 
 
 def loss_figure(
-    train: Records, evals: Records, summary: dict[str, Any], perplexity: bool = False
+    train: Records, evals: Records, summary: Json, perplexity: bool = False
 ) -> "Figure":
     """Loss, or perplexity (log axis), of training and validation against step, tokens and time."""
     figure, panels = new_figure(len(_X_AXES), 10, 2.9, sharey=True)

@@ -8,13 +8,12 @@ tokenizer.json or metrics.jsonl would else give a wrong number, or wrong letters
 import functools
 import sys
 from pathlib import Path
-from typing import Any
 
 from jaxlm.config.compose import from_file
 from jaxlm.config.schema import Config, differences, identity
 from jaxlm.data.dataset import Dataset
 from jaxlm.data.tokenizer import Tokenizer, load_tokenizer
-from jaxlm.host.checked import Damaged, read_bytes, read_json
+from jaxlm.host.checked import Damaged, Json, read_bytes, read_json
 from jaxlm.host.errors import UserError
 from jaxlm.store import manifest
 from jaxlm.store.directory import RunDirectory
@@ -72,7 +71,7 @@ def stored_tokenizer(run_path: Path) -> Tokenizer:
     return load_tokenizer(path)
 
 
-def records_seal(step: Path) -> dict[str, Any]:
+def records_seal(step: Path) -> Json:
     """What `RunDirectory.records_seal` was when a checkpoint was saved. Raises NotWhole."""
     return read_json(manifest.verified_file(step, RECORDS), SEAL)
 
@@ -88,9 +87,7 @@ def check_records(run: RunDirectory) -> None:
         )
 
 
-def check_summary(
-    run_path: Path, summary: dict[str, Any], evaluations: list[dict[str, Any]]
-) -> None:
+def check_summary(run_path: Path, summary: Json, evaluations: list[Json]) -> None:
     """Raises Damaged where summary.json has other validation losses than the records."""
     losses = {record["step"]: record.get("loss") for record in evaluations}
     told = {"best_step": "best_val_loss"} | (
@@ -127,7 +124,7 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def check_data(metadata: dict[str, Any], dataset: Dataset, run_path: Path) -> None:
+def check_data(metadata: Json, dataset: Dataset, run_path: Path) -> None:
     """Raises UserError where the data are not those of the checkpoint with this metadata."""
     trained = metadata.get("data_fingerprint")
     if trained is not None and trained != dataset.fingerprint:

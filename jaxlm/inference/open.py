@@ -11,6 +11,7 @@ from jaxlm.config.duration import tokens_needed
 from jaxlm.config.schema import Config
 from jaxlm.data.dataset import Dataset
 from jaxlm.data.prepare import prepare as encode
+from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError
 from jaxlm.inference import guard
 from jaxlm.spec.contract import Engine, LoadEngine
@@ -37,7 +38,7 @@ def run_config(config: Config) -> Config:
 
 def load_parameters(
     engine: Engine, run_path: Path, which: str | int
-) -> tuple[int | None, Any, dict[str, Any], list[str]]:
+) -> tuple[int | None, Any, Json, list[str]]:
     """(step, Parameters, metadata, skipped) of a run's checkpoint, or of a file of weights.
 
     `which` is last, best, a step or a .safetensors file; see `checkpoint.restore`, `read_weights`.

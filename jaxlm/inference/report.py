@@ -12,13 +12,14 @@ from jaxlm.config.corpora import Hub, Text, Tokens
 from jaxlm.config.model_kinds import POSITIONS
 from jaxlm.config.schema import Config, identity, kinds_unlike, operation, resolve_model
 from jaxlm.host import names
+from jaxlm.host.checked import Json
 from jaxlm.host.console import clock
 from jaxlm.host.files import atomic_write
 from jaxlm.inference.figures import smoothing_width
 from jaxlm.spec.flops import flops_words
 from jaxlm.store.late import last_loss
 
-Records = list[dict[str, Any]]
+Records = list[Json]
 
 _CAPTIONS = {
     "loss": "Loss of training and validation against steps, tokens and wall-clock time. {train}",
@@ -46,7 +47,7 @@ _PROMPTS = {"stories": "Once", "shakespeare": "ROMEO:"}
 def write_run_report(
     path: Path,
     config: Config,
-    summary: dict[str, Any],
+    summary: Json,
     records: Records,
     samples: Sequence[str],
     figures: Sequence[Path],
@@ -75,9 +76,7 @@ def write_run_report(
     atomic_write(path, text.encode("utf-8", "backslashreplace"))
 
 
-def summary_lines(
-    config: Config, summary: dict[str, Any], records: Records, run_path: Path
-) -> list[str]:
+def summary_lines(config: Config, summary: Json, records: Records, run_path: Path) -> list[str]:
     """What a run prints when it ends: result, speed, where everything is, what to type next."""
     table = results(summary, records)
     width = max(len(name) for name, _ in table)
@@ -90,14 +89,14 @@ def summary_lines(
     return lines + ["", "next:", *(f"  {line}" for line, _ in commands)] if commands else lines
 
 
-def _status(summary: dict[str, Any]) -> str:
+def _status(summary: Json) -> str:
     words = str(summary["status"]).replace("_", " ")
     reason = f" ({summary['reason']})" if summary.get("reason") else ""
     time = f"{clock(summary['wall_seconds'])} of wall-clock time"
     return f"{words}{reason} at step {summary['step']:,} after {time}"
 
 
-def description(config: Config, summary: dict[str, Any]) -> list[tuple[str, str]]:
+def description(config: Config, summary: Json) -> list[tuple[str, str]]:
     """(what, which) of the model, the data and the training."""
     model, train = resolve_model(config.model), config.train
     positions = model.context_length if POSITIONS[model.position].learned else 0
@@ -151,7 +150,7 @@ def _duration(text: str) -> str:
     return f"{text} steps" if bare else text
 
 
-def results(summary: dict[str, Any], records: Records) -> list[tuple[str, str]]:
+def results(summary: Json, records: Records) -> list[tuple[str, str]]:
     """(name, value with its unit) of all that is known about a run."""
     evals = [record for record in records if record["kind"] == "eval"]
     rows: list[tuple[str, str]] = []
@@ -181,7 +180,7 @@ def results(summary: dict[str, Any], records: Records) -> list[tuple[str, str]]:
     return rows
 
 
-def _validation(last: dict[str, Any], summary: dict[str, Any]) -> list[tuple[str, str]]:
+def _validation(last: Json, summary: Json) -> list[tuple[str, str]]:
     def shown(name: str, form: str) -> str:
         return "not finite" if last.get(name) is None else format(last[name], form)
 
@@ -203,7 +202,7 @@ def _validation(last: dict[str, Any], summary: dict[str, Any]) -> list[tuple[str
     return rows
 
 
-def next_commands(config: Config, summary: dict[str, Any], run_path: Path) -> list[tuple[str, str]]:
+def next_commands(config: Config, summary: Json, run_path: Path) -> list[tuple[str, str]]:
     """(command, what for), most wanted first. Each works when copied into a shell.
 
     They keep what the run was told about how to compute, and nothing is offered that needs a
@@ -298,9 +297,7 @@ def _start(config: Config) -> list[str]:
     return min(candidates, key=lambda found: found[1])[0]
 
 
-def _differing(
-    config: Config, start: list[str], half: Callable[[Config], dict] = identity
-) -> dict[str, Any]:
+def _differing(config: Config, start: list[str], half: Callable[[Config], dict] = identity) -> Json:
     """Key -> value of one half of `config`, where `start` alone means another value."""
     from jaxlm.config.compose import compose
 
@@ -311,8 +308,8 @@ def _differing(
     return {k: value for k, value in wanted if k in kinds or usual.get(k, value) != value}
 
 
-def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _leaves(tree: Json, prefix: str = "") -> Json:
+    flat: Json = {}
     for name, value in tree.items():
         if isinstance(value, dict):
             flat |= _leaves(value, f"{prefix}{name}.")

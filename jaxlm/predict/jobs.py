@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxlm.config.job_options import FitJob, PredictJob
 from jaxlm.config.schema import Config
+from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError
 
 
@@ -70,8 +71,8 @@ def predict_job(config: Config, load_engine: object) -> int:
     from scaling.estimate.tables import prediction_table
 
     job = config.job
-    asked: dict[str, Any] = {name: getattr(job, name) for name in ("N", "D", "C", "target_loss")}
-    speed: dict[str, Any] = {"device": job.device}
+    asked: Json = {name: getattr(job, name) for name in ("N", "D", "C", "target_loss")}
+    speed: Json = {"device": job.device}
     if job.device is not None:
         _device_flops(job)  # refuses a device that is not known before anything is printed
         if job.hours is None and job.C is None:
@@ -161,7 +162,7 @@ def _compute_within(flops: float, fit: Any, job: PredictJob) -> float:
     return math.exp(low)
 
 
-def _print_plan(prediction: Any, count: str, speed: dict[str, Any]) -> list[str]:
+def _print_plan(prediction: Any, count: str, speed: Json) -> list[str]:
     """The advice for the predicted N and D, as lines; none where the law has no optimum."""
     from jaxlm.predict.plan import plan
 

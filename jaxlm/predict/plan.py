@@ -8,10 +8,10 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jaxlm.config.duration import horizon, parse
 from jaxlm.config.schema import Config, ModelConfig, resolve_model
+from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError, nearest
 from jaxlm.host.names import command_line
 from jaxlm.spec.flops import (
@@ -317,7 +317,7 @@ def _command(
     precision: str,
     data: Sequence[str],
 ) -> str:
-    keys: dict[str, Any] = {
+    keys: Json = {
         "model.n_layers": model.n_layers,
         "model.d_model": model.d_model,
         "model.n_heads": model.n_heads,

@@ -10,20 +10,31 @@ Legend: B rows, L length, M = L + 1, V vocabulary.
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from jaxlm.config.schema import Config, ModelConfig
+from jaxlm.config.schema import Config, ResolvedModel
+from jaxlm.host.checked import Json
+
+if TYPE_CHECKING:
+    from jaxlm.store.checkpoint import Checkpoints
+
+# What is the backend's own, and what no other room looks into: an array of JAX or of PyTorch (of
+# numpy once `Engine.read` has it), a training state, a network's parameters, a tree of arrays.
+Array = Any
+State = Any
+Parameters = Any
+Tree = dict[str, Any]
 
 
 class EvalBatch(NamedTuple):
     """Inputs, targets and 0/1 weights, each (B, L), and the targets' UTF-8 bytes (B, L)."""
 
-    inputs: Any
-    targets: Any
-    weights: Any
-    bytes: Any
+    inputs: Array
+    targets: Array
+    weights: Array
+    bytes: Array
 
 
 class StepMetrics(NamedTuple):
@@ -34,12 +45,12 @@ class StepMetrics(NamedTuple):
     of the residual stream after each block.
     """
 
-    loss: Any
-    gradient_norm: Any
-    gradient_norms: Any
-    weight_norms: Any
-    update_norms: Any
-    activation_rms: Any
+    loss: Array
+    gradient_norm: Array
+    gradient_norms: Array
+    weight_norms: Array
+    update_norms: Array
+    activation_rms: Array
 
 
 class Engine(Protocol):
@@ -50,7 +61,7 @@ class Engine(Protocol):
     """
 
     config: Config
-    model_config: ModelConfig  # resolved
+    model_config: ResolvedModel  # resolved
     parameter_dtype: str  # float32 or float64
     device_names: list[str]
     where: str  # the device and kernels in a few words
@@ -65,13 +76,15 @@ class Engine(Protocol):
 
     # -- training
 
-    def initial_state(self) -> Any:
+    def initial_state(self) -> State:
         """The state before the first step."""
 
-    def compile(self, state: Any) -> None:
+    def compile(self, state: State) -> None:
         """Get `train_step` ready for batches of the configuration's shape."""
 
-    def train_step(self, state: Any, tokens_BxM: np.ndarray, lr: float) -> tuple[Any, StepMetrics]:
+    def train_step(
+        self, state: State, tokens_BxM: np.ndarray, lr: float
+    ) -> tuple[State, StepMetrics]:
         """(state after, metrics). Need not wait for the device."""
 
     def read(self, tree: Any) -> Any:
@@ -82,50 +95,50 @@ class Engine(Protocol):
 
     # -- what training leaves
 
-    def parameters_of(self, state: Any) -> Any:
+    def parameters_of(self, state: State) -> Parameters:
         """The state's Parameters."""
 
-    def eval_step(self, parameters: Any, batch: EvalBatch) -> dict[str, Any]:
+    def eval_step(self, parameters: Parameters, batch: EvalBatch) -> dict[str, Array]:
         """Sums over each row: see `step.make_eval_step`. Need not wait for the device."""
 
-    def logits(self, parameters: Any, tokens_BxL: np.ndarray) -> np.ndarray:
+    def logits(self, parameters: Parameters, tokens_BxL: np.ndarray) -> np.ndarray:
         """Logits (B, L, V), float32, or float64 where the precision is."""
 
-    def decoder(self, parameters: Any) -> Callable[..., Iterator[np.ndarray]]:
+    def decoder(self, parameters: Parameters) -> Callable[..., Iterator[np.ndarray]]:
         """Continues token sequences: see `decoding.Decoder.__call__`."""
 
-    def parameters_from(self, values: dict[str, np.ndarray]) -> Any:
+    def parameters_from(self, values: dict[str, np.ndarray]) -> Parameters:
         """Parameters of arrays by canonical name."""
 
-    def canonical(self, parameters: Any) -> dict[str, np.ndarray]:
+    def canonical(self, parameters: Parameters) -> dict[str, np.ndarray]:
         """The inverse of `parameters_from`."""
 
     # -- checkpoints, in the canonical tree
 
-    def writer(self, folder: Path, keep: int) -> Any:
+    def writer(self, folder: Path, keep: int) -> "Checkpoints":
         """The run's `checkpoint.Checkpoints`."""
 
-    def checkpoint_tree(self, state: Any) -> dict[str, Any]:
+    def checkpoint_tree(self, state: State) -> Tree:
         """{"parameters": {name: array}, "optimizer": {"step", "count", "mu", "nu"}}."""
 
-    def state_of(self, tree: dict[str, Any]) -> Any:
+    def state_of(self, tree: Tree) -> State:
         """The state that `checkpoint_tree` was made of."""
 
-    def restore(self, folder: Path, which: str | int) -> tuple[int, Any, dict[str, Any], list[str]]:
+    def restore(self, folder: Path, which: str | int) -> tuple[int, State, Json, list[str]]:
         """(step, state, metadata, skipped): see `checkpoint.restore`."""
 
     def restore_parameters(
         self, folder: Path, which: str | int
-    ) -> tuple[int, Any, dict[str, Any], list[str]]:
+    ) -> tuple[int, Parameters, Json, list[str]]:
         """(step, Parameters, metadata, skipped): see `checkpoint.restore`."""
 
     # -- for a person to look at
 
-    def components(self, parameters: Any, tokens_BxL: np.ndarray) -> dict[str, np.ndarray]:
+    def components(self, parameters: Parameters, tokens_BxL: np.ndarray) -> dict[str, np.ndarray]:
         """What each part of the network puts out, in the order of the forward pass."""
 
     def gradients(
-        self, parameters: Any, tokens_BxM: np.ndarray
+        self, parameters: Parameters, tokens_BxM: np.ndarray
     ) -> tuple[float, dict[str, np.ndarray]]:
         """(loss, gradient of each parameter) of the mean loss over a batch, without dropout."""
 
@@ -135,7 +148,7 @@ class Engine(Protocol):
     def peak_memory_bytes(self) -> int:
         """The most in use so far, where the device counts it; else by this process."""
 
-    def profile(self, folder: Path) -> AbstractContextManager[Any]:
+    def profile(self, folder: Path) -> AbstractContextManager[object]:
         """Traces what runs inside into `folder`."""
 
 

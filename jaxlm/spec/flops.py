@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from jaxlm.config.model_kinds import FEED_FORWARDS, POSITIONS
-from jaxlm.config.schema import ModelConfig
+from jaxlm.config.schema import ResolvedModel
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class ParameterCounts:
     non_embedding: int
 
 
-def parameter_counts(model: ModelConfig) -> ParameterCounts:
+def parameter_counts(model: ResolvedModel) -> ParameterCounts:
     """Closed-form counts of a resolved model (the sum over `parameters.parameter_shapes`)."""
     width, hidden, head = model.d_model, model.d_ff, model.head_dim
     queries, keys = model.n_heads * head, model.n_kv_heads * head
@@ -35,12 +35,12 @@ def parameter_counts(model: ModelConfig) -> ParameterCounts:
     return ParameterCounts(embedding + output + inner, embedding, output, inner)
 
 
-def flops_per_token(model: ModelConfig) -> float:
+def flops_per_token(model: ResolvedModel) -> float:
     """6 N per training token, N without embeddings (Kaplan et al. 2020, section 2.1)."""
     return 6.0 * parameter_counts(model).non_embedding
 
 
-def exact_flops_per_token(model: ModelConfig, length: int | None = None) -> float:
+def exact_flops_per_token(model: ResolvedModel, length: int | None = None) -> float:
     """6 N + the head + full attention, per training token (PaLM, Chowdhery et al. 2022, app. B)."""
     length = length or model.context_length
     head = 6.0 * model.vocab_size * model.d_model

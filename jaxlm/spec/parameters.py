@@ -9,11 +9,11 @@ import hashlib
 import numpy as np
 
 from jaxlm.config.model_kinds import FEED_FORWARDS, POSITIONS
-from jaxlm.config.schema import ModelConfig
+from jaxlm.config.schema import ResolvedModel
 from jaxlm.spec.parametrization import std_factor
 
 
-def parameter_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
+def parameter_shapes(model: ResolvedModel) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every parameter of a resolved model, in the order of the forward pass."""
     width, hidden, head = model.d_model, model.d_ff, model.head_dim
     queries, keys = model.n_heads * head, model.n_kv_heads * head
@@ -66,20 +66,20 @@ def group_of(name: str) -> str:
     return ".".join(parts[:3]) if parts[0] == "blocks" else parts[0]
 
 
-def parameter_groups(model: ModelConfig) -> list[str]:
+def parameter_groups(model: ResolvedModel) -> list[str]:
     """The groups whose norms a step reports, each once, in the order of the forward pass."""
     return list(dict.fromkeys(group_of(name) for name in parameter_shapes(model)))
 
 
 def initial_parameters(
-    model: ModelConfig, seed: int, dtype: str = "float32"
+    model: ResolvedModel, seed: int, dtype: str = "float32"
 ) -> dict[str, np.ndarray]:
     """Every parameter by name; see `initial_parameter`."""
     return {name: initial_parameter(model, seed, name, dtype) for name in parameter_shapes(model)}
 
 
 def initial_parameter(
-    model: ModelConfig,
+    model: ResolvedModel,
     seed: int,
     name: str,
     dtype: str = "float32",

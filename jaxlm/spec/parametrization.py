@@ -24,7 +24,7 @@ learning rate is the best for all. With m = d_model / base_width, the factors ar
 import math
 from typing import NamedTuple
 
-from jaxlm.config.schema import ModelConfig
+from jaxlm.config.schema import ResolvedModel
 
 
 class Exponents(NamedTuple):
@@ -52,29 +52,33 @@ def role_of(name: str) -> str:
     return {"embed": "table", "position": "table", "head": "readout"}[layer]
 
 
-def width_ratio(model: ModelConfig) -> float:
+def width_ratio(model: ResolvedModel) -> float:
     """m = d_model / base_width; 1 under the standard parametrization."""
-    return model.d_model / model.base_width if model.parametrization == "mup" else 1.0
+    if model.parametrization != "mup":
+        return 1.0
+    assert model.base_width is not None  # as the configuration was checked
+    return model.d_model / model.base_width
 
 
-def std_factor(model: ModelConfig, name: str) -> float:
+def std_factor(model: ResolvedModel, name: str) -> float:
     """What multiplies the initial standard deviation of one parameter."""
     return width_ratio(model) ** MUP[role_of(name)].std
 
 
-def lr_factor(model: ModelConfig, name: str) -> float:
+def lr_factor(model: ResolvedModel, name: str) -> float:
     """What multiplies the learning rate of one parameter, its decay excepted."""
     return width_ratio(model) ** MUP[role_of(name)].lr
 
 
-def readout_factor(model: ModelConfig) -> float:
+def readout_factor(model: ResolvedModel) -> float:
     """What multiplies the input of the head, or of the embedding tied to it."""
     return 1.0 / width_ratio(model)
 
 
-def score_divisor(model: ModelConfig) -> float:
+def score_divisor(model: ResolvedModel) -> float:
     """What divides q k^T: sqrt(K), or K / sqrt(base K) under muP, K being the head's width."""
     root = math.sqrt(model.head_dim)
     if model.parametrization == "mup":
+        assert model.base_head_dim is not None
         root *= math.sqrt(model.head_dim / model.base_head_dim)
     return root

@@ -16,11 +16,13 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError
 from jaxlm.host.files import plain
 from jaxlm.store import manifest
@@ -30,6 +32,9 @@ from jaxlm.store.manifest import NoCheckpoint, NotWhole, Unfinished, step_folder
 # leaves behind then; the error itself is enough.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+
+Tree = dict[str, Any]
+"""{"parameters": ..., "optimizer": ...}: nested dicts whose leaves are arrays of any kind."""
 
 
 class Checkpoints:
@@ -43,7 +48,7 @@ class Checkpoints:
     def __init__(self, folder: str | Path, keep: int = 2):
         self.folder = Path(folder).absolute()
         self.keep = max(1, keep)
-        self._pending: tuple[int, Future] | None = None
+        self._pending: tuple[int, Future[None]] | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._remove_leftovers()
@@ -66,8 +71,8 @@ class Checkpoints:
     def save(
         self,
         step: int,
-        tree: dict,
-        metadata: dict,
+        tree: Tree,
+        metadata: Json,
         *,
         best: bool = False,
         files: Mapping[str, bytes] = MappingProxyType({}),
@@ -98,12 +103,13 @@ class Checkpoints:
         try:
             future.result()
         except (OSError, ValueError) as error:
+            whole = self.steps()
             reason = getattr(error, "strerror", None) or str(error).split(" [tensorstore_spec")[0]
             raise UserError(
                 f"the checkpoint of step {step} could not be written to {self.folder}: "
                 f"{reason[:300]}.\n"
                 "Check the free disk space and the folder's permissions; the same command then "
-                f"goes on from the newest whole step ({(self.steps() or ['none'])[-1]})."
+                f"goes on from the newest whole step ({whole[-1] if whole else 'none'})."
             ) from error
 
     def close(self) -> None:
@@ -118,7 +124,7 @@ class Checkpoints:
         return list(whole_steps(self.folder))
 
     def _write(
-        self, step: int, tree: dict, metadata: dict, best: bool, files: Mapping[str, bytes]
+        self, step: int, tree: Tree, metadata: Json, best: bool, files: Mapping[str, bytes]
     ) -> None:
         path = self.folder / str(step)
         with contextlib.suppress(NotWhole):
@@ -176,9 +182,9 @@ def restore(
     folder: str | Path,
     which: str | int = "last",
     *,
-    template: dict | None = None,
+    template: Tree | None = None,
     parameters_only: bool = False,
-) -> tuple[int, dict, dict, list[str]]:
+) -> tuple[int, Tree, Json, list[str]]:
     """(step, tree, metadata, skipped) of the newest whole step, of the best, or of a given one.
 
     Every file's size and SHA-256 are compared with the manifest before Orbax reads any. `skipped`
@@ -258,11 +264,11 @@ def _nothing(folder: Path, which: str | int, rejected: dict[int, NotWhole]) -> U
     )
 
 
-def _verify_and_load(path: Path, *how) -> tuple[dict, dict]:
+def _verify_and_load(path: Path, template: Tree | None, parameters_only: bool) -> tuple[Tree, Json]:
     """As `_load`, of a step whose every file matches its manifest. Raises NotWhole otherwise."""
     manifest.verify(path)
     try:
-        return _load(path, *how)
+        return _load(path, template, parameters_only)
     except UserError:
         raise
     except Exception:
@@ -270,7 +276,7 @@ def _verify_and_load(path: Path, *how) -> tuple[dict, dict]:
         raise
 
 
-def _load(path: Path, template: dict | None, parameters_only: bool) -> tuple[dict, dict]:
+def _load(path: Path, template: Tree | None, parameters_only: bool) -> tuple[Tree, Json]:
     """The arrays and the metadata of a verified step."""
     saved = ocp.checkpointables_metadata(path)
     names = ["parameters"] if parameters_only else ["parameters", "optimizer"]
@@ -287,7 +293,7 @@ def _load(path: Path, template: dict | None, parameters_only: bool) -> tuple[dic
     return abstract | ocp.load_checkpointables(path, parts), saved.custom_metadata
 
 
-def _check_template(path: Path, saved: dict, template: dict) -> None:
+def _check_template(path: Path, saved: Tree, template: Tree) -> None:
     """Raises UserError, listing names, shapes and types, where the two trees differ."""
     there, wanted = _describe(saved), _describe(template)
     lists = {
@@ -311,7 +317,7 @@ def _check_template(path: Path, saved: dict, template: dict) -> None:
         )
 
 
-def _describe(tree: dict) -> dict[str, str]:
+def _describe(tree: Tree) -> dict[str, str]:
     """Dotted name of each leaf -> its type and shape, as `float32(128, 64)`."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
@@ -320,7 +326,7 @@ def _describe(tree: dict) -> dict[str, str]:
     }
 
 
-def _check_names(tree: dict) -> None:
+def _check_names(tree: Tree) -> None:
     """Raises ValueError for trees that Orbax would store wrongly: it joins nested names by dots."""
     if len(_describe(tree)) != len(jax.tree.leaves(tree)):
         raise ValueError("two arrays of the tree have the same dotted name")

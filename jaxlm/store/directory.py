@@ -12,9 +12,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
-from jaxlm.host.checked import Damaged, Unfit, fitting, parse_json, read_bytes, read_json, record
+from jaxlm.host.checked import (
+    Damaged,
+    Json,
+    Unfit,
+    fitting,
+    parse_json,
+    read_bytes,
+    read_json,
+    record,
+)
 from jaxlm.host.errors import UserError
 from jaxlm.host.files import atomic_write, plain
 from jaxlm.host.names import check_utf8, command_line
@@ -105,12 +113,12 @@ class RunDirectory:
         }
         self.write_text("environment.json", json.dumps(environment, indent=1) + "\n")
 
-    def read_environment(self) -> dict:
+    def read_environment(self) -> Json:
         """environment.json, or {} where there is none."""
         self.check_format()
         return read_json(self.path / "environment.json", ENVIRONMENT, _START_OVER) or {}
 
-    def append(self, record: dict) -> None:
+    def append(self, record: Json) -> None:
         """Appends one record to metrics.jsonl; a reader sees it whole or not at all."""
         line = (json.dumps(plain(record), allow_nan=False) + "\n").encode()
         try:
@@ -129,7 +137,7 @@ class RunDirectory:
         except OSError as error:
             raise _cannot("write", self.path / "metrics.jsonl", error) from error
 
-    def records(self, kind: str | None = None) -> list[dict]:
+    def records(self, kind: str | None = None) -> list[Json]:
         """The records so far, of one kind or all, without a last line still being written."""
         records = [record for _, record in self._lines()]
         return [record for record in records if kind is None or record.get("kind") == kind]
@@ -140,12 +148,12 @@ class RunDirectory:
             kept = [line for line, record in self._lines() if record["step"] <= step]
             self._write("metrics.jsonl", b"".join(kept))
 
-    def records_seal(self) -> dict[str, Any]:
+    def records_seal(self) -> Json:
         """Length and SHA-256 of the records so far; a checkpoint carries it."""
         content = self._records_bytes()
         return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
-    def has_records(self, seal: dict[str, Any]) -> bool:
+    def has_records(self, seal: Json) -> bool:
         """Whether the records begin with those that were sealed, to the byte."""
         content = self._records_bytes()[: seal["bytes"]]
         return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} == seal
@@ -160,9 +168,10 @@ class RunDirectory:
         path = self.path / "metrics.jsonl"
         return read_bytes(path, advice=_START_OVER) or b""
 
-    def _lines(self) -> list[tuple[bytes, dict]]:
+    def _lines(self) -> list[tuple[bytes, Json]]:
         """Each whole line of metrics.jsonl with the record it holds."""
-        path, lines = self.path / "metrics.jsonl", []
+        path = self.path / "metrics.jsonl"
+        lines: list[tuple[bytes, Json]] = []
         for number, line in enumerate(self._records_bytes().split(b"\n")[:-1], 1):
             try:
                 lines.append((line + b"\n", fitting(parse_json(line), RECORD)))
@@ -173,11 +182,11 @@ class RunDirectory:
                 ) from None
         return lines
 
-    def write_summary(self, summary: dict) -> None:
+    def write_summary(self, summary: Json) -> None:
         """Replaces summary.json."""
         self.write_text("summary.json", json.dumps(plain(summary), indent=1) + "\n")
 
-    def read_summary(self) -> dict | None:
+    def read_summary(self) -> Json | None:
         """summary.json, or None before the first one is written."""
         return read_json(self.path / "summary.json", SUMMARY, _START_OVER)
 
@@ -188,7 +197,7 @@ class RunDirectory:
             raise _cannot("write", self.path / name, error) from error
 
 
-def read_study(folder: Path) -> dict | None:
+def read_study(folder: Path) -> Json | None:
     """study.json of a study's folder, or None where there is none. Raises Damaged."""
     advice = "The study itself writes it anew when its command is given again."
     return read_json(folder / "study.json", STUDY, advice)

@@ -127,7 +127,7 @@ TIMED_RECORD = record({"step": count, "wall_seconds": number})
 OUTCOMES = each(lambda value, place: each(anything)(value, place) or _outcome(value, place))
 
 
-def _outcome(value: list, place: str) -> str | None:
+def _outcome(value: list[object], place: str) -> str | None:
     """(exit status, error) of one run of a pack."""
     kinds = [type(item) for item in value]
     return None if kinds == [int, str] else f"{place} is no exit status and error"

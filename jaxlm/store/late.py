@@ -2,9 +2,10 @@
 
 import itertools
 import math
-from typing import Any
 
-Records = list[dict[str, Any]]
+from jaxlm.host.checked import Json
+
+Records = list[Json]
 
 LATE_SHARE = 0.05
 """The end of training, over whose records a noisy quantity is averaged: the last 5 % of steps."""
@@ -23,8 +24,9 @@ def late_records(train: Records) -> Records:
 
 def late_mean(train: Records, name: str) -> float | None:
     """Mean of a field over `late_records`; None where there are none or one is not finite."""
-    values = [record.get(name) for record in late_records(train)]
-    return None if not values or None in values else math.fsum(values) / len(values)
+    found: list[float | None] = [record.get(name) for record in late_records(train)]
+    values = [value for value in found if value is not None]
+    return None if not values or len(values) < len(found) else math.fsum(values) / len(values)
 
 
 def last_loss(train: Records) -> tuple[float, str] | None:

@@ -17,7 +17,7 @@ import time
 import uuid
 from pathlib import Path
 
-from jaxlm.host.checked import Damaged, Unfit, fitting, parse_json, read_bytes
+from jaxlm.host.checked import Damaged, Json, Unfit, fitting, parse_json, read_bytes
 from jaxlm.host.errors import UserError
 from jaxlm.store.formats import HOLDER
 
@@ -109,7 +109,7 @@ class WriterLock:
             return False
         return True
 
-    def _held_by(self, holder: dict) -> UserError:
+    def _held_by(self, holder: Json) -> UserError:
         pid, host = holder.get("pid", "unknown"), holder.get("host", "unknown")
         return UserError(
             f"{self.path.parent} is being written by process {pid} on host {host} "
@@ -118,7 +118,7 @@ class WriterLock:
             "or choose another run.dir."
         )
 
-    def _read(self) -> dict | None:
+    def _read(self) -> Json | None:
         """Who holds the lock; None for nobody, and where the file does not tell.
 
         Opened anew, so that network file systems look.
@@ -161,7 +161,7 @@ def _process_started(pid: int) -> str | None:
         return None
 
 
-def _alive(holder: dict) -> bool:
+def _alive(holder: Json) -> bool:
     """Whether the holder, a process of this machine, still runs."""
     try:
         os.kill(holder["pid"], 0)

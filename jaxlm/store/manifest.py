@@ -14,6 +14,7 @@ from pathlib import Path
 
 from jaxlm.host.checked import (
     Damaged,
+    Json,
     Unfit,
     count,
     fitting,
@@ -59,12 +60,12 @@ def write(path: Path, step: int, *, best: bool) -> None:
                 size = os.fstat(file.fileno()).st_size
             files[file_path.relative_to(path).as_posix()] = {"bytes": size, "sha256": sha256}
         fsync_folder(Path(root))
-    body = {"format_version": FORMAT_VERSION, "step": step, "best": best, "files": files}
+    body: Json = {"format_version": FORMAT_VERSION, "step": step, "best": best, "files": files}
     atomic_write(path / NAME, sealed(body))
     fsync_folder(path.parent)
 
 
-def verify(path: Path, *, hashes: bool = True) -> dict:
+def verify(path: Path, *, hashes: bool = True) -> Json:
     """The manifest of a step's folder, if every file matches it; without `hashes`, in size only.
 
     Raises NotWhole, or UserError where a newer version of this program wrote the step.
@@ -131,10 +132,10 @@ def newest_noted(folder: Path) -> int | None:
     the note cannot be read.
     """
     note = read_json(folder.with_suffix(".json"), NEWEST)
-    return note and note["newest"]
+    return None if note is None else int(note["newest"])
 
 
-def _read(path: Path) -> dict:
+def _read(path: Path) -> Json:
     """A step's manifest, its seal whole. Raises NotWhole."""
     try:
         content = read_bytes(path / NAME)
@@ -145,7 +146,7 @@ def _read(path: Path) -> dict:
     return unsealed(content)
 
 
-def whole_steps(folder: Path) -> dict[int, dict]:
+def whole_steps(folder: Path) -> dict[int, Json]:
     """Step -> manifest of the steps in `folder` whose files are there in their sizes, newest last.
 
     Hashes are compared when a step is restored.
@@ -178,14 +179,14 @@ def remove(path: Path) -> None:
     shutil.rmtree(path)
 
 
-def sealed(body: dict) -> bytes:
+def sealed(body: Json) -> bytes:
     """A manifest's bytes: the body, and the SHA-256 of the body, which guards the manifest."""
     body = {name: value for name, value in body.items() if name != "sha256"}
     seal = hashlib.sha256(json.dumps(body).encode()).hexdigest()
     return (json.dumps(body | {"sha256": seal}, indent=1) + "\n").encode()
 
 
-def unsealed(content: bytes) -> dict:
+def unsealed(content: bytes) -> Json:
     """The body that `sealed` made `content` of. Raises NotWhole when a single bit differs."""
     try:
         body = fitting(parse_json(content), record({"format_version": count}))

@@ -1,10 +1,12 @@
 """Weights alone, in a safetensors file with the canonical names; never a pickle."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError
 from jaxlm.host.files import atomic_write
 from jaxlm.host.names import expanded
@@ -12,7 +14,7 @@ from jaxlm.host.names import expanded
 _ABOUT = ("step", "documents")
 
 
-def write_weights(path: str | Path, parameters: dict[str, np.ndarray], about: dict) -> None:
+def write_weights(path: str | Path, parameters: dict[str, np.ndarray], about: Json) -> None:
     """Parameters by canonical name; `about` holds the step and whether there are documents."""
     from safetensors.numpy import save
 
@@ -26,7 +28,7 @@ def write_weights(path: str | Path, parameters: dict[str, np.ndarray], about: di
 
 def read_weights(
     path: str | Path, shapes: dict[str, tuple[int, ...]], dtype: str
-) -> tuple[dict[str, np.ndarray], dict]:
+) -> tuple[dict[str, np.ndarray], Json]:
     """(parameters as `dtype`, what `write_weights` was told) of a safetensors file.
 
     Raises UserError where the file is missing or a pickle, which could run any code when it is
@@ -62,7 +64,7 @@ def _is_pickle(start: bytes) -> bool:
     return start.startswith(b"PK\x03\x04") or (start[:1] == b"\x80" and 2 <= start[1] <= 5)
 
 
-def _check_shapes(path: Path, there: dict, wanted: dict) -> None:
+def _check_shapes(path: Path, there: Mapping[str, object], wanted: Mapping[str, object]) -> None:
     lists = {
         "only in the file": [f"{n} {there[n]}" for n in there if n not in wanted],
         "only in the model": [f"{n} {wanted[n]}" for n in wanted if n not in there],

@@ -13,6 +13,7 @@ from typing import Any
 from jaxlm.config.corpora import Endless
 from jaxlm.config.duration import horizon, parse, tokens_needed
 from jaxlm.config.schema import Config, StudyConfig, resolve_model
+from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError, nearest
 from jaxlm.host.names import command_line
 from jaxlm.spec.flops import flops_words, parameter_counts
@@ -63,7 +64,7 @@ def study_job(config: Config, load_engine: object) -> int:
     return status
 
 
-def _specimens(config: Config) -> Callable[[Mapping[str, Path], Path], dict[str, Any]] | None:
+def _specimens(config: Config) -> Callable[[Mapping[str, Path], Path], Json] | None:
     """What measures the texts of a run of each variant; None where none are wanted."""
     count = config.study.specimens
     if not count or config.tokenizer.name == "none":
@@ -80,7 +81,7 @@ def _has_results(folder: Path) -> bool:
 
 def definition_of(
     config: Config, variants: Variants, axes: Mapping[str, Any], baseline: str
-) -> dict[str, Any]:
+) -> Json:
     """What study.json tells a report about the study: see `StudyConfig`."""
     study = config.study
     return {

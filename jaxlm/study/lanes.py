@@ -17,6 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxlm.engine.dropout import Rate, Rates
 from jaxlm.engine.engine import Engine
 from jaxlm.engine.step import Batch, TrainState, make_eval_step, make_train_step
+from jaxlm.host.checked import Json
 from jaxlm.inference.evaluate import Evaluator, metrics
 from jaxlm.spec.contract import EvalBatch, StepMetrics
 from jaxlm.train.loop import Evaluation, NewestState, Step, Training
@@ -26,7 +27,7 @@ class Numbers(NamedTuple):
     """What the runs of one program may differ in, each (K,); None where no run has it."""
 
     seed: Any
-    rule: dict[str, Any]  # by the key of `optimizer`
+    rule: Json  # by the key of `optimizer`
     clip_norm: Any
     rates: Rates
 
@@ -143,11 +144,11 @@ class Lanes:
         """The newest state of one run."""
         return self._take(self.state, self.present.index(lane))
 
-    def evaluate(self) -> dict[int, dict[str, Any]]:
+    def evaluate(self) -> dict[int, Json]:
         """`Evaluator`'s result for every run that is present."""
         place, parameters = self.engine.placement.put_rows, self.state.parameters
 
-        def eval_step(batch: EvalBatch) -> dict[str, Any]:
+        def eval_step(batch: EvalBatch) -> Json:
             return self._eval_step(parameters, place(batch))
 
         sums_KxR = self.evaluator.sums(eval_step)

@@ -9,9 +9,8 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from jaxlm.host.checked import Damaged, Unfit, fitting, parse_json, read_json
+from jaxlm.host.checked import Damaged, Json, Unfit, fitting, parse_json, read_json
 from jaxlm.host.errors import UserError
 from jaxlm.host.signals import Signals
 from jaxlm.store.directory import RunDirectory
@@ -123,7 +122,7 @@ def out_of_memory(exit_status: int, errors: str) -> bool:
     return killed or (exit_status != 0 and any(sign in errors for sign in _MEMORY_SIGNS))
 
 
-def last_record(run: Path) -> dict[str, Any]:
+def last_record(run: Path) -> Json:
     """The newest whole record of metrics.jsonl, read from the file's end; {} for none."""
     with contextlib.suppress(OSError, Unfit), open(run / "metrics.jsonl", "rb") as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - 2**16))

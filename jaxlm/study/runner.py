@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.config.schema import Config
-from jaxlm.host.checked import Damaged
+from jaxlm.host.checked import Damaged, Json
 from jaxlm.host.console import Console, clock
 from jaxlm.host.errors import UserError
 from jaxlm.host.files import plain
@@ -83,7 +83,7 @@ def finished_runs(study: Path) -> list[Path]:
     return [study / row["path"] for row in found["runs"] if row.get("status") == "finished"]
 
 
-def _rows_before(folder: Path) -> dict[str, dict[str, Any]]:
+def _rows_before(folder: Path) -> dict[str, Json]:
     """Path -> row of the runs that an earlier process of this study noted.
 
     Nothing where study.json is damaged: it is written anew from the runs.
@@ -160,7 +160,7 @@ class _Study:
             key = str(member.run.path.relative_to(self.folder.path))
             member.process_seconds = self.before.get(key, {}).get("process_seconds")
 
-    def _summary(self, member: Member) -> dict[str, Any]:
+    def _summary(self, member: Member) -> Json:
         """A run's summary, {} where there is none or it is damaged: the run itself refuses that."""
         try:
             return member.run.read_summary() or {}
@@ -327,7 +327,7 @@ class _Study:
         self.folder.write_text("study.json", json.dumps(plain(study), indent=1) + "\n")
 
 
-def _row(member: Member, summary: dict[str, Any], study: Path) -> dict[str, Any]:
+def _row(member: Member, summary: Json, study: Path) -> Json:
     row = {
         "variant": member.variant,
         "seed": member.seed,

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jaxlm.config.duration import Horizon, horizon
 from jaxlm.config.schema import Config, resolve_model
 from jaxlm.config.tokenizers import BPE
+from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError
 from jaxlm.spec.flops import exact_flops_per_token, flops_per_token
 
@@ -37,7 +37,7 @@ def _tokens(config: Config) -> int | None:
     return ahead.steps * ahead.tokens_per_step if known else None
 
 
-def fraction_done(config: Config, record: dict[str, Any]) -> float:
+def fraction_done(config: Config, record: Json) -> float:
     """The share of a run that its newest record has behind it; 0 where epochs hide its length."""
     ahead = _ahead(config)
     if ahead is None or not record:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.config.schema import Config
+from jaxlm.host.checked import Json
 from jaxlm.host.console import Console
 from jaxlm.host.errors import UserError
 from jaxlm.spec.contract import LoadEngine
@@ -18,7 +19,7 @@ _BETWEEN_SAMPLES = "\n\n---\n\n"
 def finish(
     run: RunDirectory,
     config: Config,
-    summary: dict[str, Any],
+    summary: Json,
     console: Console,
     load_engine: LoadEngine,
 ) -> None:
@@ -36,7 +37,7 @@ def finish(
 def complete(
     run: RunDirectory,
     config: Config,
-    summary: dict[str, Any],
+    summary: Json,
     load_engine: LoadEngine,
 ) -> list[str]:
     """Make what a run that has ended lacks of samples.txt, plots/ and report.md; their names.
@@ -55,7 +56,7 @@ def complete(
     return lost
 
 
-def missing(path: Path, config: Config, summary: dict[str, Any]) -> list[str]:
+def missing(path: Path, config: Config, summary: Json) -> list[str]:
     """What of samples.txt, report.md and the figures it shows is not there, empty or cut off."""
     from jaxlm.inference.report import REPORT_END
 
@@ -76,9 +77,7 @@ def _is_written(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-def write_report(
-    run: RunDirectory, config: Config, summary: dict[str, Any], samples: list[str]
-) -> None:
+def write_report(run: RunDirectory, config: Config, summary: Json, samples: list[str]) -> None:
     """Write plots/ and report.md from the run's records. Raises UserError where that fails."""
     from jaxlm.inference.figures import plot_run
     from jaxlm.inference.report import write_run_report

@@ -2,10 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from jaxlm.config.duration import Horizon
 from jaxlm.config.schema import Config
+from jaxlm.host.checked import Json
 from jaxlm.host.console import Console, clock
 from jaxlm.host.files import plain
 from jaxlm.spec.contract import Engine, StepMetrics
@@ -92,7 +92,7 @@ class Ledger:
         seconds = self.clocks.seconds()
         return step * self.tokens_per_step / seconds if seconds > 0 else None
 
-    def _record(self, kind: str, step: int, fields: dict[str, Any]) -> None:
+    def _record(self, kind: str, step: int, fields: Json) -> None:
         tokens = step * self.tokens_per_step
         record = {
             "kind": kind,
@@ -135,7 +135,7 @@ class Ledger:
         }
         self.console.progress(min(fraction, 1.0), fields)
 
-    def evaluation(self, step: int, result: dict[str, Any]) -> None:
+    def evaluation(self, step: int, result: Json) -> None:
         """The record of an evaluation, and its line."""
         fields = {name: value for name, value in result.items() if name != "tokens"}
         self._record("eval", step, fields | {"eval_tokens": result["tokens"]})
@@ -151,7 +151,7 @@ class Ledger:
         """Write summary.json."""
         self.run.write_summary(self.summary(status, position, reason))
 
-    def summary(self, status: str, position: Position, reason: str | None = None) -> dict[str, Any]:
+    def summary(self, status: str, position: Position, reason: str | None = None) -> Json:
         """The content of summary.json (DESIGN, "A run directory")."""
         model = self.engine.model_config
         counts, seconds = parameter_counts(model), self.clocks.seconds()

@@ -15,6 +15,7 @@ from jaxlm.config.duration import Horizon, horizon
 from jaxlm.config.schema import Config
 from jaxlm.data.batches import batch as batch_at
 from jaxlm.data.dataset import Dataset
+from jaxlm.host.checked import Json
 from jaxlm.host.console import Console
 from jaxlm.host.errors import UserError
 from jaxlm.host.signals import Signals
@@ -265,7 +266,7 @@ class Training:
             interval = self.position.interval_loss()
             self.ledger.train(step, lr, self.engine.read(metrics), interval)
 
-    def _evaluate(self) -> Generator[Evaluation, dict[str, Any], bool]:
+    def _evaluate(self) -> Generator[Evaluation, Json, bool]:
         """Have the current state evaluated and record it; True where it is the best so far."""
         self.drain()
         self.clocks.pause()

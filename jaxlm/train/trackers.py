@@ -6,6 +6,7 @@ from typing import Any
 
 from jaxlm.config.schema import Config
 from jaxlm.config.trackers import TrackerConfig
+from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError
 
 
@@ -18,7 +19,7 @@ class Tracker:
     def __init__(self, config: TrackerConfig, run_path: Path, step: int) -> None:
         """Raises UserError where a library is missing."""
 
-    def write(self, record: dict[str, Any]) -> None:
+    def write(self, record: Json) -> None:
         """One record of metrics.jsonl."""
 
     def close(self) -> None:
@@ -43,7 +44,7 @@ class TensorBoardTracker(Tracker):
             str(run_path / config.name), purge_step=step + 1, filename_suffix=suffix
         )
 
-    def write(self, record: dict[str, Any]) -> None:
+    def write(self, record: Json) -> None:
         for name, value in scalars(record):
             self.writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
 

@@ -18,6 +18,7 @@ from jaxlm.config.duration import horizon
 from jaxlm.config.schema import Config
 from jaxlm.data.batches import batch
 from jaxlm.data.dataset import Dataset
+from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError
 from jaxlm.host.files import atomic_write, plain
 from jaxlm.inference.evaluate import Evaluator
@@ -109,7 +110,7 @@ class Pair:
             tree = {"parameters": values, "optimizer": _host(tree["optimizer"])}
             self.states[number] = engine.state_of(tree)
 
-    def trees(self) -> list[dict[str, Any]]:
+    def trees(self) -> list[Json]:
         """Both states as canonical trees of numpy arrays."""
         found = []
         for engine, state in zip(self.engines, self.states, strict=True):

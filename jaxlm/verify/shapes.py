@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxlm.config.schema import Config, ModelConfig, resolve_model
 from jaxlm.engine.model import Transformer
 from jaxlm.engine.tree import flatten, nest
+from jaxlm.host.checked import Json
 from jaxlm.spec.flops import parameter_counts
 from jaxlm.spec.parameters import parameter_shapes
 from jaxlm.spec.parametrization import lr_factor, std_factor
@@ -79,7 +80,7 @@ def shapes_text(model: ModelConfig, dtype: Any, batch: int = 1) -> str:
     )
 
 
-def component_shapes(model: ModelConfig, dtype: Any, batch: int) -> dict[str, Any]:
+def component_shapes(model: ModelConfig, dtype: Any, batch: int) -> Json:
     """Dotted name -> shape and type of every component's output, in the forward pass's order."""
     wide = jnp.dtype(dtype) == "float64"
     stored = "float64" if wide else "float32"

@@ -6,14 +6,24 @@ Shapes: n points, J runs, G compute values, R resamples (row 0: the data as they
 """
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
 from scaling.errors import ScalingError
 from scaling.estimate.isoflop import EDGE, INSIDE, TOO_FEW, refuse_one_size
-from scaling.estimate.power_law import PowerLaw, count_distinct, distinct, draws, plain, power_law
+from scaling.estimate.power_law import (
+    Json,
+    PowerLaw,
+    count_distinct,
+    distinct,
+    draws,
+    plain,
+    power_law,
+)
+from scaling.records.records import Records
 
+# ln C, ln N, ln D and ln loss of the points, and what stands against each.
+Points = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 CURVE_GRID = 100
 SAME_COMPUTE = 0.05
 MANY, LAYERS = 5000, 20  # runs from which on only the outer fronts are looked at, and how many
@@ -35,12 +45,12 @@ class Envelope:
     level: float
     notes: tuple[str, ...]
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> Json:
         return plain(vars(self))
 
 
 def approach1(
-    records: Any, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
+    records: Records, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> Envelope:
     """The run with the least loss at each compute, and N, D = coefficient C^exponent through them.
 
@@ -90,11 +100,13 @@ def approach1(
     seen = status_RxG[0] != TOO_FEW
     columns = (log_C_G, log_N_RxG[0], log_D_RxG[0], log_loss_G)
     kind = "front" if single else "curves"
-    found = (np.exp(column[seen]) for column in columns)
-    return Envelope(kind, *found, used[0, seen], laws, early > 0, resamples, level, tuple(notes))
+    C_G, N_G, D_G, loss_G = (np.exp(column[seen]) for column in columns)
+    return Envelope(
+        kind, C_G, N_G, D_G, loss_G, used[0, seen], laws, early > 0, resamples, level, tuple(notes)
+    )
 
 
-def _last(records: Any, run_n: np.ndarray) -> np.ndarray:
+def _last(records: Records, run_n: np.ndarray) -> np.ndarray:
     """(n,) bool: the point is the one with the most tokens of its run."""
     order = np.lexsort((records.D, run_n))
     last = np.zeros(len(order), bool)
@@ -112,7 +124,7 @@ def _drawn(generator: np.random.Generator, resamples: int, runs: int) -> np.ndar
     return found
 
 
-def _outer(records: Any) -> np.ndarray:
+def _outer(records: Records) -> np.ndarray:
     """Indices of the points that may be on a front: those of the first LAYERS fronts.
 
     A point of a later one is beaten by so many others that no resample is without all of them.
@@ -127,7 +139,7 @@ def _outer(records: Any) -> np.ndarray:
     return np.sort(np.concatenate(found))
 
 
-def _front(records: Any, run_n: np.ndarray, drawn_RxJ: np.ndarray, ends: np.ndarray) -> tuple:
+def _front(records: Records, run_n: np.ndarray, drawn_RxJ: np.ndarray, ends: np.ndarray) -> Points:
     """Final points in the order of their compute; those on the front of what was drawn count.
 
     Of equal compute only the best counts: without `_ranks`, runs planned for one budget would
@@ -164,8 +176,8 @@ def _ranks(C_n: np.ndarray) -> np.ndarray:
 
 
 def _follow_curves(
-    records: Any, run_n: np.ndarray, drawn_RxJ: np.ndarray, ends: np.ndarray
-) -> tuple:
+    records: Records, run_n: np.ndarray, drawn_RxJ: np.ndarray, ends: np.ndarray
+) -> Points:
     """Curves interpolated to common compute values, and the lowest of those drawn at each."""
     log_C_G = np.linspace(np.log(records.C.min()), np.log(records.C.max()), CURVE_GRID)
     J = drawn_RxJ.shape[1]

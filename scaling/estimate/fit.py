@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -31,12 +31,16 @@ from scaling.estimate.bootstrap import (
 from scaling.estimate.doubts import of_the_floor, warn
 from scaling.estimate.identify import Identified, by_places, by_profiles, by_solution
 from scaling.estimate.one_step import MANY
+from scaling.estimate.power_law import Json
 from scaling.estimate.scatter import run_interval, scatter_of
 from scaling.law import allocate
 from scaling.law.fixed import read_fixed
 from scaling.law.laws import Law, find_law
 from scaling.law.problem import SQUARES, Problem, Solutions
 from scaling.records.records import Records
+
+Words = ParamSpec("Words")
+Returned = TypeVar("Returned")
 
 FORMAT = 2
 """Version of fit.json."""
@@ -166,7 +170,7 @@ class Fit:
                 raise ScalingError(f"{name}={value} must be above 0.")
         return {v: np.float64(values[v]) for v in self.law.variables}
 
-    def to_dict(self, budgets: Sequence[float] = ()) -> dict[str, Any]:
+    def to_dict(self, budgets: Sequence[float] = ()) -> Json:
         """The content of fit.json; not-finite numbers become null."""
         intervals = {name: list(pair) for name, pair in self.intervals.items()}
         content = {
@@ -223,21 +227,21 @@ class Fit:
         every = (self.range["C"][1] * factor for factor in (1.0, 10.0, 100.0))
         return tuple(C for C in every if np.isfinite(C))
 
-    def allocation(self, C: float, inference_tokens: float = 0) -> dict[str, Any]:
+    def allocation(self, C: float, inference_tokens: float = 0) -> Json:
         """Compute-optimal N, D and loss for C FLOPs, with intervals; see `allocate.optimal`.
 
         The data-constrained law has the largest number of unique tokens of its records.
         """
         unique = self.range["U"][1] if "U" in self.law.variables else None
 
-        def optimal(theta):
+        def optimal(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             return allocate.optimal(
                 self.law, theta, C, inference_tokens=inference_tokens, unique=unique
             )
 
         point = optimal(self.theta[None])
         many = optimal(self.samples) if len(self.samples) else (None, None, None)
-        found = {"C": float(C)}
+        found: Json = {"C": float(C)}
         for i, name in enumerate(("N", "D", "loss")):
             value, low, high = self.interval_from(point[i][0], many[i])
             found |= {name: value, f"{name}_interval": [low, high]}
@@ -329,8 +333,10 @@ def fit(
         identified, message = _judge(problem, found, level)
         waiting = None
         if profiles and found.converged[best] and not problem.defects(centred):
-            words = ("profiles", lines, {}, profile, problem, centred, level)
-            waiting = beside.submit(_attempt, *words)
+            nothing: dict[str, Profile] = {}
+            waiting = beside.submit(
+                _attempt, "profiles", lines, nothing, profile, problem, centred, level
+            )
         samples = np.empty((0, len(centred)))
         if resamples and np.any(found.converged):
             words = (problem, centred, records.run, resamples, seed, bootstrap_starts)
@@ -405,11 +411,16 @@ def _judge(problem: Problem, found: Solutions, level: float) -> tuple[Identified
 
 
 def _attempt(
-    name: str, lines: list[str], otherwise: Any, part: Callable[..., Any], *words: Any
-) -> Any:
+    name: str,
+    lines: list[str],
+    otherwise: Returned,
+    part: Callable[Words, Returned],
+    *words: Words.args,
+    **more: Words.kwargs,
+) -> Returned:
     """What `part` returns; where it fails, a line, and the fit goes on without."""
     try:
-        return part(*words)
+        return part(*words, **more)
     except (ArithmeticError, ValueError, MemoryError) as error:  # LinAlgError is a ValueError
         told = " ".join(str(error).split())
         lines.append(f"{name} left out: {type(error).__name__}: {told}")

@@ -42,7 +42,9 @@ class HoldOut:
         pairs = {"law": (self.low, self.high), "run": (self.run_low, self.run_high)}
         found = {}
         for name, (low, high) in pairs.items():
-            if low is not None and (known := np.isfinite(low) & np.isfinite(high)).any():
+            if low is None or high is None:
+                continue
+            if (known := np.isfinite(low) & np.isfinite(high)).any():
                 inside = (self.held.loss >= low) & (self.held.loss <= high)
                 found[name] = (int(np.sum(inside & known)), int(np.sum(known)))
         return found

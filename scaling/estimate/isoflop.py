@@ -15,12 +15,12 @@ S B-splines, F places where a curve is evaluated.
 """
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
 from scaling.errors import ScalingError
 from scaling.estimate.power_law import (
+    Json,
     PowerLaw,
     count_distinct,
     distinct,
@@ -31,6 +31,7 @@ from scaling.estimate.power_law import (
 )
 from scaling.law.allocate import optimal
 from scaling.law.laws import Law
+from scaling.records.records import Records
 
 ESTIMATORS = ("parabola", "argmin", "spline")
 STATUS = ("inside", "edge", "concave", "too few sizes", "flat")
@@ -60,6 +61,9 @@ def uniform_splines(place: np.ndarray) -> np.ndarray:
     return found
 
 
+Minimum = tuple[np.ndarray, np.ndarray, np.ndarray]  # ln N, loss and status, each (R,)
+
+
 @dataclasses.dataclass(frozen=True)
 class Minima:
     """The least loss of each budget; `status_B` says of each whether it is inside its grid."""
@@ -73,7 +77,7 @@ class Minima:
     def inside_B(self) -> np.ndarray:
         return self.status_B == STATUS[INSIDE]
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> Json:
         return plain(vars(self))
 
 
@@ -94,7 +98,7 @@ class IsoFlop:
     level: float
     notes: tuple[str, ...]
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> Json:
         return plain({k: v for k, v in vars(self).items() if k != "curves"})
 
 
@@ -142,12 +146,12 @@ class ParabolaBias:
             "remove this error (the bias of parabolas: Czech et al. 2026)."
         )
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> Json:
         more = {"shift_B": self.shift_B, "exponent_bias": self.exponent_bias}
         return plain(vars(self) | more | {"statement": self.statement()})
 
 
-def budgets(records: Any, tolerance: float = 0.1) -> list[tuple[float, np.ndarray]]:
+def budgets(records: Records, tolerance: float = 0.1) -> list[tuple[float, np.ndarray]]:
     """[(C, indices)]: the points of about the same compute, by budget, smallest first.
 
     Again and again the window of width `tolerance` in ln C that holds most of the points left is
@@ -189,7 +193,7 @@ def _stands_out(log_C: np.ndarray, low: float, high: float, tolerance: float) ->
 
 
 def approach2(
-    records: Any,
+    records: Records,
     *,
     resamples: int = 1000,
     seed: int = 0,
@@ -242,7 +246,9 @@ def approach2(
     return IsoFlop(C_B, points, minima, laws, curves, smoothing, resamples, level, tuple(notes))
 
 
-def parabola_bias(records: Any, law: Law, theta: Any, *, tolerance: float = 0.1) -> ParabolaBias:
+def parabola_bias(
+    records: Records, law: Law, theta: np.ndarray, *, tolerance: float = 0.1
+) -> ParabolaBias:
     """The known bias of parabolas on wide or asymmetric grids, for the grids at hand.
 
     The loss of `law` at theta (P,) is taken at exactly the sizes of each budget, without noise;
@@ -282,7 +288,7 @@ class _Grid:
     Sizes that hardly differ are one, at the mean of their logs.
     """
 
-    def __init__(self, records: Any, points: np.ndarray, loss_m: np.ndarray | None = None):
+    def __init__(self, records: Records, points: np.ndarray, loss_m: np.ndarray | None = None):
         log_N = np.log(records.N[points])
         place_m = distinct(log_N)
         self.x_K = np.bincount(place_m, log_N) / np.bincount(place_m)
@@ -314,7 +320,7 @@ class _Grid:
         with np.errstate(invalid="ignore"):
             return weight, (counts_Rxm * self.loss_m) @ self.at_mxK / weight
 
-    def minimum(self, estimator: str, counts_Rxm: np.ndarray, smoothing: float) -> tuple:
+    def minimum(self, estimator: str, counts_Rxm: np.ndarray, smoothing: float) -> Minimum:
         """(ln N, loss, status), each (R,)."""
         if estimator == "spline":
             return self.spline(counts_Rxm, smoothing)
@@ -331,7 +337,7 @@ class _Grid:
         eigenvalues = np.linalg.eigvalsh(_gram(self.powers_Kx3, (weight_RxK > 0).astype(float)))
         return eigenvalues[:, 0] > SINGULAR * eigenvalues[:, -1]
 
-    def parabola(self, counts_Rxm: np.ndarray) -> tuple:
+    def parabola(self, counts_Rxm: np.ndarray) -> Minimum:
         constant, slope, bend = self.parabola_coefficients(counts_Rxm).T
         with np.errstate(divide="ignore", invalid="ignore"):
             u = -slope / (2 * bend)
@@ -340,7 +346,7 @@ class _Grid:
             status = np.select(faults, [TOO_FEW, FLAT, CONCAVE, EDGE], INSIDE)
             return self.middle + self.half * u, constant + slope * u / 2, status
 
-    def argmin(self, counts_Rxm: np.ndarray) -> tuple:
+    def argmin(self, counts_Rxm: np.ndarray) -> Minimum:
         weight, loss = self.means(counts_Rxm)
         best = np.argmin(np.where(weight > 0, loss, np.inf), 1)
         status = np.where((best == 0) | (best == len(self.x_K) - 1), EDGE, INSIDE)
@@ -354,7 +360,7 @@ class _Grid:
         enough, penalty = self.enough(weight), self.penalty(smoothing)
         return _least_squares(self.basis_KxS, weight, np.log(loss), enough, penalty)
 
-    def spline(self, counts_Rxm: np.ndarray, smoothing: float) -> tuple:
+    def spline(self, counts_Rxm: np.ndarray, smoothing: float) -> Minimum:
         x_F = np.linspace(self.x_K[0], self.x_K[-1], PLACES)
         y_RxF = self.spline_coefficients(counts_Rxm, smoothing) @ self.basis(x_F).T
         best = np.argmin(y_RxF, 1)
@@ -393,7 +399,7 @@ def _least_squares(
     weight_RxK: np.ndarray,
     y_RxK: np.ndarray,
     enough_R: np.ndarray,
-    penalty_SxS: Any = 0.0,
+    penalty_SxS: np.ndarray | float = 0.0,
 ) -> np.ndarray:
     """Coefficients (R, S) of weighted least squares; nan where the sizes drawn are not enough."""
     weight = np.where(enough_R[:, None], weight_RxK, 1.0)
@@ -424,7 +430,7 @@ def _choose_smoothing(grids: list[_Grid]) -> float:
     return float(SMOOTHING[best] * width**5)
 
 
-def _two_budgets(records: Any, tolerance: float) -> list[tuple[float, np.ndarray]]:
+def _two_budgets(records: Records, tolerance: float) -> list[tuple[float, np.ndarray]]:
     found = budgets(records, tolerance)
     if len(found) < 2:
         seen = "".join(f" ({C:.3g} FLOPs, {len(points)} points)" for C, points in found)
@@ -445,7 +451,7 @@ def _thinned(N: np.ndarray, points: np.ndarray, most: int) -> np.ndarray:
     return np.sort(points[np.argsort(N[points], kind="stable")[places]])
 
 
-def refuse_one_size(records: Any) -> None:
+def refuse_one_size(records: Records) -> None:
     """Raises ScalingError where all points have the same N."""
     if count_distinct(np.log(records.N)) < 2:
         raise ScalingError(

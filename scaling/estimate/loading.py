@@ -16,9 +16,10 @@ import numpy as np
 from scaling.errors import ScalingError
 from scaling.estimate.bootstrap import Profile
 from scaling.estimate.fit import FORMAT, Fit
+from scaling.estimate.power_law import Json
 from scaling.estimate.scatter import MOST
 from scaling.law.laws import LAWS, Law
-from scaling.records.records import COUNTS
+from scaling.records.heads import COUNTS
 
 _LARGEST = 2**24  # bytes of a fit.json; one has a few thousand
 _VARIABLES = ("N", "D", "C", "U")
@@ -83,15 +84,15 @@ def _opened(path: Path) -> BinaryIO:
         raise ScalingError(f"cannot read {path}: {error.strerror or error}.") from None
 
 
-def _parse(text: str) -> dict:
-    def unique(pairs):
+def _parse(text: str) -> Json:
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         names = [name for name, _ in pairs]
         if len(set(names)) < len(names):
             double = next(name for name in names if names.count(name) > 1)
             raise _Damage(f"{_shown(double)} stands there twice")
         return dict(pairs)
 
-    def constant(word):
+    def constant(word: str) -> None:
         raise _Damage(f"{word} is no JSON")
 
     try:
@@ -108,7 +109,7 @@ def _parse(text: str) -> dict:
 class _Content:
     """The object of a fit.json, whose values are asked for with what they may be."""
 
-    def __init__(self, content: dict):
+    def __init__(self, content: Json):
         self._content = content
 
     def __getitem__(self, name: str) -> Any:
@@ -116,7 +117,7 @@ class _Content:
             raise _Damage(f"it has no {name!r}")
         return self._content[name]
 
-    def get(self, name: str, kind: type | tuple, what: str) -> Any:
+    def get(self, name: str, kind: type | tuple[type, ...], what: str) -> Any:
         """A value of this type."""
         value = self[name]
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
@@ -146,7 +147,7 @@ class _Content:
         return np.array([_number(item, name) for item in items], float)
 
 
-def _number(value: Any, name: str) -> float:
+def _number(value: object, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _Damage(f"{name}: {_shown(value)} is not a number")
     try:
@@ -165,9 +166,10 @@ def _printable(text: str, name: str) -> str:
     return text
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """A value that may be anything, for an error: ASCII, of one line, and short."""
-    kind = {dict: "an object", list: "a list"}.get(type(value))
+    kinds: dict[type, str] = {dict: "an object", list: "a list"}
+    kind = kinds.get(type(value))
     if kind is None and isinstance(value, int) and not -(10**20) < value < 10**20:
         kind = "a number of many digits"
     text = kind or ascii(value)

@@ -17,6 +17,8 @@ from scipy import special
 from scaling.law.problem import Problem
 from scaling.optimize.precision import in_float64
 
+Pairs = tuple[np.ndarray, np.ndarray]  # rows and columns of an upper triangle
+
 MANY = 5000
 """Points from which on a resample is one step; a full refit of 5,000 takes 0.1 s each."""
 _BLOCK = 2**24  # numbers of a block of weights
@@ -50,12 +52,12 @@ def one_step(
     return theta - _steps(problem.basis, sums, each.sum(0), pairs)
 
 
-def _steps(free_PxQ: np.ndarray, sums: np.ndarray, whole: np.ndarray, pairs) -> np.ndarray:
+def _steps(free_PxQ: np.ndarray, sums: np.ndarray, whole: np.ndarray, pairs: Pairs) -> np.ndarray:
     """Newton's steps (S, P) in the free directions, from sums of gradients and Hessians; with the
     Hessian of all points where a resample's is not positive."""
     size = len(free_PxQ)
 
-    def inside(flat):
+    def inside(flat: np.ndarray) -> np.ndarray:
         square = np.zeros((*flat.shape[:-1], size, size))
         square[..., pairs[0], pairs[1]] = square[..., pairs[1], pairs[0]] = flat[..., size:]
         return free_PxQ.T @ square @ free_PxQ
@@ -67,7 +69,9 @@ def _steps(free_PxQ: np.ndarray, sums: np.ndarray, whole: np.ndarray, pairs) -> 
 
 
 @in_float64
-def _derivatives(problem: Problem, theta: np.ndarray, pairs) -> tuple[np.ndarray, np.ndarray]:
+def _derivatives(
+    problem: Problem, theta: np.ndarray, pairs: Pairs
+) -> tuple[np.ndarray, np.ndarray]:
     """Gradient (n, P) and upper Hessian (n, T) of each point's part of the objective.
 
     Huber's loss bends within delta only, where few points may lie: that is smoothed, as far as the
@@ -81,12 +85,14 @@ def _derivatives(problem: Problem, theta: np.ndarray, pairs) -> tuple[np.ndarray
     curved_n = problem.weights * (special.ndtr(upper) - special.ndtr(lower))
     pull_n = problem.weights * np.clip(residual_n, -delta, delta)
 
-    def log_law(theta, *logs):
+    def log_law(theta: jax.Array, *logs: jax.Array) -> jax.Array:
         # A point is an array of one, as laws are written for arrays.
         return law.log_loss(theta, {k: v[None] for k, v in zip(names, logs, strict=True)})[0]
 
     @jax.jit
-    def derivatives(theta, curved, pull, *logs):
+    def derivatives(
+        theta: jax.Array, curved: jax.Array, pull: jax.Array, *logs: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         every = (None, *[0] * len(logs))
         first = jax.vmap(jax.grad(log_law), every)(theta, *logs)
         second = jax.vmap(jax.hessian(log_law), every)(theta, *logs)

@@ -7,7 +7,10 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+Json = dict[str, Any]
+"""What a JSON file holds: its values may be anything that `plain` gives."""
 SAME = 1e-3
 """Logs closer than this are one value: sizes planned alike differ by their rounding."""
 
@@ -25,14 +28,14 @@ class PowerLaw:
     resamples_used: int
     samples_Rx2: np.ndarray = dataclasses.field(repr=False)  # ln coefficient, exponent
 
-    def at(self, C: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def at(self, C: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """X at the compute C, and the ends of its interval, each of C's shape."""
         log_C = np.log(np.asarray(C, float))
         samples = self.samples_Rx2[:, :1] + self.samples_Rx2[:, 1:] * log_C.reshape(-1)
         ends = (np.exp(end).reshape(log_C.shape) for end in interval(samples, self.level))
         return (self.coefficient * np.exp(self.exponent * log_C), *ends)
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> Json:
         return plain({k: v for k, v in vars(self).items() if k != "samples_Rx2"})
 
 

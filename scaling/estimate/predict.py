@@ -1,14 +1,24 @@
 """`predict`: what a fitted law says about a run, a budget or a target, and how surely."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from numbers import Real
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from scaling.errors import ScalingError
 from scaling.estimate.fit import Fit
+from scaling.estimate.power_law import Json
 from scaling.law import allocate
+
+Estimate = tuple[float, float, float]  # with the ends of its interval
+Ends = tuple[float, float]
+
+
+class _Options(TypedDict):
+    inference_tokens: float
+    unique: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,17 +29,17 @@ class Prediction:
     """
 
     question: str
-    values: dict[str, tuple[float, float, float]]
+    values: dict[str, Estimate]
     warnings: tuple[str, ...]
-    runs: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    runs: dict[str, Ends] = dataclasses.field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """For JSON; what is not finite becomes None."""
 
-        def plain(value):
+        def plain(value: float) -> float | None:
             return float(value) if np.isfinite(value) else None
 
-        values = {}
+        values: dict[str, float | None | list[float | None]] = {}
         for name, (estimate, low, high) in self.values.items():
             values |= {name: plain(estimate), f"{name}_interval": [plain(low), plain(high)]}
         for name, (low, high) in self.runs.items():
@@ -58,8 +68,8 @@ def predict(
     Raises:
       ScalingError: values that pose no question of the law, have no effect, or are not above 0.
     """
-    given = {"N": N, "D": D, "C": C, "U": U, "target_loss": target_loss}
-    given = {name: value for name, value in given.items() if value is not None}
+    named = {"N": N, "D": D, "C": C, "U": U, "target_loss": target_loss}
+    given = {name: value for name, value in named.items() if value is not None}
     for name, value in given.items():
         real = isinstance(value, Real) and not isinstance(value, bool)
         if not (real and np.isfinite(value) and value > 0):
@@ -74,11 +84,12 @@ def predict(
             f"inference_tokens={inference_tokens:.4g} has no effect on this answer: give it with "
             "C, with target_loss, or with N alone."
         )
-    options = {"inference_tokens": inference_tokens, "unique": U}
+    options: _Options = {"inference_tokens": inference_tokens, "unique": U}
     if "U" in law.variables and U is None:
         options["unique"] = fit.range["U"][1]
     if asked == set(law.variables) - {"U"}:
-        point = {v: given.get(v, options["unique"]) for v in law.variables}
+        unique = options["unique"] or 0.0
+        point = {v: given.get(v, unique) for v in law.variables}
         values = {"loss": fit.predict(**point)}
         runs = {"loss": fit.predict_run(**point)[1:]}
         question = "loss at " + ", ".join(f"{v} = {value:.4g}" for v, value in point.items())
@@ -98,14 +109,18 @@ def predict(
     return Prediction(question, values, tuple(_doubts(fit, given, cost)), runs)
 
 
-def _decide(fit: Fit, given: dict, asked: set, options: dict) -> tuple[str, dict, dict]:
+def _decide(
+    fit: Fit, given: dict[str, float], asked: set[str], options: "_Options"
+) -> tuple[str, dict[str, Estimate], dict[str, Ends]]:
     """The questions that are decisions: (in words, answers, intervals of single runs)."""
     law = fit.law
     tail = f", {options['inference_tokens']:.4g} tokens of inference" * bool(
         options["inference_tokens"]
     )
 
-    def each(names, function):
+    def each(
+        names: Sequence[str], function: Callable[[np.ndarray], tuple[np.ndarray, ...]]
+    ) -> dict[str, Estimate]:
         """Estimates with intervals of a function that returns one array for each name."""
         point, many = function(fit.theta[None]), None
         if len(fit.samples):
@@ -118,7 +133,7 @@ def _decide(fit: Fit, given: dict, asked: set, options: dict) -> tuple[str, dict
     if asked == {"C"}:
         C = given["C"]
         found = each(("N", "D", "loss"), lambda theta: allocate.optimal(law, theta, C, **options))
-        runs = {}
+        runs: dict[str, Ends] = {}
         if len(fit.samples):
             least_S = allocate.optimal(law, fit.samples, C, **options)[2]
             runs = {"loss": fit.run_interval(found["loss"][0], least_S)}

@@ -1,19 +1,22 @@
 """Fits, approaches, hold-outs and predictions as text for a person."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from scaling.estimate.envelope import Envelope
     from scaling.estimate.fit import Fit
     from scaling.estimate.holdout import HoldOut
+    from scaling.estimate.isoflop import IsoFlop
+    from scaling.estimate.power_law import PowerLaw
     from scaling.estimate.predict import Prediction
 
 _LISTED = 50  # held-out points
 
 
-def grid(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def grid(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns aligned: the first to the left, the others to the right."""
     cells = [list(header), *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
@@ -82,11 +85,11 @@ def fit_table(fit: "Fit", budgets: Sequence[float] = ()) -> str:
     return "\n".join(lines)
 
 
-def approaches_table(fit: "Fit", isoflop: Any, envelope: Any) -> str:
+def approaches_table(fit: "Fit", isoflop: "IsoFlop | None", envelope: "Envelope | None") -> str:
     """The three approaches side by side: N = G_N C^a, D = G_D C^b."""
     rows = []
 
-    def add(name, laws):
+    def add(name: str, laws: Mapping[str, "PowerLaw"]) -> None:
         row = [name]
         for variable in ("N", "D"):
             law = laws[variable]

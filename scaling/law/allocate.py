@@ -17,15 +17,17 @@ number.
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from scaling.errors import ScalingError
-from scaling.law.laws import CHINCHILLA, TIED, Law
-from scaling.optimize.precision import in_float64
+from scaling.law.laws import CHINCHILLA, TIED, Law, Logs
+from scaling.optimize.precision import Array, ArrayLike, in_float64
+
+Lines = tuple[jax.Array, jax.Array | None]  # values, and their changes
+Curve = Callable[[np.ndarray], np.ndarray]
 
 LOWEST, HIGHEST = -90.0, 690.0  # ln N and ln D are looked for above, ln D below, in any unit
 LOWEST_COMPUTE, HIGHEST_COMPUTE = -60.0, 350.0  # ln C is looked for between
@@ -33,7 +35,7 @@ GRID = 65
 TOLERANCE = 1e-11  # in ln N, ln D and ln C
 
 
-def coefficients(law: Law, theta: Any) -> dict[str, np.ndarray] | None:
+def coefficients(law: Law, theta: ArrayLike) -> dict[str, np.ndarray] | None:
     """a, b and G of N = G (C/6)^a and D = (C/6)^b / G (Hoffmann et al. 2022, equation 4).
 
     None for laws without this closed form. nan where an exponent of the law is not positive, since
@@ -51,8 +53,8 @@ def coefficients(law: Law, theta: Any) -> dict[str, np.ndarray] | None:
 
 def optimal(
     law: Law,
-    theta: Any,
-    C: Any,
+    theta: ArrayLike,
+    C: ArrayLike,
     *,
     inference_tokens: float = 0,
     unique: float | None = None,
@@ -78,11 +80,17 @@ def optimal(
             log_D = np.where((alpha > 0) & (beta > 0), log_D, np.nan)
     else:
         log_D = np.stack([problem.best_tokens(np.log(c)) for c in C], -1)
-    return tuple(x.reshape(shape) for x in problem.outcome(np.log(C), log_D))
+    N, D, loss = (x.reshape(shape) for x in problem.outcome(np.log(C), log_D))
+    return N, D, loss
 
 
 def cheapest(
-    law: Law, theta: Any, target: Any, *, inference_tokens: float = 0, unique: float | None = None
+    law: Law,
+    theta: ArrayLike,
+    target: ArrayLike,
+    *,
+    inference_tokens: float = 0,
+    unique: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(C, N, D) of least cost that reaches the loss `target`; C includes inference.
 
@@ -96,11 +104,12 @@ def cheapest(
     else:
         columns = [problem.least_cost(np.log(one)) for one in target]
         found = [np.stack(column, -1) for column in zip(*columns, strict=True)]
-    return tuple(x.reshape(shape) for x in found)
+    C, N, D = (x.reshape(shape) for x in found)
+    return C, N, D
 
 
 def tokens_for(
-    law: Law, theta: Any, N: Any, target: float, *, unique: float | None = None
+    law: Law, theta: ArrayLike, N: ArrayLike, target: float, *, unique: float | None = None
 ) -> np.ndarray:
     """The tokens D with which a model of size N reaches the loss `target`; inf where none do."""
     problem = _Problem(law, theta, 0, unique)
@@ -115,7 +124,12 @@ def tokens_for(
 
 
 def optimal_tokens(
-    law: Law, theta: Any, N: Any, *, inference_tokens: float = 0, unique: float | None = None
+    law: Law,
+    theta: ArrayLike,
+    N: ArrayLike,
+    *,
+    inference_tokens: float = 0,
+    unique: float | None = None,
 ) -> np.ndarray:
     """The tokens D with which the size N is the best one for its own cost; nan where none are."""
     problem = _Problem(law, theta, inference_tokens, unique)
@@ -131,7 +145,7 @@ def optimal_tokens(
 class _Problem:
     """A law at samples theta_SxP with the inference to pay for: logs in, logs out, all (S, ...)."""
 
-    def __init__(self, law: Law, theta: Any, inference_tokens: float, unique: float | None):
+    def __init__(self, law: Law, theta: ArrayLike, inference_tokens: float, unique: float | None):
         if len({"N", "D", "C"} & set(law.variables)) < 2:
             raise ScalingError(
                 f"law={law.name} knows {' and '.join(law.variables)} only: to divide compute into "
@@ -151,14 +165,14 @@ class _Problem:
         self.inference = float(inference_tokens)
         self.log_unique = np.log(self.one("unique", 1.0 if unique is None else unique))
 
-    def spread(self, name: str, value: Any) -> tuple[np.ndarray, tuple[int, ...]]:
+    def spread(self, name: str, value: ArrayLike) -> tuple[np.ndarray, tuple[int, ...]]:
         """A number or array as (C,), and the shape of what is asked for each."""
         value = np.asarray(value, float)
         if value.ndim > 1 or not np.all(np.isfinite(value) & (value > 0)):
             raise ScalingError(f"{name}={value}: give positive, finite numbers.")
         return value.reshape(-1), self.shape + value.shape
 
-    def one(self, name: str, value: Any) -> float:
+    def one(self, name: str, value: ArrayLike) -> float:
         """A single number. Raises ScalingError for an array, or one that is not positive."""
         if np.ndim(value):
             raise ScalingError(f"{name} has the shape {np.shape(value)}: give one number.")
@@ -187,14 +201,16 @@ class _Problem:
         return _log_sum(np.asarray(terms))
 
     @in_float64
-    def sides(self, log_N: np.ndarray, log_D: np.ndarray, **slopes: Any) -> list[np.ndarray]:
+    def sides(
+        self, log_N: np.ndarray, log_D: np.ndarray, **slopes: Array | float
+    ) -> list[np.ndarray]:
         """[rise, fall]: ln of what the rising and the falling terms change along the slopes.
 
         nan where a term is. In logs no term is too small to be seen.
         """
         logs = self.logs(log_N, log_D)
-        slopes = {name: slopes[name] + np.zeros_like(log_D) for name in logs}
-        terms, changes = map(np.asarray, _terms(self.law)(self.theta_like(log_D), logs, slopes))
+        along = {name: slopes[name] + np.zeros_like(log_D) for name in logs}
+        terms, changes = map(np.asarray, _terms(self.law)(self.theta_like(log_D), logs, along))
         with np.errstate(all="ignore"):
             parts = terms + np.log(np.abs(changes))
         rise, fall = (np.where(side, parts, -np.inf) for side in (changes > 0, changes < 0))
@@ -245,7 +261,7 @@ class _Problem:
     def least_cost(self, goal: float) -> tuple[np.ndarray, ...]:
         """(C, N, D), each (S,), for the log loss `goal`."""
 
-        def above(log_C):
+        def above(log_C: np.ndarray) -> np.ndarray:
             log_D = self.best_tokens(log_C)
             return self.log_loss(log_C - self.log_cost(log_D), log_D) - goal
 
@@ -256,12 +272,12 @@ class _Problem:
 
 
 @functools.lru_cache(maxsize=64)
-def _terms(law: Law) -> Callable:
+def _terms(law: Law) -> Callable[[Array, Logs, Logs | None], Lines]:
     """(theta, logs, slopes) -> the terms' logs (K, ...) and their changes along the slopes."""
 
     @jax.jit
-    def evaluate(theta, logs, slopes):
-        def stacked(logs):
+    def evaluate(theta: Array, logs: Logs, slopes: Logs | None) -> Lines:
+        def stacked(logs: Logs) -> jax.Array:
             return jnp.stack(law.log_terms_of(theta, logs))
 
         if slopes is None:
@@ -271,13 +287,13 @@ def _terms(law: Law) -> Callable:
     return evaluate
 
 
-def _three_term(law: Law, theta: Any) -> tuple[np.ndarray, ...]:
+def _three_term(law: Law, theta: ArrayLike) -> tuple[np.ndarray, ...]:
     """log_E, log_A, log_B, alpha, beta, the last two alike for the tied law."""
     columns = list(np.moveaxis(np.asarray(theta, float), -1, 0))
     return tuple(columns if law == CHINCHILLA else [*columns, columns[-1]])
 
 
-def _cheapest_three_term(law: Law, theta_SxP: np.ndarray, target_C: np.ndarray) -> list:
+def _cheapest_three_term(law: Law, theta_SxP: np.ndarray, target_C: np.ndarray) -> list[np.ndarray]:
     """[C, N, D], each (S, C): at the optimum the excess over E divides as beta to alpha."""
     log_E, log_A, log_B, alpha, beta = (x[:, None] for x in _three_term(law, theta_SxP))
     with np.errstate(all="ignore"):
@@ -303,7 +319,7 @@ def _exp(values: np.ndarray) -> np.ndarray:
         return np.exp(values)
 
 
-def _root(function: Callable, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+def _root(function: Curve, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Roots of a function that acts on each lane (S,) by itself; nan where the ends have one sign.
 
     Inverse quadratic steps inside a bracket that always shrinks (Chandrupatla 1997).

@@ -7,7 +7,6 @@ theta = base + basis y. Shapes: P coordinates, Q of them free.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -49,7 +48,7 @@ def coordinate_of(law: Law, parameter: str) -> str:
     return law.coordinates[law.parameters.index(parameter)]
 
 
-def read_fixed(fix: "str | Mapping[str, Any] | None", law: Law) -> dict[str, float]:
+def read_fixed(fix: str | Mapping[str, float | str] | None, law: Law) -> dict[str, float]:
     """{parameter: value} from a mapping, or from text as in "E=1.69, alpha=0.34".
 
     Raises:
@@ -58,7 +57,7 @@ def read_fixed(fix: "str | Mapping[str, Any] | None", law: Law) -> dict[str, flo
     """
     if not fix:
         return {}
-    given = list(fix.items()) if isinstance(fix, Mapping) else _pairs(str(fix))
+    given = fix.items() if isinstance(fix, Mapping) else _pairs(str(fix))
     found: dict[str, float] = {}
     for name, value in given:
         if name not in law.parameters:
@@ -91,7 +90,7 @@ def _pairs(text: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _number(name: str, value: Any, law: Law) -> float:
+def _number(name: str, value: float | str, law: Law) -> float:
     try:
         if isinstance(value, bool | np.bool_):
             raise TypeError

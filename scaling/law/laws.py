@@ -11,13 +11,18 @@ Shapes: n points, P coordinates, K starts, S samples.
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from scaling.errors import ScalingError
-from scaling.optimize.precision import in_float64
+from scaling.optimize.precision import Array, ArrayLike, in_float64
+
+Logs = Mapping[str, Array]
+"""ln of each variable, (n,)."""
+LogTerms = Callable[[Array, Logs], list[Array]]
+"""(theta, logs) -> the logs of the terms, in JAX or in numpy."""
 
 STEEPEST = 5.0
 """No law of losses has a larger exponent: doubling a size would take 97 % off its term."""
@@ -56,7 +61,7 @@ class Law:
     starts: Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
     slots: tuple[Slot, ...] = ()
     scales: tuple[tuple[str, str, str], ...] = ()
-    log_terms: Callable[[Any, Mapping[str, Any]], list] | None = None
+    log_terms: LogTerms | None = None
     formula: str = ""
 
     @property
@@ -64,7 +69,7 @@ class Law:
         """Names of the natural parameters: E, A, B, alpha, beta, ..."""
         return tuple(name.removeprefix("log_") for name in self.coordinates)
 
-    def log_terms_of(self, theta: Any, logs: Mapping[str, Any]) -> list:
+    def log_terms_of(self, theta: Array, logs: Logs) -> list[Array]:
         """The logs of the terms at each point; theta (P,) or, in numpy, (P, S, 1)."""
         if self.log_terms is not None:
             return self.log_terms(theta, logs)
@@ -75,7 +80,7 @@ class Law:
             found[slot.term] = found[slot.term] + theta[slot.index] * factor
         return found
 
-    def log_loss(self, theta: Any, logs: Mapping[str, Any]) -> Any:
+    def log_loss(self, theta: Array, logs: Logs) -> jax.Array:
         """ln L at each point."""
         return jnp.log(sum(jnp.exp(term) for term in self.log_terms_of(theta, logs)))
 
@@ -123,7 +128,7 @@ class Law:
         )
 
     @in_float64
-    def loss(self, theta: np.ndarray, **values: Any) -> np.ndarray:
+    def loss(self, theta: np.ndarray, **values: ArrayLike) -> np.ndarray:
         """L in numpy at absolute coordinates (..., P), values broadcast against its leading axes.
 
         With theta (S, P) and N of shape (n,), pass theta[:, None] for a result of (S, n).
@@ -135,7 +140,7 @@ class Law:
 
 
 def _linear_starts(
-    bases: Callable[[Sequence[float]], list[np.ndarray]],
+    bases: Callable[[np.ndarray], list[np.ndarray]],
     grids: Sequence[Sequence[float]],
     log_loss: np.ndarray,
 ) -> list[tuple[np.ndarray, tuple[float, ...]]]:
@@ -173,7 +178,7 @@ def _nonnegative(design: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _three_term_starts(logs: Mapping[str, np.ndarray], log_loss: np.ndarray) -> np.ndarray:
-    def bases(exponents):
+    def bases(exponents: np.ndarray) -> list[np.ndarray]:
         return [
             np.ones_like(log_loss),
             np.exp(-exponents[0] * logs["N"]),
@@ -185,7 +190,7 @@ def _three_term_starts(logs: Mapping[str, np.ndarray], log_loss: np.ndarray) -> 
 
 
 def _tied_starts(logs: Mapping[str, np.ndarray], log_loss: np.ndarray) -> np.ndarray:
-    def bases(exponents):
+    def bases(exponents: np.ndarray) -> list[np.ndarray]:
         return [np.ones_like(log_loss), *(np.exp(-exponents[0] * logs[v]) for v in "ND")]
 
     grid = sorted({*EXPONENT_GRID, *(1.3 * value for value in EXPONENT_GRID)})
@@ -222,7 +227,7 @@ def power_law(variable: str) -> Law:
     """E + A/X^alpha in one variable X: N, D or C (Kaplan et al. 2020 with an offset)."""
 
     def starts(logs: Mapping[str, np.ndarray], log_loss: np.ndarray) -> np.ndarray:
-        def bases(exponents):
+        def bases(exponents: np.ndarray) -> list[np.ndarray]:
             return [np.ones_like(log_loss), np.exp(-exponents[0] * logs[variable])]
 
         grid = sorted({*EXPONENT_GRID, *(1.3 * value for value in EXPONENT_GRID)})
@@ -241,14 +246,14 @@ def power_law(variable: str) -> Law:
     )
 
 
-def _log_saturated(log_excess: Any, log_star: Any) -> Any:
+def _log_saturated(log_excess: Array, log_star: Array) -> jax.Array:
     """ln of 1 + R* (1 - exp(-R / R*)), R = exp(log_excess) - 1 repeats (Muennighoff, eq. 5)."""
     repeats = jnp.maximum(jnp.expm1(log_excess), 0.0)
     star = jnp.exp(log_star)
     return jnp.log1p(-star * jnp.expm1(-repeats / star))
 
 
-def _data_constrained_terms(theta: Any, logs: Mapping[str, Any]) -> list:
+def _data_constrained_terms(theta: Array, logs: Logs) -> list[Array]:
     log_e, log_a, log_b, alpha, beta, log_tokens_star, log_size_star = theta
     unique = jnp.minimum(logs["U"], logs["D"])
     tokens = unique + _log_saturated(logs["D"] - unique, log_tokens_star)
@@ -263,7 +268,7 @@ def _data_constrained_terms(theta: Any, logs: Mapping[str, Any]) -> list:
 def _data_constrained_starts(logs: Mapping[str, np.ndarray], log_loss: np.ndarray) -> np.ndarray:
     exponents = (0.12, 0.35, 0.7)
 
-    def bases(pair):
+    def bases(pair: np.ndarray) -> list[np.ndarray]:
         return [np.ones_like(log_loss), np.exp(-pair[0] * logs["N"]), np.exp(-pair[1] * logs["D"])]
 
     found = _linear_starts(bases, (exponents, exponents), log_loss)
@@ -285,7 +290,7 @@ DATA_CONSTRAINED = Law(
 after how many repeats the value of data and of excess parameters has fallen to 1/e."""
 
 
-def own_law(function: Callable, starts: Any, name: str | None = None) -> Law:
+def own_law(function: Callable[..., Array], starts: ArrayLike, name: str | None = None) -> Law:
     """A law of one's own from `function(N, D, E, A, ...) -> loss`, written with jax.numpy.
 
     Its arguments named N, D, C or U are data, all others parameters, which may take any sign.
@@ -309,13 +314,13 @@ def own_law(function: Callable, starts: Any, name: str | None = None) -> Law:
             f"starts hold {given.shape[1]} values each; the law's parameters are {coordinates}."
         )
 
-    def log_terms(theta, logs):
+    def log_terms(theta: Array, logs: Logs) -> list[Array]:
         data = {variable: jnp.exp(logs[variable]) for variable in variables}
         loss = function(**data, **dict(zip(coordinates, theta, strict=True)))
         return [jnp.log(loss)]
 
     return Law(
-        name=name or getattr(function, "__name__", "own"),
+        name=name or str(getattr(function, "__name__", "own")),
         formula=f"{getattr(function, '__name__', 'f')}({', '.join(arguments)})",
         variables=variables,
         coordinates=coordinates,

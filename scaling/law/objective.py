@@ -16,22 +16,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from scaling.law.laws import Law
+from scaling.law.laws import Law, Logs
+
+Found = tuple[jax.Array, jax.Array, jax.Array]  # value, gradient, Hessian
+Objective = Callable[..., Found]  # of theta and the data: see `objective`; `Any`: arrays and dicts
 
 
-def rho(residual: Any, delta: Any) -> Any:
+def rho(residual: jax.Array, delta: jax.Array) -> jax.Array:
     """Huber's loss: half the square below delta, a line of slope delta beyond."""
     size = jnp.abs(residual)
     return jnp.where(size < delta, 0.5 * residual**2, delta * (size - 0.5 * delta))
 
 
-def psi(residual: Any, delta: Any) -> Any:
+def psi(residual: jax.Array, delta: jax.Array) -> jax.Array:
     """Derivative of `rho`."""
     return jnp.clip(residual, -delta, delta)
 
 
 @functools.lru_cache(maxsize=64)
-def objective(law: Law) -> Callable:
+def objective(law: Law) -> Objective:
     """f(theta, weights, log_loss, logs, delta, unit) -> (value, gradient, Hessian).
 
     weights and log_loss: (n,); logs: dict of (n,); unit: the value is divided by it.
@@ -39,10 +42,17 @@ def objective(law: Law) -> Callable:
     return _written_out(law) if law.slots else _differentiated(law)
 
 
-def _written_out(law: Law) -> Callable:
+def _written_out(law: Law) -> Objective:
     slots, size = law.slots, len(law.coordinates)
 
-    def evaluate(theta, weights, log_loss, logs, delta, unit):
+    def evaluate(
+        theta: jax.Array,
+        weights: jax.Array,
+        log_loss: jax.Array,
+        logs: Logs,
+        delta: jax.Array,
+        unit: jax.Array,
+    ) -> Found:
         weights = weights / unit
         terms = [jnp.exp(log_term) for log_term in law.log_terms_of(theta, logs)]
         total = sum(terms)
@@ -51,7 +61,8 @@ def _written_out(law: Law) -> Callable:
         bend = weights * (jnp.abs(residual) < delta)
         features = [1.0 if s.variable is None else s.sign * logs[s.variable] for s in slots]
         moved = [terms[s.term] / total * x for s, x in zip(slots, features, strict=True)]
-        gradient, hessian = [0.0] * size, [[0.0] * size for _ in range(size)]
+        gradient: list[jax.Array | float] = [0.0] * size
+        hessian: list[list[jax.Array | float]] = [[0.0] * size for _ in range(size)]
         for i, first in enumerate(slots):
             gradient[first.index] -= jnp.sum(slope * moved[i])
             for j, second in enumerate(slots[: i + 1]):
@@ -68,15 +79,22 @@ def _written_out(law: Law) -> Callable:
     return evaluate
 
 
-def _differentiated(law: Law) -> Callable:
-    def value(theta, weights, log_loss, logs, delta, unit):
+def _differentiated(law: Law) -> Objective:
+    def value(
+        theta: jax.Array,
+        weights: jax.Array,
+        log_loss: jax.Array,
+        logs: Logs,
+        delta: jax.Array,
+        unit: jax.Array,
+    ) -> jax.Array:
         return jnp.sum(weights / unit * rho(log_loss - law.log_loss(theta, logs), delta))
 
-    def gradient(theta, *data):
+    def gradient(theta: jax.Array, *data: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         found = jax.value_and_grad(value)(theta, *data)
         return found[1], found
 
-    def evaluate(theta, *data):
+    def evaluate(theta: jax.Array, *data: Any) -> Found:
         hessian, (fun, slope) = jax.jacfwd(gradient, has_aux=True)(theta, *data)
         return fun, slope, hessian
 
@@ -84,11 +102,11 @@ def _differentiated(law: Law) -> Callable:
 
 
 @functools.lru_cache(maxsize=64)
-def objective_on_plane(law: Law) -> Callable:
+def objective_on_plane(law: Law) -> Objective:
     """The objective on theta = base + basis y, as f(y, base, basis, ...): for profiles."""
     whole = objective(law)
 
-    def evaluate(y, base, basis_PxQ, *data):
+    def evaluate(y: jax.Array, base: jax.Array, basis_PxQ: jax.Array, *data: Any) -> Found:
         value, gradient, hessian = whole(base + basis_PxQ @ y, *data)
         return value, basis_PxQ.T @ gradient, basis_PxQ.T @ hessian @ basis_PxQ
 

@@ -7,7 +7,6 @@ Shapes: n points, P coordinates, K starts or resamples.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from scipy.special import huber
@@ -18,6 +17,7 @@ from scaling.law.laws import Law
 from scaling.law.objective import objective, objective_on_plane
 from scaling.optimize.minimize import Result, minimize_many
 from scaling.optimize.precision import in_float64
+from scaling.records.records import Records
 
 SQUARES = 1e9
 """A delta that no residual of a log loss reaches: least squares."""
@@ -94,7 +94,7 @@ class Problem:
     @classmethod
     def of(
         cls,
-        records: Any,
+        records: Records,
         law: Law,
         delta: float | None,
         fixed: Mapping[str, float] | None = None,
@@ -108,8 +108,9 @@ class Problem:
             raise ScalingError(f"delta={delta} must be above 0; None means least squares.")
         fixed = dict(fixed or {})
         _check(records, law, fixed)
-        raw = {
-            v: np.log(records.unique if v == "U" else getattr(records, v)) for v in law.variables
+        raw: dict[str, np.ndarray] = {
+            v: np.log(np.asarray(records.unique if v == "U" else getattr(records, v)))
+            for v in law.variables
         }
         centre = {v: float(np.mean(x)) if law.scales else 0.0 for v, x in raw.items()}
         if "U" in centre:
@@ -240,8 +241,10 @@ class Problem:
 
     def _planes(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The plane once for each of `count` lanes."""
+        assert self.plane is not None
         parts = (self.plane.base_P, self.plane.basis_PxQ)
-        return tuple(np.broadcast_to(part, (count, *part.shape)) for part in parts)
+        base, basis = (np.broadcast_to(part, (count, *part.shape)) for part in parts)
+        return base, basis
 
     def solve_on_planes(self, base: np.ndarray, basis: np.ndarray, rows: int = 1) -> np.ndarray:
         """Least objectives (K,) over theta = base_k + basis_k y; base (K, P), basis (K, P, Q).
@@ -347,7 +350,7 @@ def _replaced(found: Solutions, rows: np.ndarray, new: Solutions) -> Solutions:
     return Solutions(**columns)
 
 
-def _check(records: Any, law: Law, fixed: Mapping[str, float]) -> None:
+def _check(records: Records, law: Law, fixed: Mapping[str, float]) -> None:
     needed = len(law.coordinates) - len(fixed)
     count = len(records) if records.weight is None else int(np.count_nonzero(records.weight))
     if count < needed:

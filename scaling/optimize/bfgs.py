@@ -3,19 +3,19 @@
 Nocedal and Wright, "Numerical Optimization", 2nd ed., section 6.1. Shapes: P parameters.
 """
 
-from typing import Any
-
+import jax
 import jax.numpy as jnp
 
 from scaling.optimize.method import Options
-from scaling.optimize.quasi_newton import State, descent
+from scaling.optimize.quasi_newton import Memory, State, descent
 
 
-def _start_memory(size: int, options: Options) -> dict:
+def _start_memory(size: int, options: Options) -> Memory:
     return {"hess_inv": jnp.eye(size)}
 
 
-def _learn(state: State, step: Any, change: Any) -> dict:
+def _learn(state: State, step: jax.Array, change: jax.Array) -> Memory:
+    assert state.hess_inv is not None
     curvature = step @ change
     # The identity is scaled (equation 6.20) only where it is too small: BFGS corrects too long
     # steps soon, too short ones slowly.
@@ -29,7 +29,8 @@ def _learn(state: State, step: Any, change: Any) -> dict:
     return {"hess_inv": inverse + jnp.outer(step, step) / curvature}
 
 
-def _product(state: State, gradient: Any) -> Any:
+def _product(state: State, gradient: jax.Array) -> jax.Array:
+    assert state.hess_inv is not None
     return state.hess_inv @ gradient
 
 

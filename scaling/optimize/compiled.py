@@ -14,7 +14,7 @@ def keep_programs(folder: str | Path | None = None) -> None:
     caller, or JAX_COMPILATION_CACHE_DIR, has set stays as it is. A folder that cannot be written
     costs nothing but the time to compile again.
     """
-    if jax.config.jax_compilation_cache_dir is not None:
+    if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]  # set at run time
         return
     if folder is None:
         home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")

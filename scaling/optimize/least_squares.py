@@ -8,7 +8,7 @@ Both may be put under `jit` and `vmap`. Shapes: P parameters, M residuals.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,15 +17,16 @@ import jax.numpy as jnp
 from scaling.errors import ScalingError
 from scaling.optimize import levenberg_marquardt as levenberg
 from scaling.optimize.method import RUNNING, Evaluation, Options, Outcome
-from scaling.optimize.precision import in_float64, promote
+from scaling.optimize.minimize import Function, Trees
+from scaling.optimize.precision import Array, ArrayLike, in_float64, promote
 from scaling.optimize.quasi_newton import EPS, projected
 
 
-def _linear(square: Any) -> tuple[Any, Any, Any]:
+def _linear(square: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return square, jnp.ones_like(square), jnp.zeros_like(square)
 
 
-def _huber(square: Any) -> tuple[Any, Any, Any]:
+def _huber(square: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     inner = square <= 1
     root = jnp.sqrt(jnp.where(inner, 1.0, square))
     return (
@@ -35,11 +36,14 @@ def _huber(square: Any) -> tuple[Any, Any, Any]:
     )
 
 
-def _soft_l1(square: Any) -> tuple[Any, Any, Any]:
+def _soft_l1(square: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     root = jnp.sqrt(1 + square)
     # 2 (root - 1), without cancellation.
     return 2 * square / (1 + root), 1 / root, -0.5 / root**3
 
+
+# (lower, upper), each a number or one for each parameter.
+Box = Sequence[ArrayLike]
 
 # Of the squared residual in units of f_scale: the loss and its first two derivatives.
 _LOSSES = {"linear": _linear, "huber": _huber, "soft_l1": _soft_l1}
@@ -58,18 +62,18 @@ class LeastSquares(Outcome):
     `jac` their Jacobian, scaled so that jac.T @ jac approximates the Hessian of a robust cost.
     """
 
-    x: Any
-    cost: Any
-    fun: Any
-    jac: Any
-    grad: Any
-    optimality: Any  # largest gradient component, without those that push against a bound
-    nit: Any
-    nfev: Any
-    status: Any
+    x: Array
+    cost: Array
+    fun: Array
+    jac: Array
+    grad: Array
+    optimality: Array  # largest gradient component, without those that push against a bound
+    nit: Array
+    nfev: Array
+    status: Array
 
 
-def _robust(residuals: Any, jacobian: Any, loss: str, f_scale: Any) -> Evaluation:
+def _robust(residuals: jax.Array, jacobian: jax.Array, loss: str, f_scale: jax.Array) -> Evaluation:
     """The cost, and residuals and Jacobian of the linear least squares that approximate it.
 
     Triggs et al., "Bundle adjustment - a modern synthesis" (2000), section 4.3.
@@ -85,13 +89,24 @@ def _robust(residuals: Any, jacobian: Any, loss: str, f_scale: Any) -> Evaluatio
 
 
 @functools.partial(jax.jit, static_argnames=("fun", "jac", "loss", "options", "bounded"))
-def _solve(fun, jac, loss, options, bounded, x0, lower, upper, args, f_scale) -> LeastSquares:
-    def evaluate(x):
+def _solve(
+    fun: Function,
+    jac: Function | None,
+    loss: str,
+    options: Options,
+    bounded: bool,
+    x0: jax.Array,
+    lower: jax.Array,
+    upper: jax.Array,
+    args: Trees,
+    f_scale: jax.Array,
+) -> LeastSquares:
+    def evaluate(x: jax.Array) -> Evaluation:
         residuals = fun(x, *args)
         slopes = jax.jacfwd(lambda x: fun(x, *args))(x) if jac is None else jac(x, *args)
         return _robust(residuals, slopes, loss, f_scale)
 
-    def body(state):
+    def body(state: levenberg.State) -> levenberg.State:
         return levenberg.advance(state, evaluate(state.trial), options, bounded)
 
     shape = jax.eval_shape(lambda x: fun(x, *args), x0).shape
@@ -113,7 +128,7 @@ def _solve(fun, jac, loss, options, bounded, x0, lower, upper, args, f_scale) ->
     )
 
 
-def _as_box(bounds: Sequence | None, size: int) -> tuple[Any, Any]:
+def _as_box(bounds: Box | None, size: int) -> tuple[jax.Array, jax.Array]:
     """Two (P,) arrays from scipy's (lower, upper), each a number or one for each parameter."""
     if bounds is None:
         bounds = (-jnp.inf, jnp.inf)
@@ -138,11 +153,11 @@ def _as_box(bounds: Sequence | None, size: int) -> tuple[Any, Any]:
 
 @in_float64
 def least_squares(
-    fun: Callable,
-    x0: Any,
-    args: tuple = (),
-    jac: Callable | None = None,
-    bounds: Sequence | None = None,
+    fun: Function,
+    x0: ArrayLike,
+    args: Trees = (),
+    jac: Function | None = None,
+    bounds: Box | None = None,
     loss: str = "linear",
     f_scale: float = 1.0,
     ftol: float | None = None,
@@ -184,10 +199,12 @@ def least_squares(
 
 
 @functools.lru_cache(maxsize=64)
-def _residuals(function: Callable) -> Callable:
+def _residuals(function: Function) -> Function:
     """The weighted residuals of a model; one object for each model, lest each fit compile anew."""
 
-    def residuals(parameters, xdata, ydata, sigma):
+    def residuals(
+        parameters: jax.Array, xdata: Any, ydata: jax.Array, sigma: jax.Array
+    ) -> jax.Array:
         difference = jnp.ravel(function(xdata, *parameters) - ydata)
         if sigma.ndim == 2:
             return jax.scipy.linalg.solve_triangular(sigma, difference, lower=True)
@@ -198,14 +215,14 @@ def _residuals(function: Callable) -> Callable:
 
 @in_float64
 def curve_fit(
-    f: Callable,
-    xdata: Any,
-    ydata: Any,
-    p0: Any,
-    sigma: Any = None,
+    f: Function,
+    xdata: Any,  # whatever f takes
+    ydata: ArrayLike,
+    p0: ArrayLike,
+    sigma: ArrayLike | None = None,
     absolute_sigma: bool = False,
-    bounds: Sequence | None = None,
-) -> tuple[Any, Any]:
+    bounds: Box | None = None,
+) -> tuple[Array, Array]:
     """Fit `f(xdata, *parameters)` to ydata by least squares.
 
     Args:

@@ -7,8 +7,9 @@ heeded by fixing the parameters that the step leads onto them.
 Shapes: P parameters, M residuals, S = min(M, P) singular values.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from scaling.optimize.method import (
@@ -30,31 +31,31 @@ _TINY = 1e-300
 
 
 class State(NamedTuple):
-    trial: Any
-    predicted: Any  # decrease that the linear model promises for the trial
-    interior: Any  # whether the trial is the Gauss-Newton step, the region no hindrance
-    x: Any
-    fun: Any  # the cost
-    jac: Any  # gradient of the cost
-    residuals: Any  # (M,), and their Jacobian (M, P): scaled, where the loss is robust
-    jacobian: Any
-    scale: Any  # (P,) largest norm so far of each column of the Jacobian
-    radius: Any
-    lower: Any
-    upper: Any
-    nit: Any
-    nfev: Any
-    status: Any
+    trial: jax.Array
+    predicted: jax.Array  # decrease that the linear model promises for the trial
+    interior: jax.Array  # whether the trial is the Gauss-Newton step, the region no hindrance
+    x: jax.Array
+    fun: jax.Array  # the cost
+    jac: jax.Array  # gradient of the cost
+    residuals: jax.Array  # (M,), and their Jacobian (M, P): scaled, where the loss is robust
+    jacobian: jax.Array
+    scale: jax.Array  # (P,) largest norm so far of each column of the Jacobian
+    radius: jax.Array
+    lower: jax.Array
+    upper: jax.Array
+    nit: jax.Array
+    nfev: jax.Array
+    status: jax.Array
 
 
 class Step(NamedTuple):
-    step: Any
-    interior: Any
-    whole: Any  # the Gauss-Newton step, (P,)
-    promise: Any  # decrease that the linear model promises for that
+    step: jax.Array
+    interior: jax.Array
+    whole: jax.Array  # the Gauss-Newton step, (P,)
+    promise: jax.Array  # decrease that the linear model promises for that
 
 
-def start(x0: Any, count: int, lower: Any, upper: Any) -> State:
+def start(x0: jax.Array, count: int, lower: jax.Array, upper: jax.Array) -> State:
     """The state that asks for `count` residuals at x0 first."""
     x0 = jnp.clip(x0, lower, upper)
     zero = jnp.zeros((), jnp.int32)
@@ -78,7 +79,9 @@ def start(x0: Any, count: int, lower: Any, upper: Any) -> State:
     )
 
 
-def damped_step(residuals: Any, jacobian: Any, scale: Any, radius: Any) -> Step:
+def damped_step(
+    residuals: jax.Array, jacobian: jax.Array, scale: jax.Array, radius: jax.Array
+) -> Step:
     """The step s that minimizes |residuals + jacobian s| with |scale s| <= radius."""
     left, sigma_S, right = jnp.linalg.svd(jacobian / scale, full_matrices=False)
     threshold = EPS * max(jacobian.shape) * sigma_S[0]
@@ -86,7 +89,7 @@ def damped_step(residuals: Any, jacobian: Any, scale: Any, radius: Any) -> Step:
     part_S = jnp.where(known, left.T @ residuals, 0.0)
     sigma_S = jnp.where(known, sigma_S, 1.0)
 
-    def denominators(shift):
+    def denominators(shift: jax.Array | float) -> jax.Array:
         return sigma_S**2 + shift
 
     numerator_S = -sigma_S * part_S
@@ -104,7 +107,7 @@ def damped_step(residuals: Any, jacobian: Any, scale: Any, radius: Any) -> Step:
     return Step(right.T @ step / scale, interior, right.T @ whole / scale, promise)
 
 
-def bounded_step(state: State, scale: Any, bounded: bool) -> Step:
+def bounded_step(state: State, scale: jax.Array, bounded: bool) -> Step:
     """The damped step among the parameters that may move, the rest held at their bounds."""
     x, jacobian, residuals = state.x, state.jacobian, state.residuals
     if not bounded:
@@ -112,7 +115,7 @@ def bounded_step(state: State, scale: Any, bounded: bool) -> Step:
     held = ~freely(x, state.jac, state.lower, state.upper)
     place = jnp.zeros_like(x)
 
-    def attempt(held, place):
+    def attempt(held: jax.Array, place: jax.Array) -> tuple[Step, jax.Array, jax.Array]:
         moved = residuals + jacobian @ place
         found = damped_step(moved, jnp.where(held, 0.0, jacobian), scale, state.radius)
         step = jnp.where(held, place, found.step)
@@ -134,17 +137,19 @@ def bounded_step(state: State, scale: Any, bounded: bool) -> Step:
     return Step(jnp.where(down, folded, steepest), first.interior, whole, promise)
 
 
-def _promise(state: State, step: Any) -> Any:
+def _promise(state: State, step: jax.Array) -> jax.Array:
     """The decrease of the cost that the linear model promises for a step."""
     return -(state.jac @ step + 0.5 * jnp.sum((state.jacobian @ step) ** 2))
 
 
-def _steepness(state: State, x: Any, jac: Any) -> Any:
+def _steepness(state: State, x: jax.Array, jac: jax.Array) -> jax.Array:
     """The size of the gradient in the region's scale, as far as bounds allow a step down it."""
     return jnp.linalg.norm(projected(x, jac, state.lower, state.upper) / state.scale)
 
 
-def _new_radius(state: State, ratio: Any, decrease: Any, length: Any) -> Any:
+def _new_radius(
+    state: State, ratio: jax.Array, decrease: jax.Array, length: jax.Array
+) -> jax.Array:
     """The trust radius after a step of this scaled length brought `ratio` of its promise."""
     # Where the parabola through value, slope and the new value has its minimum.
     slope = -(state.jac @ (state.trial - state.x))
@@ -157,6 +162,7 @@ def _new_radius(state: State, ratio: Any, decrease: Any, length: Any) -> Any:
 
 def advance(state: State, at: Evaluation, options: Options, bounded: bool) -> State:
     """Judge the trial by the decrease it was to bring, move or stay, and ask for the next point."""
+    assert at.residuals is not None and at.jacobian is not None
     gtol = 1e-10 if options.gtol is None else options.gtol
     ftol = 1e-16 if options.ftol is None else options.ftol
     xtol = 1e-10 if options.xtol is None else options.xtol

@@ -6,8 +6,9 @@ a minimum, where the function's decrease drowns in rounding, the slopes decide i
 Wolfe conditions; Hager and Zhang, SIAM J. Optim. 16 (2005), section 4).
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 SEARCHING, FOUND, FAILED = range(3)
@@ -23,23 +24,23 @@ _LIMIT = 60
 class Search(NamedTuple):
     """A search along one direction; every field is a scalar."""
 
-    step: Any  # the next to try
-    fun: Any  # at step 0
-    slope: Any
-    low: Any  # the best step so far, an end of the interval
-    low_fun: Any
-    low_slope: Any
-    high: Any  # the interval's other end, once `bracketed`
-    high_fun: Any
-    high_slope: Any
-    bracketed: Any
-    width: Any  # of the interval one and two trials ago
-    width_before: Any
-    cap: Any  # the longest step allowed
-    tried: Any
+    step: jax.Array  # the next to try
+    fun: jax.Array  # at step 0
+    slope: jax.Array
+    low: jax.Array  # the best step so far, an end of the interval
+    low_fun: jax.Array
+    low_slope: jax.Array
+    high: jax.Array  # the interval's other end, once `bracketed`
+    high_fun: jax.Array
+    high_slope: jax.Array
+    bracketed: jax.Array
+    width: jax.Array  # of the interval one and two trials ago
+    width_before: jax.Array
+    cap: jax.Array  # the longest step allowed
+    tried: jax.Array
 
 
-def begin(fun: Any, slope: Any, step: Any, cap: Any) -> Search:
+def begin(fun: jax.Array, slope: jax.Array, step: jax.Array | float, cap: jax.Array) -> Search:
     """A search from a point with this value and (negative) slope, `step` to be tried first."""
     zero = jnp.zeros_like(fun)
     return Search(
@@ -60,7 +61,14 @@ def begin(fun: Any, slope: Any, step: Any, cap: Any) -> Search:
     )
 
 
-def _cubic(a: Any, fun_a: Any, slope_a: Any, b: Any, fun_b: Any, slope_b: Any) -> tuple[Any, Any]:
+def _cubic(
+    a: jax.Array,
+    fun_a: jax.Array,
+    slope_a: jax.Array,
+    b: jax.Array,
+    fun_b: jax.Array,
+    slope_b: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
     """Where the cubic through both ends has its minimum, and that as a fraction from a to b."""
     theta = 3 * (fun_a - fun_b) / (b - a) + slope_a + slope_b
     scale = jnp.maximum(jnp.abs(theta), jnp.maximum(jnp.abs(slope_a), jnp.abs(slope_b)))
@@ -71,11 +79,13 @@ def _cubic(a: Any, fun_a: Any, slope_a: Any, b: Any, fun_b: Any, slope_b: Any) -
     return a + fraction * (b - a), fraction
 
 
-def _ratio(top: Any, bottom: Any) -> Any:
+def _ratio(top: jax.Array, bottom: jax.Array) -> jax.Array:
     return top / jnp.where(bottom == 0, jnp.finfo(bottom.dtype).tiny, bottom)
 
 
-def _propose(search: Search, fun: Any, slope: Any, noise: Any, far: Any) -> tuple[Any, Any]:
+def _propose(
+    search: Search, fun: jax.Array, slope: jax.Array, noise: jax.Array, far: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """The next step by interpolation (section 4 of the paper), and whether a minimum is bracketed.
 
     `fun` and `slope` at search.step, and those in `search`, are the auxiliary function's.
@@ -88,10 +98,10 @@ def _propose(search: Search, fun: Any, slope: Any, noise: Any, far: Any) -> tupl
     opposed = slope * search.low_slope < 0
     slower = jnp.abs(slope) <= jnp.abs(search.low_slope)
 
-    def nearer(a, b, to):
+    def nearer(a: jax.Array, b: jax.Array, to: jax.Array) -> jax.Array:
         return jnp.where(jnp.abs(a - to) < jnp.abs(b - to), a, b)
 
-    def farther(a, b, to):
+    def farther(a: jax.Array, b: jax.Array, to: jax.Array) -> jax.Array:
         return jnp.where(jnp.abs(a - to) > jnp.abs(b - to), a, b)
 
     # 1. Higher: the minimum lies between. The cubic, or half way from it to the parabola.
@@ -117,7 +127,9 @@ def _propose(search: Search, fun: Any, slope: Any, noise: Any, far: Any) -> tupl
     return jnp.where(higher, first, lower), search.bracketed | higher | opposed
 
 
-def advance(search: Search, fun: Any, slope: Any, finite: Any) -> tuple[Search, Any]:
+def advance(
+    search: Search, fun: jax.Array, slope: jax.Array, finite: jax.Array
+) -> tuple[Search, jax.Array]:
     """Judge the function's value and slope at `search.step`; give the search with its next step.
 
     Returns:
@@ -140,7 +152,7 @@ def advance(search: Search, fun: Any, slope: Any, finite: Any) -> tuple[Search, 
     found = finite & (gentle & (enough | nearly) | enough & at_cap)
 
     # The auxiliary function, less the decrease demanded, has its minimum where both hold.
-    def less(fun, step):
+    def less(fun: jax.Array, step: jax.Array) -> jax.Array:
         return fun - search.fun - _DECREASE * step * search.slope
 
     demand = _DECREASE * search.slope
@@ -165,12 +177,13 @@ def advance(search: Search, fun: Any, slope: Any, finite: Any) -> tuple[Search, 
     tried_end = (step, fun, slope)
     low_end = (search.low, search.low_fun, search.low_slope)
     high_end = (search.high, search.high_fun, search.high_slope)
-    high_end = [
+    high, high_fun, high_slope = (
         jnp.where(higher, t, jnp.where(opposed, low, high))
         for t, low, high in zip(tried_end, low_end, high_end, strict=True)
-    ]
-    low_end = [jnp.where(higher, low, t) for t, low in zip(tried_end, low_end, strict=True)]
-    low, high = low_end[0], high_end[0]
+    )
+    low, low_fun, low_slope = (
+        jnp.where(higher, low, t) for t, low in zip(tried_end, low_end, strict=True)
+    )
     width = jnp.abs(high - low)
     slow = width >= 0.66 * search.width_before
     middle = low + 0.5 * (high - low)
@@ -180,15 +193,19 @@ def advance(search: Search, fun: Any, slope: Any, finite: Any) -> tuple[Search, 
 
     narrow = bracketed & (width <= _NARROW * jnp.maximum(jnp.abs(low), jnp.abs(high)))
     # Where slopes jump there may be no gentle one in the interval: what was gained is taken.
-    weary = bracketed & (tried >= _PATIENCE) & (low_end[1] < search.fun - noise)
+    weary = bracketed & (tried >= _PATIENCE) & (low_fun < search.fun - noise)
     failed = narrow | weary | (tried >= _LIMIT) | (proposal == step)
     verdict = jnp.where(found, FOUND, jnp.where(failed, FAILED, SEARCHING))
     moved = Search(
         proposal,
         search.fun,
         search.slope,
-        *low_end,
-        *high_end,
+        low,
+        low_fun,
+        low_slope,
+        high,
+        high_fun,
+        high_slope,
         bracketed,
         jnp.where(bracketed, width, search.width),
         jnp.where(bracketed, search.width, search.width_before),

@@ -10,9 +10,13 @@ Shapes: P parameters.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
+import numpy as np
+
+from scaling.optimize.precision import Array
 
 RUNNING = -1
 CONVERGED, ITERATION_LIMIT, NO_PROGRESS, NOT_FINITE, UNBOUNDED, EVALUATION_LIMIT = range(6)
@@ -34,13 +38,15 @@ FAR = 1e30
 class Outcome:
     """What a result says of its own `status`, a code or an array of codes."""
 
+    status: Array
+
     @property
-    def success(self) -> Any:
+    def success(self) -> Array | np.bool:
         """Whether the method's own convergence test held."""
         return self.status == CONVERGED
 
     @property
-    def message(self) -> Any:
+    def message(self) -> str | list[str]:
         """The status in words (a list of them for several problems)."""
         if jnp.ndim(self.status) == 0:
             return MESSAGES[int(self.status)]
@@ -62,28 +68,45 @@ class Options(NamedTuple):
 class Evaluation(NamedTuple):
     """The function at a trial point; which fields are set is the method's `order`."""
 
-    fun: Any  # scalar; least squares: half the sum of squares
-    jac: Any = None  # (P,) gradient
-    hess: Any = None  # (P, P)
-    residuals: Any = None  # least squares: (M,)
-    jacobian: Any = None  # least squares: (M, P)
+    fun: jax.Array  # scalar; least squares: half the sum of squares
+    jac: jax.Array | None = None  # (P,) gradient
+    hess: jax.Array | None = None  # (P, P)
+    residuals: jax.Array | None = None  # least squares: (M,)
+    jacobian: jax.Array | None = None  # least squares: (M, P)
+
+
+class Progress(Protocol):
+    """What every method's state has; `jac` too where `order` is above 0."""
+
+    @property
+    def trial(self) -> jax.Array: ...
+    @property
+    def x(self) -> jax.Array: ...
+    @property
+    def fun(self) -> jax.Array: ...
+    @property
+    def nit(self) -> jax.Array: ...
+    @property
+    def nfev(self) -> jax.Array: ...
+    @property
+    def status(self) -> jax.Array: ...
 
 
 class Method(NamedTuple):
     """`start(x0, lower, upper, options)` and `advance(state, evaluation, options)`, both pure.
 
-    A state is a NamedTuple with at least `trial`, `x`, `fun`, `nit`, `nfev`, `status`, and `jac`
-    where `order` is above 0. `status` is RUNNING until the method's own test ends it; `advance` is
-    never told about a state that has ended. x, fun and jac are the best point so far.
+    A state is a NamedTuple with at least the fields of `Progress`. `status` is RUNNING until the
+    method's own test ends it; `advance` is never told about a state that has ended. x, fun and jac
+    are the best point so far.
     """
 
     order: int  # derivatives wanted: 0 none, 1 gradient, 2 Hessian
-    start: Callable[..., Any]
-    advance: Callable[..., Any]
+    start: Callable[[jax.Array, jax.Array, jax.Array, Options], Progress]
+    advance: Callable[[Any, Evaluation, Options], Progress]  # Any: the state of this method
     bounded: bool = False  # whether it heeds lower and upper
 
 
-def first_status(status: Any, *cases: tuple[Any, int]) -> Any:
+def first_status(status: jax.Array, *cases: tuple[jax.Array, int]) -> jax.Array:
     """`status`, or the code of the first case that holds."""
     for condition, code in reversed(cases):
         status = jnp.where(condition, code, status)

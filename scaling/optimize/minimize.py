@@ -13,16 +13,23 @@ import dataclasses
 import functools
 import importlib
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from scaling.errors import ScalingError
-from scaling.optimize.method import RUNNING, Evaluation, Method, Options, Outcome
-from scaling.optimize.precision import in_float64, promote, promoted
+from scaling.optimize.method import RUNNING, Evaluation, Method, Options, Outcome, Progress
+from scaling.optimize.precision import Array, ArrayLike, in_float64, promote, promoted
+
+# A user's own function, or its derivative: `Any` is what it takes beside x, and gives.
+Function = Callable[..., Any]
+Derivative = Function | bool | None
+Trees = tuple[Any, ...]  # arrays, or trees of them
+Bounds = Sequence[Any] | np.ndarray  # a (lower, upper) for each parameter, None for none
+Tree = TypeVar("Tree")
 
 _MODULES = {
     "bfgs": "scaling.optimize.bfgs",
@@ -46,13 +53,13 @@ class Result(Outcome):
     the inverse Hessian, or the method's approximation of it, and None for methods that have none.
     """
 
-    x: Any
-    fun: Any
-    jac: Any
-    hess_inv: Any
-    nit: Any
-    nfev: Any
-    status: Any
+    x: Array
+    fun: Array
+    jac: Array | None
+    hess_inv: Array | None
+    nit: Array
+    nfev: Array
+    status: Array
 
 
 def find_method(name: str) -> Method:
@@ -61,28 +68,28 @@ def find_method(name: str) -> Method:
     key = _SYNONYMS.get(key, key)
     if key not in _MODULES:
         raise ScalingError(f"method={name!r} is none of: {', '.join(_MODULES)}.")
-    return importlib.import_module(_MODULES[key]).METHOD
+    return cast(Method, importlib.import_module(_MODULES[key]).METHOD)
 
 
 def evaluator(
-    fun: Callable, jac: Callable | bool | None, hess: Callable | bool | None, order: int
-) -> Callable:
+    fun: Function, jac: Derivative, hess: Derivative, order: int
+) -> Callable[[jax.Array, Trees], Evaluation]:
     """(x, args) -> Evaluation, with the derivatives that a method of this order wants.
 
     jac and hess: None differentiates `fun`, a function returns the derivative; jac=True means that
     `fun` returns (value, gradient), hess=True that it returns (value, gradient, Hessian).
     """
 
-    def value_and_gradient(x, args):
+    def value_and_gradient(x: jax.Array, args: Trees) -> tuple[jax.Array, jax.Array]:
         if hess is True:
-            return fun(x, *args)[:2]
+            return cast(tuple[jax.Array, jax.Array], fun(x, *args)[:2])
         if jac is True:
-            return fun(x, *args)
-        if jac is None:
+            return cast(tuple[jax.Array, jax.Array], fun(x, *args))
+        if not callable(jac):
             return jax.value_and_grad(fun)(x, *args)
         return fun(x, *args), jac(x, *args)
 
-    def evaluate(x: Any, args: tuple) -> Evaluation:
+    def evaluate(x: jax.Array, args: Trees) -> Evaluation:
         if order == 0:
             value = fun(x, *args)
             return Evaluation(value[0] if jac is True or hess is True else value)
@@ -90,10 +97,10 @@ def evaluator(
             return Evaluation(*value_and_gradient(x, args))
         if hess is True:
             return Evaluation(*fun(x, *args))
-        if hess is not None:
+        if callable(hess):
             return Evaluation(*value_and_gradient(x, args), hess(x, *args))
 
-        def gradient(x):
+        def gradient(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
             value, slope = value_and_gradient(x, args)
             return slope, (value, slope)
 
@@ -103,7 +110,7 @@ def evaluator(
     return evaluate
 
 
-def as_options(tol: float | None, options: dict | None) -> Options:
+def as_options(tol: float | None, options: Mapping[str, Any] | None) -> Options:
     """Options with scipy's precedence: `tol` sets each tolerance that `options` leaves open.
 
     Raises ScalingError for an option that does not exist.
@@ -117,7 +124,7 @@ def as_options(tol: float | None, options: dict | None) -> Options:
     return Options(**given)
 
 
-def as_bounds(bounds: Sequence | None, size: int) -> tuple[Any, Any]:
+def as_bounds(bounds: Bounds | None, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Two (P,) arrays from scipy's list of (lower, upper), None meaning unbounded."""
     if bounds is None:
         return np.full(size, -np.inf), np.full(size, np.inf)
@@ -133,9 +140,11 @@ def as_bounds(bounds: Sequence | None, size: int) -> tuple[Any, Any]:
     return np.asarray(lower, float), np.asarray(upper, float)
 
 
-def _result(state: Any) -> Result:
+def _result(state: Progress) -> Result:
     """The public part of a method's state."""
-    fields = {item.name: getattr(state, item.name, None) for item in dataclasses.fields(Result)}
+    fields: dict[str, Any] = {
+        item.name: getattr(state, item.name, None) for item in dataclasses.fields(Result)
+    }
     hess = getattr(state, "hess", None)
     if fields["hess_inv"] is None and hess is not None:
         fields["hess_inv"] = jnp.linalg.pinv(hess, hermitian=True)
@@ -143,17 +152,29 @@ def _result(state: Any) -> Result:
 
 
 @functools.partial(jax.jit, static_argnames=("fun", "jac", "hess", "method", "options"))
-def _solve(fun, jac, hess, method: Method, options: Options, x0, lower, upper, args) -> Result:
+def _solve(
+    fun: Function,
+    jac: Derivative,
+    hess: Derivative,
+    method: Method,
+    options: Options,
+    x0: jax.Array,
+    lower: jax.Array,
+    upper: jax.Array,
+    args: Trees,
+) -> Result:
     evaluate = evaluator(fun, jac, hess, method.order)
 
-    def body(state):
+    def body(state: Progress) -> Progress:
         return method.advance(state, evaluate(state.trial, args), options)
 
     state = method.start(x0, lower, upper, options)
     return _result(jax.lax.while_loop(lambda state: state.status == RUNNING, body, state))
 
 
-def _prepare(method: str, bounds: Sequence | None, size: int) -> tuple[Method, Any, Any]:
+def _prepare(
+    method: str, bounds: Bounds | None, size: int
+) -> tuple[Method, np.ndarray, np.ndarray]:
     found = find_method(method)
     if bounds is not None and not found.bounded:
         able = [name for name in _MODULES if find_method(name).bounded]
@@ -163,15 +184,15 @@ def _prepare(method: str, bounds: Sequence | None, size: int) -> tuple[Method, A
 
 @in_float64
 def minimize(
-    fun: Callable,
-    x0: Any,
-    args: tuple = (),
+    fun: Function,
+    x0: ArrayLike,
+    args: Trees = (),
     method: str = "bfgs",
-    jac: Callable | bool | None = None,
-    hess: Callable | bool | None = None,
-    bounds: Sequence | None = None,
+    jac: Derivative = None,
+    hess: Derivative = None,
+    bounds: Bounds | None = None,
     tol: float | None = None,
-    options: dict | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Result:
     """Minimize a scalar function of P parameters, in float64, with scipy's arguments.
 
@@ -201,30 +222,47 @@ def minimize(
     return _solve(fun, jac, hess, found, as_options(tol, options), x0, lower, upper, args)
 
 
+# The states at work, their own arguments, the problem of each, the next problem, all results.
+Carry = tuple[Progress, Trees, jax.Array, jax.Array, Result]
+
+
 @functools.partial(jax.jit, static_argnames=("fun", "jac", "hess", "method", "options", "width"))
 def _solve_many(
-    fun, jac, hess, method, options, width: int, count, x0_KxP, lower, upper, args, lane_args
+    fun: Function,
+    jac: Derivative,
+    hess: Derivative,
+    method: Method,
+    options: Options,
+    width: int,
+    count: jax.Array,
+    x0_KxP: jax.Array,
+    lower: jax.Array,
+    upper: jax.Array,
+    args: Trees,
+    lane_args: Trees,
 ) -> Result:
     """A pool of `width` lanes works through `count` problems (rows beyond it are padding)."""
     evaluate = evaluator(fun, jac, hess, method.order)
     rows = x0_KxP.shape[0]
     lanes = jnp.arange(width)
 
-    def begin(index):
+    def begin(index: jax.Array) -> tuple[Progress, Trees]:
         here = jnp.minimum(index, count - 1)
         state = jax.vmap(lambda x0: method.start(x0, lower, upper, options))(x0_KxP[here])
         return state, jax.tree.map(lambda leaf: leaf[here], lane_args)
 
-    def select(mask, new, old):
-        return jax.tree.map(
-            lambda a, b: jnp.where(jnp.reshape(mask, (-1,) + (1,) * (a.ndim - 1)), a, b), new, old
-        )
+    def select(mask: jax.Array, new: Tree, old: Tree) -> Tree:
+        def rows(a: jax.Array, b: jax.Array) -> jax.Array:
+            return jnp.where(jnp.reshape(mask, (-1,) + (1,) * (a.ndim - 1)), a, b)
 
-    def store(results, states, index):
+        return cast(Tree, jax.tree.map(rows, new, old))
+
+    def store(results: Result, states: Progress, index: jax.Array) -> Result:
         found = jax.vmap(_result)(states)
-        return jax.tree.map(lambda all, row: all.at[index].set(row, mode="drop"), results, found)
+        set_rows = lambda all, row: all.at[index].set(row, mode="drop")  # noqa: E731
+        return cast(Result, jax.tree.map(set_rows, results, found))
 
-    def refill(carry):
+    def refill(carry: Carry) -> Carry:
         states, own, index, following, results = carry
         ended = (states.status != RUNNING) & (index < count)
         results = store(results, states, jnp.where(ended, index, rows))
@@ -233,7 +271,7 @@ def _solve_many(
         states, own = select(ended, fresh_states, states), select(ended, fresh_own, own)
         return states, own, index, following + jnp.sum(ended), results
 
-    def body(carry):
+    def body(carry: Carry) -> Carry:
         states, own, index, following, results = carry
         at = jax.vmap(lambda x, mine: evaluate(x, (*mine, *args)))(states.trial, own)
         moved = jax.vmap(lambda state, here: method.advance(state, here, options))(states, at)
@@ -250,21 +288,21 @@ def _solve_many(
     results = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape[1:]), leaf.dtype), blank)
     carry = (states, own, lanes, jnp.asarray(width), results)
     carry = jax.lax.while_loop(lambda carry: jnp.any(carry[2] < count), body, carry)
-    return carry[4]
+    return cast(Carry, carry)[4]
 
 
 @in_float64
 def minimize_many(
-    fun: Callable,
-    x0_KxP: Any,
-    args: tuple = (),
-    lane_args: tuple = (),
+    fun: Function,
+    x0_KxP: ArrayLike,
+    args: Trees = (),
+    lane_args: Trees = (),
     method: str = "newton",
-    jac: Callable | bool | None = None,
-    hess: Callable | bool | None = None,
-    bounds: Sequence | None = None,
+    jac: Derivative = None,
+    hess: Derivative = None,
+    bounds: Bounds | None = None,
     tol: float | None = None,
-    options: dict | None = None,
+    options: Mapping[str, Any] | None = None,
     width: int = 128,
     rows: int = 1,
 ) -> Result:
@@ -304,15 +342,15 @@ def minimize_many(
     return _rows(result, slice(count))
 
 
-def _rows(tree: Any, index: Any) -> Any:
+def _rows(tree: Tree, index: np.ndarray | slice) -> Tree:
     """The rows `index` of every leaf, by NumPy: JAX would compile a program for each shape.
 
     Leaves of a trace stay in it.
     """
 
-    def taken(leaf: Any) -> Any:
+    def taken(leaf: Array) -> Array:
         if isinstance(leaf, jax.core.Tracer):
             return leaf[index]
         return np.asarray(leaf)[index]
 
-    return jax.tree.map(taken, tree)
+    return cast(Tree, jax.tree.map(taken, tree))

@@ -6,8 +6,9 @@ the end point are probed along each parameter, and where one is lower a new simp
 Shapes: P parameters, V = P + 1 vertices.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from scaling.optimize.method import (
@@ -29,23 +30,23 @@ FIRST, REFLECT, EXPAND, OUTSIDE, INSIDE, SHRINK, PROBE = range(7)
 
 
 class State(NamedTuple):
-    trial: Any
-    phase: Any
-    vertex: Any  # which one is being evaluated, in FIRST and SHRINK; in PROBE which of 2 P sides
-    simplex_VxP: Any  # the best first, once the phase is past FIRST
-    values_V: Any
-    reflected: Any  # (P,) and its value
-    reflected_value: Any
-    x: Any
-    fun: Any
-    lower: Any
-    upper: Any
-    nit: Any
-    nfev: Any
-    status: Any
+    trial: jax.Array
+    phase: jax.Array
+    vertex: jax.Array  # evaluated now, in FIRST and SHRINK; in PROBE which of 2 P sides
+    simplex_VxP: jax.Array  # the best first, once the phase is past FIRST
+    values_V: jax.Array
+    reflected: jax.Array  # (P,) and its value
+    reflected_value: jax.Array
+    x: jax.Array
+    fun: jax.Array
+    lower: jax.Array
+    upper: jax.Array
+    nit: jax.Array
+    nfev: jax.Array
+    status: jax.Array
 
 
-def _around(x0: Any, lower: Any, upper: Any) -> Any:
+def _around(x0: jax.Array, lower: jax.Array, upper: jax.Array) -> jax.Array:
     """(V, P) x0, and each parameter in turn 5 % larger, or 0.00025 where it is 0."""
     nudged = jnp.where(x0 != 0, 1.05 * x0, 0.00025)
     # A vertex beyond the upper bound is mirrored at it, lest the simplex be flat.
@@ -53,7 +54,7 @@ def _around(x0: Any, lower: Any, upper: Any) -> Any:
     return jnp.concatenate([x0[None], jnp.where(jnp.eye(x0.shape[0], dtype=bool), nudged, x0)])
 
 
-def start(x0: Any, lower: Any, upper: Any, options: Options) -> State:
+def start(x0: jax.Array, lower: jax.Array, upper: jax.Array, options: Options) -> State:
     """The state that asks for the first simplex, vertex by vertex."""
     x0 = jnp.clip(x0, lower, upper)
     zero = jnp.zeros((), jnp.int32)
@@ -76,14 +77,14 @@ def start(x0: Any, lower: Any, upper: Any, options: Options) -> State:
     )
 
 
-def _along(state: State, multiple: Any) -> Any:
+def _along(state: State, multiple: jax.Array) -> jax.Array:
     """The worst vertex mirrored at the others' centre, the distance multiplied."""
     centre = jnp.mean(state.simplex_VxP[:-1], axis=0)
     point = (1 + multiple) * centre - multiple * state.simplex_VxP[-1]
     return jnp.clip(point, state.lower, state.upper)
 
 
-def _side(state: State, distance: float) -> Any:
+def _side(state: State, distance: float) -> jax.Array:
     """The best vertex with one parameter moved: up, and then down, each parameter in turn."""
     best = state.simplex_VxP[0]
     far = jnp.where(state.vertex % 2 == 0, distance, -distance) * jnp.maximum(1.0, jnp.abs(best))
@@ -91,7 +92,7 @@ def _side(state: State, distance: float) -> Any:
     return jnp.clip(moved, state.lower, state.upper)
 
 
-def _judge(state: State, value: Any) -> tuple[State, Any]:
+def _judge(state: State, value: jax.Array) -> tuple[State, jax.Array]:
     """Put the trial's value to its use. Returns the state and whether the iteration is over."""
     phase, best, worst = state.phase, state.values_V[0], state.values_V[-1]
     reflecting, expanding = phase == REFLECT, phase == EXPAND

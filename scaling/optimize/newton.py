@@ -5,8 +5,9 @@ one unknown (Conn, Gould and Toint 2000, section 7.3), the hard case included. M
 parameters (P up to a hundred or so), where a decomposition costs less than an evaluation.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from scaling.optimize.method import (
@@ -30,19 +31,19 @@ _EPS = 2.220446049250313e-16
 
 
 class State(NamedTuple):
-    trial: Any
-    predicted: Any  # decrease that the model promises for the trial
-    x: Any
-    fun: Any
-    jac: Any
-    hess: Any
-    radius: Any
-    nit: Any
-    nfev: Any
-    status: Any
+    trial: jax.Array
+    predicted: jax.Array  # decrease that the model promises for the trial
+    x: jax.Array
+    fun: jax.Array
+    jac: jax.Array
+    hess: jax.Array
+    radius: jax.Array
+    nit: jax.Array
+    nfev: jax.Array
+    status: jax.Array
 
 
-def start(x0: Any, lower: Any, upper: Any, options: Options) -> State:
+def start(x0: jax.Array, lower: jax.Array, upper: jax.Array, options: Options) -> State:
     """The state that asks for the function at x0 first."""
     size = x0.shape[0]
     infinite = jnp.asarray(jnp.inf, x0.dtype)
@@ -61,7 +62,9 @@ def start(x0: Any, lower: Any, upper: Any, options: Options) -> State:
     )
 
 
-def subproblem(gradient: Any, hessian: Any, radius: Any) -> tuple[Any, Any, Any]:
+def subproblem(
+    gradient: jax.Array, hessian: jax.Array, radius: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The step that minimizes the quadratic model within the radius.
 
     Returns:
@@ -74,12 +77,13 @@ def subproblem(gradient: Any, hessian: Any, radius: Any) -> tuple[Any, Any, Any]
     threshold = scale * gradient.shape[0] * _EPS
     floor = jnp.maximum(0.0, -smallest)
 
-    def denominators(shift):
-        shifted = eigenvalues + shift
+    def denominators(shift: jax.Array | float) -> jax.Array:
+        shifted: jax.Array = eigenvalues + shift
         return jnp.where(jnp.abs(shifted) > threshold, shifted, threshold)
 
-    def components(shift):
-        return -slopes / denominators(shift)
+    def components(shift: jax.Array | float) -> jax.Array:
+        step: jax.Array = -slopes / denominators(shift)
+        return step
 
     interior = (smallest > threshold) & (jnp.linalg.norm(components(0.0)) <= radius)
     low, high = floor, floor + jnp.linalg.norm(gradient) / radius + threshold
@@ -99,6 +103,7 @@ def subproblem(gradient: Any, hessian: Any, radius: Any) -> tuple[Any, Any, Any]
 
 def advance(state: State, at: Evaluation, options: Options) -> State:
     """Judge the trial by the decrease it was to bring, move or stay, and ask for the next point."""
+    assert at.jac is not None and at.hess is not None  # order 2
     gtol = 1e-8 if options.gtol is None else options.gtol
     ftol = 1e-19 if options.ftol is None else options.ftol
     xtol = 1e-14 if options.xtol is None else options.xtol

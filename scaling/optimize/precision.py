@@ -2,18 +2,22 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 
 from scaling.errors import ScalingError
 
-Function = TypeVar("Function", bound=Callable)
+Arguments = ParamSpec("Arguments")
+Returned = TypeVar("Returned")
+Array = jax.Array | np.ndarray
+ArrayLike = jax.Array | npt.ArrayLike
 
 
-def in_float64(function: Function) -> Function:
+def in_float64(function: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
     """Run `function` with 64-bit types enabled; it gives NumPy arrays where they are not the rule.
 
     Raises ScalingError inside somebody's jit that was traced without 64-bit types, where a float64
@@ -21,24 +25,28 @@ def in_float64(function: Function) -> Function:
     """
 
     @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        if not jax.config.jax_enable_x64:
+    def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
+        if not _wide():
             for leaf in jax.tree.leaves((args, kwargs)):
                 _refuse_traced(leaf, function.__name__)
         with jax.enable_x64(True):
             result = function(*args, **kwargs)
-        return result if jax.config.jax_enable_x64 else jax.tree.map(_as_numpy, result)
+        return result if _wide() else cast(Returned, jax.tree.map(_as_numpy, result))
 
     return wrapped
 
 
-def _as_numpy(leaf: Any) -> Any:
+def _wide() -> bool:
+    return bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]  # set at run time
+
+
+def _as_numpy(leaf: object) -> object:
     # Without 64-bit types, the caller's own arithmetic on a float64 JAX array would give float32.
     concrete = isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
     return np.asarray(leaf) if concrete else leaf
 
 
-def _refuse_traced(leaf: Any, name: str) -> None:
+def _refuse_traced(leaf: object, name: str) -> None:
     # vmap's and grad's tracers wrap an array, or the outer tracer, and compute at once; jit's only
     # writes down what is to be computed, with the types that held when it began.
     while isinstance(leaf, jax.core.Tracer) and type(leaf).__name__ != "DynamicJaxprTracer":
@@ -53,10 +61,10 @@ def _refuse_traced(leaf: Any, name: str) -> None:
 def promote(tree: Any) -> Any:
     """The tree with every float and integer leaf as a float64 array (booleans and others as is).
 
-    Outside a trace by NumPy: JAX would compile a program for each shape.
+    Outside a trace by NumPy: JAX would compile a program for each shape. `Any`: trees have no type.
     """
 
-    def one(leaf):
+    def one(leaf: ArrayLike) -> Array:
         array = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
         if array.dtype.kind not in "fiu" or array.dtype == np.float64:
             return array
@@ -65,7 +73,7 @@ def promote(tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
-def promoted(values: Any) -> Any:
+def promoted(values: ArrayLike) -> Array:
     """`promote` of one array, given as an array or as lists of numbers."""
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
-    return promote(jnp.asarray(values) if traced else np.asarray(values))
+    return cast(Array, promote(jnp.asarray(values) if traced else np.asarray(values)))

@@ -6,7 +6,7 @@ end the descent. Shapes: P parameters, H remembered pairs.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -32,53 +32,62 @@ from scaling.optimize.method import (
 EPS = 2.220446049250313e-16
 
 
+class Memory(TypedDict, total=False):
+    """The fields of a state that hold what was learned: of a method the one or the other."""
+
+    hess_inv: jax.Array
+    pairs: tuple[jax.Array, jax.Array]
+
+
 class State(NamedTuple):
-    trial: Any
-    x: Any
-    fun: Any
-    jac: Any
-    direction: Any
+    trial: jax.Array
+    x: jax.Array
+    fun: jax.Array
+    jac: jax.Array
+    direction: jax.Array
     search: linesearch.Search  # along `direction` from x
-    low_jac: Any  # gradient at search.low
-    steepest: Any  # largest gradient component met
-    settled: Any  # whether the last point left hardly any decrease to be had
-    fresh: Any  # nothing learned yet (or all forgotten): steepest descent
-    hess_inv: Any  # bfgs: (P, P)
-    pairs: Any  # l-bfgs: steps and changes of the gradient, (H, P) each, the newest last
-    lower: Any
-    upper: Any
-    nit: Any
-    nfev: Any
-    status: Any
+    low_jac: jax.Array  # gradient at search.low
+    steepest: jax.Array  # largest gradient component met
+    settled: jax.Array  # whether the last point left hardly any decrease to be had
+    fresh: jax.Array  # nothing learned yet (or all forgotten): steepest descent
+    hess_inv: jax.Array | None  # bfgs: (P, P)
+    pairs: (
+        tuple[jax.Array, jax.Array] | None
+    )  # l-bfgs: steps and changes of the gradient, (H, P) each, the newest last
+    lower: jax.Array
+    upper: jax.Array
+    nit: jax.Array
+    nfev: jax.Array
+    status: jax.Array
 
 
-def freely(x: Any, jac: Any, lower: Any, upper: Any) -> Any:
+def freely(x: jax.Array, jac: jax.Array, lower: jax.Array, upper: jax.Array) -> jax.Array:
     """Which parameters may move: not those at a bound beyond which the function falls."""
     return ~((x <= lower) & (jac >= 0) | (x >= upper) & (jac <= 0))
 
 
-def snap(x: Any, lower: Any, upper: Any) -> Any:
+def snap(x: jax.Array, lower: jax.Array, upper: jax.Array) -> jax.Array:
     """x within its bounds; within rounding of a bound, on it."""
     near = 4 * EPS * jnp.maximum(1.0, jnp.abs(x))
     x = jnp.where(x - lower <= near, lower, x)
     return jnp.where(upper - x <= near, upper, x)
 
 
-def projected(x: Any, jac: Any, lower: Any, upper: Any) -> Any:
+def projected(x: jax.Array, jac: jax.Array, lower: jax.Array, upper: jax.Array) -> jax.Array:
     """The steepest step of unit rate that stays within bounds: zero at a constrained minimum."""
     return jnp.clip(-jac, lower - x, upper - x)
 
 
-def _room(x: Any, step: Any, lower: Any, upper: Any) -> Any:
+def _room(x: jax.Array, step: jax.Array, lower: jax.Array, upper: jax.Array) -> jax.Array:
     """The largest multiple of `step` that stays within bounds."""
     room = jnp.where(step > 0, upper - x, jnp.where(step < 0, lower - x, jnp.inf))
     return jnp.min(room / jnp.where(step == 0, 1.0, step))
 
 
 def descent(
-    start_memory: Callable[[int, Options], dict],
-    learn: Callable[[State, Any, Any], dict],
-    product: Callable[[State, Any], Any],
+    start_memory: Callable[[int, Options], Memory],
+    learn: Callable[[State, jax.Array, jax.Array], Memory],
+    product: Callable[[State, jax.Array], jax.Array],
     default_limit: Callable[[int], int],
     bounded: bool,
 ) -> Method:
@@ -92,11 +101,11 @@ def descent(
       bounded: whether bounds are heeded.
     """
 
-    def start(x0: Any, lower: Any, upper: Any, options: Options) -> State:
+    def start(x0: jax.Array, lower: jax.Array, upper: jax.Array, options: Options) -> State:
         x0 = jnp.clip(x0, lower, upper)
         zero = jnp.zeros((), jnp.int32)
         nothing = jnp.zeros((), x0.dtype)
-        memory = {"hess_inv": None, "pairs": None} | start_memory(x0.shape[0], options)
+        memory = start_memory(x0.shape[0], options)
         return State(
             trial=x0,
             x=x0,
@@ -108,7 +117,8 @@ def descent(
             steepest=nothing,
             settled=zero > 0,
             fresh=zero == 0,
-            **memory,
+            hess_inv=memory.get("hess_inv"),
+            pairs=memory.get("pairs"),
             lower=lower,
             upper=upper,
             nit=zero,
@@ -116,7 +126,7 @@ def descent(
             status=zero + RUNNING,
         )
 
-    def fold(state: State, free: Any, direction: Any) -> Any:
+    def fold(state: State, free: jax.Array, direction: jax.Array) -> jax.Array:
         """A downward direction whose full step stays within bounds, meeting several at once."""
         x, jac, lower, upper = state.x, state.jac, state.lower, state.upper
         folded = jnp.clip(x + direction, lower, upper) - x
@@ -124,7 +134,7 @@ def descent(
         longest = jnp.linalg.norm(direction) / jnp.maximum(jnp.linalg.norm(free), 1e-300)
         steepest = jnp.clip(x - longest * free, lower, upper) - x
 
-        def around(folded):
+        def around(folded: jax.Array) -> jax.Array:
             # Who meets a bound was led there by the others, and need not belong there: the others
             # find their direction without it, and it goes down its own slope.
             alone = -product(state, jnp.where(met, 0.0, free))
@@ -149,7 +159,7 @@ def descent(
         search = linesearch.begin(state.fun, slope, 1.0, jnp.maximum(cap, EPS))
         return state._replace(direction=direction, search=search, low_jac=jac, fresh=fresh)
 
-    def arrive(state: State, trial: Any, fun: Any, jac: Any) -> State:
+    def arrive(state: State, trial: jax.Array, fun: jax.Array, jac: jax.Array) -> State:
         """Learn from the step to an accepted point, and move there."""
         step, change = trial - state.x, jac - state.jac
         curved = step @ change > EPS * jnp.linalg.norm(step) * jnp.linalg.norm(change)
@@ -161,6 +171,8 @@ def descent(
         )
 
     def advance(state: State, at: Evaluation, options: Options) -> State:
+        jac = at.jac
+        assert jac is not None  # order 1
         gtol = 1e-8 if options.gtol is None else options.gtol
         # Slopes see the minimum long after the function has drowned in its rounding.
         ftol = 1e-19 if options.ftol is None else options.ftol
@@ -170,24 +182,24 @@ def descent(
         nfev = state.nfev + 1
         spent = nfev >= (2**31 - 1 if options.maxfev is None else options.maxfev)
 
-        finite = jnp.isfinite(at.fun) & jnp.all(jnp.isfinite(at.jac))
+        finite = jnp.isfinite(at.fun) & jnp.all(jnp.isfinite(jac))
         asked, step = state.trial, state.search.step
         search, verdict = linesearch.advance(
-            state.search, at.fun, at.jac @ state.direction, finite & ~first
+            state.search, at.fun, jac @ state.direction, finite & ~first
         )
         verdict = jnp.where(spent & (verdict == SEARCHING), FAILED, verdict)
-        low_jac = jnp.where(finite & (search.low == step), at.jac, state.low_jac)
+        low_jac = jnp.where(finite & (search.low == step), jac, state.low_jac)
         gained = state.fun - search.low_fun > 4 * EPS * jnp.abs(state.fun)
         lower_met = (verdict == FAILED) & gained
         found = verdict == FOUND
         low = snap(state.x + search.low * state.direction, state.lower, state.upper)
 
-        def move(state):
+        def move(state: State) -> State:
             return arrive(
                 state,
                 jnp.where(found, state.trial, low),
                 jnp.where(found, at.fun, search.low_fun),
-                jnp.where(found, at.jac, low_jac),
+                jnp.where(found, jac, low_jac),
             )
 
         before = jnp.max(jnp.abs(state.jac))
@@ -195,7 +207,7 @@ def descent(
         moves = ~first & (found | lower_met)
         stays = ~first & (verdict == FAILED) & ~lower_met
         exhausted = stays & state.fresh
-        origin = state._replace(x=state.trial, fun=at.fun, jac=at.jac)
+        origin = state._replace(x=state.trial, fun=at.fun, jac=jac)
         state = jax.lax.cond(moves, move, lambda state: state, state)
         state = jax.tree.map(lambda a, b: jnp.where(first, a, b), origin, state)
         # A direction that leads nowhere was learned wrongly: forget all, once.
@@ -232,7 +244,7 @@ def descent(
             trial=snap(trial, state.lower, state.upper),
             x=jnp.where(bottomless, asked, state.x),
             fun=jnp.where(bottomless, at.fun, state.fun),
-            jac=jnp.where(bottomless, at.jac, state.jac),
+            jac=jnp.where(bottomless, jac, state.jac),
             steepest=steepest,
             settled=jnp.where(turns, settled, state.settled),
             status=status,

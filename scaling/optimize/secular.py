@@ -5,31 +5,32 @@ the shifted matrix is diagonal.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+Bracket = tuple[jax.Array, jax.Array, jax.Array]  # low, high, shift
 
 _TINY = 1e-300  # keeps divisions finite
 _ITERATIONS = 12
 
 
 def shift_to(
-    radius: Any,
-    numerator_P: Any,
-    denominators: Callable[[Any], Any],
-    low: Any,
-    high: Any,
-    start: Any,
-    middle: Callable[[Any, Any], Any],
-) -> Any:
+    radius: jax.Array,
+    numerator_P: jax.Array,
+    denominators: Callable[[jax.Array], jax.Array],
+    low: jax.Array,
+    high: jax.Array,
+    start: jax.Array,
+    middle: Callable[[jax.Array, jax.Array], jax.Array],
+) -> jax.Array:
     """The shift in [low, high] at which |numerator / denominators(shift)| is `radius`.
 
     Newton's iteration on 1/|s| - 1/radius, which is nearly linear, kept inside a bracket; where it
     would leave, `middle` of the bracket is taken.
     """
 
-    def refine(_, bracket):
+    def refine(_: int, bracket: Bracket) -> Bracket:
         low, high, shift = bracket
         below_P = denominators(shift)
         step_P = numerator_P / below_P
@@ -41,4 +42,5 @@ def shift_to(
         inside = (proposal > low) & (proposal < high)
         return low, high, jnp.where(inside, proposal, middle(low, high))
 
-    return jax.lax.fori_loop(0, _ITERATIONS, refine, (low, high, start))[2]
+    bracket: Bracket = jax.lax.fori_loop(0, _ITERATIONS, refine, (low, high, start))
+    return bracket[2]

@@ -8,8 +8,7 @@ import dataclasses
 import difflib
 import math
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -107,15 +106,18 @@ def _column_said(table: Table, role: str, text: str) -> Column:
     name = _named(table, text)
     if name is not None:
         return Column(name, _scale_of(name, role), stated=role == "run")
-    if (match := re.fullmatch(r"(?:ln|log)\s*\((.+)\)", text)) and _named(table, match[1].strip()):
-        return Column(_named(table, match[1].strip()), logarithm=True, stated=True)
+    match = re.fullmatch(r"(?:ln|log)\s*\((.+)\)", text)
+    if match and (name := _named(table, match[1].strip())):
+        return Column(name, logarithm=True, stated=True)
     for form in (
         r"(?P<name>.+?)\s*(?P<sign>[*/])\s*(?P<number>[^*/]+)",
         r"(?P<number>[^*/]+?)\s*\*\s*(?P<name>.+)",
     ):
         match = re.fullmatch(form, text)
-        number = match and _positive(match["number"], negative=role == "loss")
-        name = match and _named(table, match["name"].strip())
+        if match is None:
+            continue
+        number = _positive(match["number"], negative=role == "loss")
+        name = _named(table, match["name"].strip())
         if number and name:
             by = 1 / number if match.groupdict().get("sign") == "/" else number
             return Column(name, by, stated=True)
@@ -220,7 +222,9 @@ def _sizes(table: Table, sizes: dict[str, list[Column]], count: str) -> list[Col
     return columns
 
 
-def _count_of(told: dict[str, str], heads: dict[str, Any], column: Column) -> str:
+def _count_of(
+    told: dict[str, str], heads: Mapping[str, tuple[str, float] | None], column: Column
+) -> str:
     word = next(name for name in told if ROLES[name] == "N")
     head = heads.get(column.name)
     return word if word in COUNTS else head[0] if head and head[0] in COUNTS else "unstated"

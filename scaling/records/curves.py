@@ -1,7 +1,6 @@
 """Which rows of a table are evaluations of one run, and which of them are kept."""
 
 import re
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmb])(?![a-z])", re.I)
 
 def select(
     table: Table, found: dict[str, Column], keep: str, notes: list[str], warnings: list[str]
-) -> tuple[Table, list[str], Any]:
+) -> tuple[Table, list[str], np.ndarray | None]:
     """The rows to keep, the run of each, and whether it lies before its run's end (or None).
 
     Args:
@@ -112,7 +111,7 @@ def _not_of_runs(table: Table, found: dict[str, Column]) -> str:
         return ""
     said = [_SIZE.search(label) for label in labels]
     like_sizes = all(
-        match and 0.4 < float(match[1]) * factor(match[2]) / mean < 2.5
+        match and 0.4 < float(match[1]) * (factor(match[2]) or np.nan) / mean < 2.5
         for match, mean in zip(said, means, strict=True)
     )
     if like_sizes or ("step" not in found and key(found["run"].name) == "name"):

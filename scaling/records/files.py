@@ -10,7 +10,7 @@ import json
 import re
 import shlex
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,13 @@ import numpy as np
 
 from scaling.errors import ScalingError
 from scaling.records import numerals
+from scaling.records.numerals import Cell
+
+Columns = dict[str, list[Cell]]
+Json = dict[str, Any]
+"""An object as it was parsed: its values may be anything."""
+
+Reader = Callable[..., Columns | list[Json]]  # of the path, and for CSV of the notes, too
 
 
 @dataclasses.dataclass
@@ -25,7 +32,7 @@ class Table:
     """Columns as they were read: numbers, text or None; and how an error names a row."""
 
     place: str
-    columns: dict[str, list]
+    columns: Columns
     rows: list[str]
     count: str | None  # what N counts, where the caller says it
     noun: str = "row"
@@ -34,7 +41,7 @@ class Table:
     notes: tuple[str, ...] = ()  # how the file was read, where it could have been otherwise
     named: bool = True  # by the caller, rather than found in a folder
 
-    def take(self, indices: Any) -> "Table":
+    def take(self, indices: Iterable[int]) -> "Table":
         columns = {name: [cells[i] for i in indices] for name, cells in self.columns.items()}
         return dataclasses.replace(self, columns=columns, rows=[self.rows[i] for i in indices])
 
@@ -81,7 +88,7 @@ class Table:
         return ", ".join(names[:15]) + f" and {len(names) - 15} more" * (len(names) > 15)
 
 
-def is_empty(cell: Any) -> bool:
+def is_empty(cell: Cell) -> bool:
     return cell is None or (isinstance(cell, str) and not cell.strip())
 
 
@@ -90,7 +97,14 @@ def key(name: str) -> str:
     return re.sub(r"[\s_/.#()\[\]-]", "", name.lower())
 
 
-def check_values(place, name, values, noun, rows, zero=False) -> None:
+def check_values(
+    place: str,
+    name: str,
+    values: np.ndarray,
+    noun: str,
+    rows: Sequence[object],
+    zero: bool = False,
+) -> None:
     """Raises ScalingError where values are not finite, or not positive (`zero`: negative)."""
     bad = np.flatnonzero(~np.isfinite(values) | (values < 0 if zero else values <= 0))
     if bad.size:
@@ -137,7 +151,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def parse_json(text: str, place: str) -> Any:
-    def unique(pairs):
+    def unique(pairs: list[tuple[str, object]]) -> Json:
         _refuse_doubles([name for name, _ in pairs], place)
         return dict(pairs)
 
@@ -155,7 +169,7 @@ def _refuse_doubles(names: list[str], place: str) -> None:
         raise ScalingError(f"{place}: two columns are called {doubled[0]!r}; keep one.")
 
 
-def reader_of(path: Path) -> Callable[[Path], Any] | None:
+def reader_of(path: Path) -> Reader | None:
     """What reads a file of records of this name; None for other files."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     packed = suffixes[-1:] == [".gz"]
@@ -192,12 +206,12 @@ def read_table(path: Path, count: str | None) -> Table:
     )
 
 
-def as_columns(objects: list[dict]) -> dict[str, list]:
+def as_columns(objects: list[Json]) -> Columns:
     names = dict.fromkeys(name for item in objects for name in item)
     return {name: [item.get(name) for item in objects] for name in names}
 
 
-def _csv(path: Path, notes: list[str]) -> dict[str, list]:
+def _csv(path: Path, notes: list[str]) -> Columns:
     text = read_text(path)
     # A spreadsheet's word on its own separator.
     stated = _STATED.match(text)
@@ -237,7 +251,7 @@ def _separator(text: str) -> str:
     return max(_SEPARATORS, key=header.count)
 
 
-def _json(path: Path) -> dict[str, list] | list[dict]:
+def _json(path: Path) -> Columns | list[Json]:
     content = parse_json(read_text(path), str(path))
     if isinstance(content, dict) and content:
         inside = list(content.values())
@@ -254,17 +268,17 @@ def _json(path: Path) -> dict[str, list] | list[dict]:
     raise ScalingError(f"{path}: wanted is a list of objects, or an object of columns (lists).")
 
 
-def _are(kind: Any, values: Any) -> bool:
+def _are(kind: type | tuple[type, ...], values: Iterable[object]) -> bool:
     return all(isinstance(value, kind) for value in values)
 
 
-def _flat(objects: list[dict]) -> list:
+def _flat(objects: list[Json]) -> list[Any]:
     return [value for item in objects for value in _unfolded(item).values()]
 
 
-def _unfolded(item: dict, above: str = "") -> dict:
+def _unfolded(item: Json, above: str = "") -> Json:
     """Objects inside an object as columns named outer/inner."""
-    found = {}
+    found: Json = {}
     for name, value in item.items():
         if isinstance(value, dict):
             found |= _unfolded(value, f"{above}{name}/")
@@ -273,7 +287,7 @@ def _unfolded(item: dict, above: str = "") -> dict:
     return found
 
 
-def _by_key(content: dict[str, dict]) -> dict[str, list] | list[dict]:
+def _by_key(content: dict[str, Json]) -> Columns | list[Json]:
     """{"N": {"0": ...}}, as pandas writes a table, or {"run a": {"N": ...}}."""
     inner = [list(cells) for cells in content.values()]
     if all(names == inner[0] for names in inner) and all(name.isdigit() for name in inner[0]):
@@ -285,7 +299,7 @@ def _by_key(content: dict[str, dict]) -> dict[str, list] | list[dict]:
     return [content]
 
 
-def read_jsonl(path: Path) -> list[dict]:
+def read_jsonl(path: Path) -> list[Json]:
     # Not splitlines: JSON text may hold other line separators.
     lines = [line for line in read_text(path).split("\n") if line.strip()]
     objects = [parse_json(line, f"{path}, row {row}") for row, line in enumerate(lines, 1)]
@@ -294,7 +308,7 @@ def read_jsonl(path: Path) -> list[dict]:
     return objects
 
 
-def _npy(path: Path) -> dict[str, list]:
+def _npy(path: Path) -> Columns:
     try:
         with open(path, "rb") as file:
             array = np.lib.format.read_array(file, allow_pickle=False)
@@ -313,7 +327,7 @@ def _npy(path: Path) -> dict[str, list]:
     )
 
 
-def _parquet(path: Path) -> dict[str, list]:
+def _parquet(path: Path) -> Columns:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
@@ -328,7 +342,7 @@ def _parquet(path: Path) -> dict[str, list]:
         raise ScalingError(f"{path} is not a parquet file that pyarrow reads: {said}") from error
 
 
-_READERS: dict[str, Callable[..., Any]] = {
+_READERS: dict[str, Reader] = {
     ".csv": _csv,
     ".json": _json,
     ".jsonl": read_jsonl,
@@ -344,7 +358,7 @@ def choose(table: Table, where: str) -> Table:
     """The rows with column=value, column<value or column>value."""
     match = re.fullmatch(r"\s*(.+?)\s*([=<>])\s*(.+?)\s*", where)
     names = [name for name in table.columns if match and key(name) == key(match[1])]
-    if not names:
+    if match is None or not names:
         raise ScalingError(
             f"where={where!r}: give column=value, column<value or column>value.\n"
             f"The columns of {table.place} are {table.listed()}."
@@ -352,7 +366,7 @@ def choose(table: Table, where: str) -> Table:
 
     style = table.styles.get(names[0], numerals.POINT)
 
-    def holds(cell: Any) -> bool:
+    def holds(cell: Cell) -> bool:
         try:
             a, b = numerals.number(cell, style)[0], numerals.number(match[3])[0]
         except (TypeError, ValueError, OverflowError):

@@ -47,8 +47,8 @@ def read_head(name: str) -> tuple[str, float] | None:
     own = _by_name(name)
     if own:
         return own, 1.0
-    if compute_factor(name) is not None:
-        return "C", compute_factor(name)
+    if (scale := compute_factor(name)) is not None:
+        return "C", scale
     for base, unit in divided(name):
         role = _by_name(base)
         if role in ("loss", "training"):
@@ -80,8 +80,9 @@ def _of_another(role: str, unit: str) -> bool:
 def unknown_unit(name: str) -> tuple[str, str] | None:
     """The role and the unit of a head such as compute (GPU hours), whose unit is none of ours."""
     match = re.fullmatch(r"(.+?)\s*[(\[](.+)[)\]]", name)
-    role = match and _by_name(match[1])
-    return (role, match[2]) if role in _SCALED and read_head(name) is None else None
+    if match is None or (role := _by_name(match[1])) not in _SCALED or read_head(name) is not None:
+        return None
+    return role, match[2]
 
 
 def _by_name(name: str) -> str | None:

@@ -3,13 +3,15 @@ decimal. What a comma or a dot means is decided by a whole column, and by the ot
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 
 from scaling.records.units import factor, plain_powers
 
+Cell = str | float | None
+"""What stands in a table; whatever else a file may hold is no number."""
 POINT, COMMA, UNCLEAR = "decimal points", "decimal commas", "unclear"
 _CELL = re.compile(r"([+-]?)(\d[\d.,' _]*\d|[\d.,]+)(?:e([+-]?\d{1,3}))?\s*([^\d\s].*)?", re.I)
 _TIMES_TEN_TO = re.compile(r"\s*[x*]\s*10\s*(?:\^|\*\*)\s*")
@@ -39,22 +41,22 @@ def split(cell: str) -> tuple[str, str, str, str] | None:
     return found[1], digits, found[3] or "0", (found[4] or "").strip()
 
 
-def all_plain(cells: Sequence[Any]) -> bool:
+def all_plain(cells: Sequence[Cell]) -> bool:
     """Whether every cell `is_plain`."""
     return _floats(cells) is not None or all(map(is_plain, cells))
 
 
-def _floats(cells: Sequence[Any]) -> np.ndarray | None:
+def _floats(cells: Sequence[Cell]) -> np.ndarray | None:
     """The cells of a column in which all are numbers as Python writes them; else None."""
     if set(map(type, cells)) <= {str, int, float}:
         try:
-            return np.array(list(map(float, cells)))
+            return np.array(list(map(float, cast(Sequence[str | float], cells))))
         except (ValueError, OverflowError):
             pass
     return None
 
 
-def is_plain(cell: Any) -> bool:
+def is_plain(cell: Cell) -> bool:
     """Whether Python reads the cell as a number, or nothing is in it."""
     if isinstance(cell, str) and cell.strip():
         try:
@@ -64,7 +66,7 @@ def is_plain(cell: Any) -> bool:
     return True
 
 
-def styles(columns: dict[str, Sequence[Any]], lists_by_comma: bool) -> dict[str, str]:
+def styles(columns: Mapping[str, Sequence[Cell]], lists_by_comma: bool) -> dict[str, str]:
     """What separates decimals in each column whose cells are text: POINT, COMMA or UNCLEAR.
 
     Args:
@@ -83,7 +85,7 @@ def styles(columns: dict[str, Sequence[Any]], lists_by_comma: bool) -> dict[str,
     return decided
 
 
-def _allowed(cells: Iterable[Any]) -> set[str]:
+def _allowed(cells: Iterable[Cell]) -> set[str]:
     """In which styles all cells can be read; none for a column of anything else than numbers."""
     found, marked = {POINT, COMMA}, False
     for cell in cells:
@@ -97,11 +99,11 @@ def _allowed(cells: Iterable[Any]) -> set[str]:
     return found if marked else set()
 
 
-def number(cell: Any, style: str = POINT) -> tuple[float, bool]:
+def number(cell: Cell, style: str = POINT) -> tuple[float, bool]:
     """The value of a cell, and whether it bears a unit of its own. Raises ValueError."""
     # Python takes a bool for a number; here it tells of a mistaken column.
     if isinstance(cell, bool) or not isinstance(cell, str):
-        return float("true" if isinstance(cell, bool) else cell), False
+        return float("true" if isinstance(cell, bool) or cell is None else cell), False
     if style == POINT:
         try:
             return float(cell), False
@@ -120,7 +122,7 @@ def number(cell: Any, style: str = POINT) -> tuple[float, bool]:
     return value * scale, scale != 1.0
 
 
-def numbers(cells: Sequence[Any], style: str) -> tuple[np.ndarray, np.ndarray, int | None]:
+def numbers(cells: Sequence[Cell], style: str) -> tuple[np.ndarray, np.ndarray, int | None]:
     """Values (n,), which cells bear their own unit (n,) bool, and the first that is no number."""
     values, own = np.empty(len(cells)), np.zeros(len(cells), bool)
     if style == POINT and (plain := _floats(cells)) is not None:

@@ -5,7 +5,6 @@ Shapes: n points.
 
 import dataclasses
 import itertools
-from typing import Any
 
 import numpy as np
 
@@ -35,7 +34,11 @@ class Points:
 
     @classmethod
     def of(
-        cls, table: Table, columns: dict[str, Column], values: dict[str, Any], mask: np.ndarray
+        cls,
+        table: Table,
+        columns: dict[str, Column],
+        values: dict[str, np.ndarray],
+        mask: np.ndarray,
     ) -> "Points":
         """The points of a table that a mask (n,) selects."""
         roles = ("N", "D", "C", "loss")
@@ -82,7 +85,8 @@ def judge(points: Points, natural_text: bool) -> tuple[list[str], list[str]]:
     _judge_loss(points)
     if natural_text:
         _judge_sizes(points)
-    notes, warnings = [], []
+    notes: list[str] = []
+    warnings: list[str] = []
     if {"N", "D", "C"} <= set(points.columns):
         for known, new in zip((notes, warnings), _judge_compute(points), strict=True):
             known.extend(new)
@@ -239,7 +243,7 @@ def _fitting(points: Points, ratio: np.ndarray) -> str:
             f"No unit fits, as it differs from row to row: {ratio.min():.3g} to {ratio.max():.3g}."
         )
     fits = {name: abs(np.log10(typical * scale)) for name, scale in COMPUTE.items()}
-    name = min(fits, key=fits.get)
+    name = min(fits, key=lambda name: fits[name])
     if fits[name] < 0.5:
         head = _bare(column.name)
         return (
@@ -363,7 +367,9 @@ def _logarithms(points: Points, units: dict[str, float]) -> str:
             return np.inf
         return float(np.std(np.log(points.values["loss"] / _law(*possible))))
 
-    own = {role: points.values[role] for role in ("N", "D", "C") if role in points.columns}
+    own: dict[str, np.ndarray] = {
+        role: points.values[role] for role in ("N", "D", "C") if role in points.columns
+    }
     scaled = {role: values * units.get(role, 1.0) for role, values in own.items()}
     best, least = "", misfit(scaled) / 2 if units else np.inf
     for size, (name, base) in itertools.product(range(1, len(roles) + 1), _BASES.items()):
@@ -384,7 +390,7 @@ def _undoing(column: Column) -> list[float]:
 
 def _rate(points: Points, scales: dict[str, float]) -> tuple[float, float] | None:
     """(units that are not 1, distance from a known law) of a choice; None if it cannot be true."""
-    values = {
+    values: dict[str, np.ndarray] = {
         role: points.values[role] * scales.get(role, 1.0)
         for role in ("N", "D", "C")
         if role in points.columns

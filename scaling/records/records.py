@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from scaling.errors import ScalingError
 from scaling.records import repeats
@@ -51,14 +52,14 @@ class Records:
     notes: tuple[str, ...] = ()  # what was left out or assumed while reading
     warnings: tuple[str, ...] = ()  # what should be doubted
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.count not in COUNTS:
             raise ScalingError(f"count={self.count!r} is none of: {', '.join(COUNTS)}.")
         size, place = np.size(self.N), self.source or "records"
         for name in self.arrays():
             kind = {"run": np.str_, "middle": np.bool_}.get(name, np.float64)
             try:
-                array = np.asarray(getattr(self, name), kind)
+                array: np.ndarray = np.asarray(getattr(self, name), kind)
             except (TypeError, ValueError) as error:
                 raise ScalingError(f"{place}: {name} is no array of numbers: {error}.") from error
             if array.shape != (size,):
@@ -78,7 +79,7 @@ class Records:
         names = ("N", "D", "loss", "C", "run", *_OPTIONAL)
         return [name for name in names if getattr(self, name) is not None]
 
-    def where(self, mask: Any) -> "Records":
+    def where(self, mask: ArrayLike) -> "Records":
         """The points that `mask`, (n,) bool or indices, selects, in its order."""
         chosen = {name: getattr(self, name)[np.asarray(mask)] for name in self.arrays()}
         return dataclasses.replace(self, **chosen)
@@ -93,13 +94,13 @@ class Records:
     @classmethod
     def from_arrays(
         cls,
-        N: Any,
-        D: Any,
-        loss: Any,
-        C: Any = None,
-        run: Any = None,
+        N: ArrayLike,
+        D: ArrayLike,
+        loss: ArrayLike,
+        C: ArrayLike | None = None,
+        run: ArrayLike | None = None,
         count: str = "unstated",
-        **others: Any,
+        **others: Any,  # the other fields
     ) -> "Records":
         """Records of arrays: C is 6 N D where it is not given, and each point a run of its own."""
         if C is None and np.shape(N) == np.shape(D):
@@ -110,7 +111,14 @@ class Records:
                     f"records: N and D are not arrays of numbers: {error}."
                 ) from error
         run = [f"row {row}" for row in range(1, np.size(N) + 1)] if run is None else run
-        return cls(N, D, loss, C, run, count, **others)
+        fields: dict[str, Any] = {
+            "N": N,
+            "D": D,
+            "loss": loss,
+            "C": C,
+            "run": run,
+        }  # not yet checked
+        return cls(**fields, count=count, **others)
 
     def to_csv(self, path: str | Path) -> None:
         """Writes a file that `read_records(path, keep="all")` reads back to the same bits.
@@ -166,7 +174,8 @@ def read_records(
     if keep not in KEEPS:
         raise ScalingError(f"keep={keep!r}: give {', '.join(map(repr, KEEPS))}.")
     items = [source] if isinstance(source, (str, Path)) else list(source)
-    shown, notes = ", ".join(str(item) for item in items), []
+    shown = ", ".join(str(item) for item in items)
+    notes: list[str] = []
     tables = read_sources(items, count, keep, notes)
     if not tables:
         place = shown or "an empty list"
@@ -199,8 +208,8 @@ class _Part:
 
     records: Records
     names: list[str | None]
-    settings: list[tuple]
-    others: list[frozenset]
+    settings: list[repeats.Cells]
+    others: list[frozenset[tuple[str, str]]]
 
 
 def _records(table: Table, keep: str, said: str | None, several: bool) -> _Part:
@@ -209,7 +218,7 @@ def _records(table: Table, keep: str, said: str | None, several: bool) -> _Part:
     found, count = roles_of(table, said, notes)
     warnings: list[str] = []
     table, runs, middle = select(table, found, keep, notes, warnings)
-    names = runs if "run" in found else [None] * len(runs)
+    names: list[str | None] = list(runs) if "run" in found else [None] * len(runs)
     if several and table.noun != "run":
         runs = [run if run == table.place else f"{table.place}: {run}" for run in runs]
     given, floors = _numbers(table, found, notes), _floors(table, found)
@@ -226,7 +235,7 @@ def _records(table: Table, keep: str, said: str | None, several: bool) -> _Part:
     warnings += _below(table, given["loss"], floors)
     records = Records(
         **given,
-        run=runs,
+        run=np.array(runs, np.str_),
         count=count,
         middle=middle,
         source=table.place,
@@ -312,7 +321,7 @@ def _join(parts: list[_Part], source: str, notes: list[str], keep: str) -> Recor
             f"{source}: N counts different things in these files ({', '.join(counts)}).\n"
             "Say what it counts with count='non_embedding' or count='total'."
         )
-    joined: dict[str, Any] = {}
+    joined: dict[str, Any] = {}  # fields of several types
     for name in dict.fromkeys(name for table in tables for name in table.arrays()):
         arrays = [getattr(table, name) for table in tables]
         if name == "middle":

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
@@ -20,6 +20,19 @@ _APART = 0.05  # of the loss: seeds of one setting hardly ever differ by more
 _EXACT = 8  # digits of a loss that two runs do not share by chance
 _ROUNDED = 2e-4  # of a loss: less than rounding to four digits changes
 _INDEX = re.compile(r"|unnamed: ?\d+|index|_?id|row", re.I)
+
+Cells = tuple[tuple[str, str], ...]  # (column, cell) of one row
+
+
+class Points(Protocol):
+    """The numbers of points, (n,) each."""
+
+    @property
+    def N(self) -> np.ndarray: ...
+    @property
+    def D(self) -> np.ndarray: ...
+    @property
+    def loss(self) -> np.ndarray: ...
 
 
 def groups(N: np.ndarray, D: np.ndarray) -> np.ndarray:
@@ -73,7 +86,7 @@ def sweep(table: Table, N: np.ndarray, D: np.ndarray, loss: np.ndarray) -> str |
     )
 
 
-def _varied(table: Table, group: np.ndarray, names: re.Pattern) -> list[str]:
+def _varied(table: Table, group: np.ndarray, names: re.Pattern[str]) -> list[str]:
     """The columns of these names that have several values at one N and D."""
     found = []
     for name, cells in table.columns.items():
@@ -84,7 +97,9 @@ def _varied(table: Table, group: np.ndarray, names: re.Pattern) -> list[str]:
     return found
 
 
-def described(table: Table, taken: set[str]) -> tuple[list[tuple], list[frozenset]]:
+def described(
+    table: Table, taken: set[str]
+) -> tuple[list[Cells], list[frozenset[tuple[str, str]]]]:
     """For each row its settings and seeds, and everything else that stands in it.
 
     Args:
@@ -101,11 +116,11 @@ def described(table: Table, taken: set[str]) -> tuple[list[tuple], list[frozense
 
 def duplicates(
     arrays: Sequence[np.ndarray],
-    records: Any,
+    records: Points,
     table: np.ndarray,
     names: Sequence[str | None],
-    settings: Sequence[tuple],
-    others: Sequence[frozenset],
+    settings: Sequence[Cells],
+    others: Sequence[frozenset[tuple[str, str]]],
 ) -> np.ndarray:
     """Which points (n,) repeat an earlier one.
 
@@ -121,8 +136,8 @@ def duplicates(
       settings, others: from `described`.
     """
     repeated = np.zeros(len(records.loss), bool)
-    exact: dict[tuple, list[int]] = {}
-    named: dict[tuple, list[int]] = {}
+    exact: dict[tuple[object, ...], list[int]] = {}
+    named: dict[tuple[object, ...], list[int]] = {}
     group = groups(records.N, records.D)
     for index, point in enumerate(zip(*(array.tolist() for array in arrays), strict=True)):
         loss = float(records.loss[index])

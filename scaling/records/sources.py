@@ -8,6 +8,7 @@ from pathlib import Path
 
 from scaling.errors import ScalingError
 from scaling.records.files import (
+    Json,
     Table,
     as_columns,
     parse_json,
@@ -100,17 +101,17 @@ def _files_below(folder: Path) -> list[Path]:
 
 def _single_rows_joined(tables: list[Table]) -> list[Table]:
     """Files with one row each and the same columns, as a run's results often are, as one table."""
-    single: dict[tuple, list[Table]] = {}
+    single: dict[tuple[Path, tuple[str, ...]], list[Table]] = {}
     joined = []
     for table in tables:
-        alike = (Path(table.place).parent, *sorted(table.columns))
+        alike = (Path(table.place).parent, tuple(sorted(table.columns)))
         if len(table.rows) == 1 and not table.one_run:
             if alike not in single:
                 joined.append(table)
             single.setdefault(alike, []).append(table)
         else:
             joined.append(table)
-    for (folder, *names), parts in single.items():
+    for (folder, names), parts in single.items():
         if len(parts) > 1:
             columns = {name: [part.columns[name][0] for part in parts] for name in names}
             rows = [Path(part.place).name for part in parts]
@@ -126,11 +127,11 @@ _UNFINISHED = {"status": "unfinished"}
 
 def _read_runs(folders: list[Path], keep: str, count: str | None, notes: list[str]) -> Table:
     """The finished ones of our run directories: a row each, or one for each evaluation."""
-    points = []
+    points: list[Json] = []
     for folder in folders:
         path = folder / "summary.json"
         try:
-            summary = parse_json(read_text(path), str(path)) if path.exists() else _UNFINISHED
+            summary: Json = parse_json(read_text(path), str(path)) if path.exists() else _UNFINISHED
         except ScalingError as error:
             notes.append(f"{folder}: left out, {str(error).splitlines()[0]}")
             continue
@@ -158,7 +159,8 @@ def _read_runs(folders: list[Path], keep: str, count: str | None, notes: list[st
         for index, point in enumerate(found, 1):
             point["middle"] = int(decays and index < len(found))
             # `flops` counts without embeddings, so for all parameters C is derived anew.
-            point.pop("flops" if count == "total" else None, None)
+            if count == "total":
+                point.pop("flops", None)
         points.extend(found)
     if count == "total" and points:
         notes.append("C of the run directories is 6 N D, N counting all parameters.")

@@ -62,7 +62,7 @@ def factor(text: str) -> float | None:
         return of_compute
     found = []
 
-    def power(match: re.Match) -> str:
+    def power(match: re.Match[str]) -> str:
         found.append(10.0 ** min(int(match[1]), 40))
         return " "
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from scaling.errors import ScalingError, writing
 from scaling.estimate.envelope import Envelope, approach1
@@ -13,9 +13,12 @@ from scaling.estimate.fit import Fit, finite, fit
 from scaling.estimate.holdout import HoldOut, cut_of, hold_out
 from scaling.estimate.isoflop import IsoFlop, ParabolaBias, approach2, parabola_bias
 from scaling.estimate.tables import approaches_table, fit_table, holdout_table
-from scaling.law.laws import find_law
+from scaling.law.laws import Law, find_law
 from scaling.records.records import Records
 from scaling.report.drawing import draw_all
+
+Words = ParamSpec("Words")
+Returned = TypeVar("Returned")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Analysis:
         self,
         folder: str | Path,
         title: str = "Scaling law",
-        tell: Callable[[str], Any] | None = None,
+        tell: Callable[[str], object] | None = None,
     ) -> Path:
         """fit.json, bootstrap.npy, approaches.json, the records, report.md (its path), figures.
 
@@ -80,8 +83,9 @@ class Analysis:
                 for name in drawn
             )
             report.write_text(text, encoding="utf-8", errors="backslashreplace")
-        for line in missing if tell is not None else []:
-            tell(line)
+        for line in missing:
+            if tell is not None:
+                tell(line)
         return report
 
     def _approaches(self) -> str:
@@ -114,11 +118,11 @@ class Analysis:
 
 def analyse(
     records: Records,
-    law: Any = "chinchilla",
+    law: str | Law = "chinchilla",
     *,
     holdout: str | float | None = None,
     budgets: Sequence[float] = (),
-    **options: Any,
+    **options: Any,  # as `fit` takes them
 ) -> Analysis:
     """Fit `law` and whatever else the records allow.
 
@@ -136,7 +140,12 @@ def analyse(
     law, level = find_law(law), options.get("level", 0.95)
     notes: list[str] = []
 
-    def attempt(name: str, part: Callable[..., Any], *words: Any, **more: Any) -> Any:
+    def attempt(
+        name: str,
+        part: Callable[Words, Returned],
+        *words: Words.args,
+        **more: Words.kwargs,
+    ) -> Returned | None:
         try:
             return part(*words, **more)
         except ScalingError as error:
@@ -148,10 +157,8 @@ def analyse(
     isoflop, bias, envelope = None, None, None
     with ThreadPoolExecutor(1) as beside:  # approaches 1 and 2 while programs of 3 are compiled
         if divides := {"N", "D"} <= set(law.variables):
-            words = ("approach 2 (IsoFLOP)", approach2, records)
-            two = beside.submit(attempt, *words, level=level)
-            words = ("approach 1 (envelope)", approach1, records)
-            one = beside.submit(attempt, *words, level=level)
+            two = beside.submit(attempt, "approach 2 (IsoFLOP)", approach2, records, level=level)
+            one = beside.submit(attempt, "approach 1 (envelope)", approach1, records, level=level)
         whole = fit(records, law, **options)
     if divides:
         isoflop, envelope = two.result(), one.result()

@@ -3,9 +3,10 @@
 Shapes: G places of a curve, S resamples.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from scaling.estimate.bootstrap import interval
 from scaling.law import allocate
@@ -13,6 +14,8 @@ from scaling.law.laws import Law
 
 if TYPE_CHECKING:
     from scaling.estimate.fit import Fit
+
+Values = dict[str, np.ndarray]
 
 EXTRAPOLATE = 10.0  # curves go on to this many times the largest value of the records
 _PLACES, _NUMERIC_PLACES = 60, 24
@@ -26,20 +29,20 @@ def places(fit: "Fit", values: np.ndarray) -> np.ndarray:
     count = _NUMERIC_PLACES if numeric else _PLACES
     # Beyond 1e300 nothing can be computed any more, nor drawn.
     ends = np.clip([values.min(), EXTRAPOLATE * values.max()], 1e-300, 1e300)
-    return np.geomspace(*ends, count)
+    return np.geomspace(ends[0], ends[1], count)
 
 
 def divides_compute(law: Law) -> bool:
     return len({"N", "D", "C"} & set(law.variables)) >= 2
 
 
-def law_values(law: Law, N: Any, D: Any) -> dict[str, np.ndarray]:
+def law_values(law: Law, N: ArrayLike, D: ArrayLike) -> dict[str, np.ndarray]:
     """The law's variables at N and D, all tokens distinct."""
-    every = {"N": N, "D": D, "C": 6.0 * np.asarray(N) * D, "U": D}
+    every = {"N": N, "D": D, "C": 6.0 * np.asarray(N) * np.asarray(D), "U": D}
     return {name: np.asarray(every[name], float) for name in law.variables}
 
 
-def _with_bands(fit: "Fit", best: dict, spread: dict, samples: np.ndarray) -> dict:
+def _with_bands(fit: "Fit", best: Values, spread: Values, samples: np.ndarray) -> Values:
     """Each estimate (G,) with its interval over the samples (S, G): (3, G), nan without samples.
 
     Laws that have an E get the loss above it, too.
@@ -60,13 +63,13 @@ def _with_bands(fit: "Fit", best: dict, spread: dict, samples: np.ndarray) -> di
 def allocation_bands(fit: "Fit", C_G: np.ndarray) -> dict[str, np.ndarray]:
     """Optimal N, D, loss, and the loss over E, with intervals: (3, G) each."""
     law, samples = fit.law, fit.samples
-    options = {"unique": _FRESH} if "U" in law.variables else {}
+    unique = _FRESH if "U" in law.variables else None
     if allocate.coefficients(law, fit.theta) is None and len(samples) > _MOST_RESAMPLES:
         samples = samples[:: len(samples) // _MOST_RESAMPLES]
-    best = dict(zip("NDL", allocate.optimal(law, fit.theta, C_G, **options), strict=True))
+    best = dict(zip("NDL", allocate.optimal(law, fit.theta, C_G, unique=unique), strict=True))
     spread = dict.fromkeys("NDL", np.empty((0, len(C_G))))
     if len(samples):
-        spread = dict(zip("NDL", allocate.optimal(law, samples, C_G, **options), strict=True))
+        spread = dict(zip("NDL", allocate.optimal(law, samples, C_G, unique=unique), strict=True))
     return _with_bands(fit, best, spread, samples)
 
 

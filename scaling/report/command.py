@@ -41,7 +41,9 @@ def main(words: list[str] | None = None) -> int:
     asked = parser.parse_args(words)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # an ASCII locale has no ±
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(  # type: ignore[union-attr]  # not all have it
+                errors="backslashreplace"
+            )
     source = asked.records[0] if len(asked.records) == 1 else asked.records
     compiled.keep_programs()
     if asked.out:

@@ -17,18 +17,22 @@ import tempfile
 import threading
 import warnings
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from scaling.errors import ScalingError
+
+if TYPE_CHECKING:
+    from scaling.law.laws import Law
+    from scaling.report.plots import Plan
 
 _LONGEST = 160  # characters of a reason
 _PATIENCE = 300  # seconds that a single figure may take over there
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from scaling.report.drawing import work; work()"
 
 
-def draw(name: str, plan: Any, folder: Path) -> str | None:
+def draw(name: str, plan: "Plan", folder: Path) -> str | None:
     """Draws one figure of `plots.planned`; None, or on one line why it cannot be drawn.
 
     Raises:
@@ -51,13 +55,14 @@ def draw(name: str, plan: Any, folder: Path) -> str | None:
     return reason if len(reason) <= _LONGEST else reason[: _LONGEST - 1] + "…"
 
 
-def draw_all(plans: dict[str, Any], folder: Path) -> dict[str, str | None]:
+def draw_all(plans: dict[str, "Plan"], folder: Path) -> dict[str, str | None]:
     """Draws all plans; for each None, or on one line why it is left out.
 
     Raises:
       OSError: a figure cannot be written.
     """
-    left, done = collections.deque(plans), {}
+    left = collections.deque(plans)
+    done: dict[str, str | None] = {}
     helping = threading.Thread(target=_help, args=(plans, folder, left, done), daemon=True)
     helping.start()
     while left:
@@ -70,7 +75,7 @@ def draw_all(plans: dict[str, Any], folder: Path) -> dict[str, str | None]:
     return {n: done[n] if n in done else draw(n, plan, folder) for n, plan in plans.items()}
 
 
-_assistant: list[subprocess.Popen] = []  # one at most
+_assistant: list[subprocess.Popen[bytes]] = []  # one at most
 
 
 def prepare() -> None:
@@ -105,7 +110,12 @@ def _dismiss() -> None:
         process.communicate()
 
 
-def _help(plans: dict, folder: Path, left: collections.deque, done: dict) -> None:
+def _help(
+    plans: dict[str, "Plan"],
+    folder: Path,
+    left: collections.deque[str],
+    done: dict[str, str | None],
+) -> None:
     """Has figures drawn from the end of `left` until nothing is left, or the process is gone."""
     while _assistant:
         try:
@@ -113,8 +123,10 @@ def _help(plans: dict, folder: Path, left: collections.deque, done: dict) -> Non
         except IndexError:
             return
         try:
-            _send(_assistant[0].stdin, (name, plans[name], folder.absolute()))
-            done[name] = pickle.load(_assistant[0].stdout)
+            process = _assistant[0]
+            assert process.stdin is not None and process.stdout is not None
+            _send(process.stdin, (name, plans[name], folder.absolute()))
+            done[name] = pickle.load(process.stdout)
         except Exception:  # a law of one's own that cannot be sent, or a process that was killed
             left.append(name)
             _dismiss()
@@ -123,20 +135,20 @@ def _help(plans: dict, folder: Path, left: collections.deque, done: dict) -> Non
 class _Pickler(pickle.Pickler):
     """Sends laws by name: some are made of functions that cannot be sent."""
 
-    def persistent_id(self, item: Any) -> str | None:
+    def persistent_id(self, item: object) -> str | None:
         from scaling.law.laws import LAWS, Law
 
         return item.name if isinstance(item, Law) and LAWS.get(item.name) is item else None
 
 
 class _Unpickler(pickle.Unpickler):
-    def persistent_load(self, name: str) -> Any:
+    def persistent_load(self, name: str) -> "Law":
         from scaling.law.laws import LAWS
 
         return LAWS[name]
 
 
-def _send(pipe: BinaryIO, item: Any) -> None:
+def _send(pipe: IO[bytes], item: object) -> None:
     content = io.BytesIO()
     _Pickler(content).dump(item)  # whole or not at all: half an item would be waited for
     pipe.write(content.getvalue())

@@ -9,16 +9,20 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from matplotlib import colormaps, rc_context, rcParamsDefault, ticker
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+from numpy.typing import ArrayLike
 
 from scaling.errors import ScalingError
 
@@ -28,7 +32,10 @@ MARKERS = "osD^vPX<>h"
 LIGHTNESS = ListedColormap(colormaps["viridis"](np.linspace(0, 0.82, 256)), "viridis_dark")
 """viridis without its pale end, which is lost on white paper."""
 
-STYLE = {
+Look = dict[str, Any]
+"""Keywords of matplotlib, whose types differ."""
+
+STYLE: Look = {
     "font.size": 8,
     "axes.titlesize": 8.5,
     "axes.titlelocation": "left",
@@ -64,6 +71,8 @@ COMPUTE, SIZE, TOKENS = (
 LOSS = "loss (nats per token)"
 _COUNTED = {"non_embedding": "non-embedding parameters", "total": "parameters with embeddings"}
 
+Words = ParamSpec("Words")
+Returned = TypeVar("Returned")
 # Mantissas of ticks and how many ticks they must give; the first that do are taken.
 _MANTISSAS = (((1,), 3), ((1, 3), 3), ((1, 2, 5), 3), ((1, 2, 3, 4, 6, 8), 4))
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -80,23 +89,28 @@ _PLACES = tuple(
 def house_style() -> Iterator[None]:
     """matplotlib's defaults with `STYLE` on top, until the block ends; draw and save inside it."""
     with rc_context():
-        rc = {key: value for key, value in rcParamsDefault.items() if not key.startswith("backend")}
-        with rc_context(rc | STYLE):
+        rc: Look = {
+            key: value for key, value in rcParamsDefault.items() if not key.startswith("backend")
+        }
+        both: dict[Any, Any] = {**rc, **STYLE}  # to matplotlib its keys are literals
+        with rc_context(both):
             yield
 
 
-def styled(function: Callable) -> Callable:
+def styled(function: Callable[Words, Returned]) -> Callable[Words, Returned]:
     """The function inside the house style."""
 
     @functools.wraps(function)
-    def inside(*arguments, **options):
+    def inside(*arguments: Words.args, **options: Words.kwargs) -> Returned:
         with house_style():
             return function(*arguments, **options)
 
     return inside
 
 
-def new_figure(rows: int, columns: int, width: float, height: float, **options: Any):
+def new_figure(
+    rows: int, columns: int, width: float, height: float, **options: Any
+) -> tuple[Figure, np.ndarray]:
     """A figure without pyplot's global state, and its axes in reading order; sizes in inches."""
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
@@ -117,8 +131,8 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 def settle(figure: Figure) -> None:
     """Lay the figure out once and for all: its axes stay where they are then."""
-    if figure.get_layout_engine() is not None:
-        figure.get_layout_engine().execute(figure)
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)
         figure.set_layout_engine("none")
 
 
@@ -159,7 +173,7 @@ def size_label(count: str) -> str:
     return f"model size N ({_COUNTED.get(count, 'parameters')})"
 
 
-def span(*values: Any, margin: float = 0.04) -> tuple[float, float]:
+def span(*values: ArrayLike, margin: float = 0.04) -> tuple[float, float]:
     """Limits of a log axis that shows all positive finite values, with a margin on each side."""
     known = np.concatenate([np.ravel(np.asarray(value, float)) for value in values])
     known = np.log(known[np.isfinite(known) & (known > 0)])
@@ -212,11 +226,11 @@ def log_axis(
         bins = 8 if which == "y" else most
         ticks = ticker.MaxNLocator(bins, steps=_ROUND).tick_values(low, high)
         axis.set_major_formatter(ticker.ScalarFormatter(useOffset=False))
-    axis.set_major_locator(ticker.FixedLocator(ticks))
+    axis.set_major_locator(ticker.FixedLocator(list(ticks)))
     between = range(2, 10) if every == 1 else (1,)
     minor = np.outer(10.0**powers, between).ravel() if decades > 1 else np.empty(0)
     # matplotlib makes a mark, with its text, of those outside as well.
-    axis.set_minor_locator(ticker.FixedLocator(minor[(minor >= low) & (minor <= high)]))
+    axis.set_minor_locator(ticker.FixedLocator(list(minor[(minor >= low) & (minor <= high)])))
     axis.set_minor_formatter(ticker.NullFormatter())
 
 
@@ -256,11 +270,12 @@ def size_bar(figure: Figure, axes: Axes, norm: LogNorm, count: str) -> None:
     """A colour bar of model sizes beside the axes."""
     mappable = shades(norm)
     bar = figure.colorbar(mappable, ax=axes, pad=0.015, aspect=30)
+    assert norm.vmin is not None and norm.vmax is not None
     log_axis(bar.ax, "y", (norm.vmin, norm.vmax), size_label(count))
     bar.outline.set_linewidth(0.5)
 
 
-def shades(norm: LogNorm):
+def shades(norm: LogNorm) -> ScalarMappable:
     """What gives the colour of a value: `.to_rgba(value)`."""
     return ScalarMappable(norm, LIGHTNESS)
 
@@ -270,12 +285,17 @@ def even_choice(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
+def _renderer(figure: Figure) -> RendererBase:
+    assert isinstance(figure.canvas, FigureCanvasAgg)
+    return figure.canvas.get_renderer()
+
+
 # -- legends and labels --------------------------------------------------------------------------
 
 
 def legend_above(figure: Figure, axes: Sequence[Axes] | None = None) -> None:
     """One legend over the panels, of all their labels, each once, in as few rows as fit."""
-    found: dict[str, Any] = {}
+    found: dict[str, Artist] = {}
     for panel in figure.axes if axes is None else axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
@@ -284,9 +304,9 @@ def legend_above(figure: Figure, axes: Sequence[Axes] | None = None) -> None:
         # No fewer columns than the number of rows asks for: the last one is not left empty.
         if columns != -(-len(found) // -(-len(found) // columns)):
             continue
-        place = {"loc": "outside upper center", "ncols": columns}
-        legend = figure.legend(found.values(), found.keys(), **place)
-        if columns == 1 or legend.get_window_extent(figure.canvas.get_renderer()).width <= room:
+        place: Look = {"loc": "outside upper center", "ncols": columns}
+        legend = figure.legend(list(found.values()), list(found), **place)
+        if columns == 1 or legend.get_window_extent(_renderer(figure)).width <= room:
             return
         legend.remove()
 
@@ -299,20 +319,27 @@ def label_points(
     Args:
       others: (n, 2) points in data coordinates that a text should not cover.
     """
-    figure = axes.figure
+    figure = axes.get_figure(root=True)
+    assert figure is not None
     settle(figure)
-    frame, taken = axes.get_window_extent(), []
+    frame = axes.get_window_extent()
+    taken: list[Bbox] = []
     dots = axes.transData.transform(others)
     for x_i, y_i, words in zip(x, y, texts, strict=True):
         paper = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.4}
-        style = {"textcoords": "offset points", "fontsize": 6.5, "color": BLACK, "bbox": paper}
+        style: Look = {
+            "textcoords": "offset points",
+            "fontsize": 6.5,
+            "color": BLACK,
+            "bbox": paper,
+        }
         # A run may be called anything; a dollar sign does not begin mathematics.
         text = axes.annotate(words, (x_i, y_i), xytext=(0, 0), parse_math=False, **style)
         text.set_in_layout(False)
-        tried = []
+        tried: list[tuple[float, int, Bbox]] = []
         for dx, dy, across, upright in _PLACES:
             text.set(position=(dx, dy), ha=across, va=upright)
-            box = text.get_window_extent(figure.canvas.get_renderer())
+            box = text.get_window_extent(_renderer(figure))
             covered = np.sum(np.all((dots > box.min) & (dots < box.max), axis=1))
             outside = np.any(box.min < frame.min) or np.any(box.max > frame.max)
             clash = sum(box.overlaps(other) for other in taken)

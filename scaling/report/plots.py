@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from scaling.law import allocate
 from scaling.law.laws import CHINCHILLA
@@ -20,6 +22,7 @@ from scaling.report.plot_style import BLACK, BLUE, COMPUTE, GREEN, GREY, LOSS, O
 if TYPE_CHECKING:
     from scaling.estimate.envelope import Envelope
     from scaling.estimate.fit import Fit
+    from scaling.estimate.holdout import HoldOut
     from scaling.estimate.isoflop import IsoFlop
     from scaling.estimate.power_law import PowerLaw
     from scaling.records.records import Records
@@ -36,7 +39,7 @@ class Plan(NamedTuple):
     """A figure to be drawn: `function(*arguments, path=..., **options)`."""
 
     function: Callable[..., Path]
-    arguments: tuple
+    arguments: tuple[object, ...]
     options: dict[str, Any]
 
     def draw(self, path: Path) -> Path:
@@ -48,7 +51,7 @@ def planned(
     records: "Records",
     isoflop: "IsoFlop | None" = None,
     envelope: "Envelope | None" = None,
-    holdout: Any = None,
+    holdout: "HoldOut | None" = None,
 ) -> dict[str, Plan]:
     """Every figure that the law and the results allow, by name, in the order of a report.
 
@@ -56,7 +59,8 @@ def planned(
     """
     from scaling.report.plots_doubt import ellipses, hold_out, profiles, residuals
 
-    shown, plans = thinned(records), {}
+    shown = thinned(records)
+    plans: dict[str, Plan] = {}
     if isoflop is not None:
         plans["isoflop"] = Plan(isoflop_curves, (records, isoflop, fit), {})
     if divides_compute(fit.law):
@@ -94,7 +98,9 @@ def thinned(records: "Records", most: int = MOST_POINTS) -> "Records":
 # -- what is drawn -------------------------------------------------------------------------------
 
 
-def _draw_band(axes, x_G, band_3xG, color, label, level) -> None:
+def _draw_band(
+    axes: Axes, x_G: np.ndarray, band_3xG: np.ndarray, color: str, label: str, level: float
+) -> None:
     """A line with its interval as a shade whose edges a grey print still shows."""
     line, low, high = band_3xG
     axes.plot(x_G, line, color=color, label=label, zorder=3)
@@ -104,12 +110,12 @@ def _draw_band(axes, x_G, band_3xG, color, label, level) -> None:
         axes.fill_between(x_G, *edges, color=color, alpha=0.2, linewidth=0, label=text, zorder=2)
 
 
-def _mark_range(axes, largest: float) -> None:
+def _mark_range(axes: Axes, largest: float) -> None:
     text = "largest compute of the records"
     axes.axvline(largest, color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), label=text)
 
 
-def _mark_floors(axes, fit: "Fit", limits: tuple[float, float]) -> None:
+def _mark_floors(axes: Axes, fit: "Fit", limits: tuple[float, float]) -> None:
     """E and the exact entropy as level lines, where the axis shows them."""
     E, floor = fit.parameters.get("E"), fit.floor
     if E is not None and limits[0] < E:
@@ -154,7 +160,7 @@ def isoflop_curves(
         if i in listed:
             dots.set_label(style.number(C))
             budgets.append(dots)
-        if with_law:
+        if with_law and fit is not None:
             N_G = np.geomspace(N_m.min(), N_m.max(), _PLACES)
             compute = np.exp(np.mean(np.log(6 * N_m * records.D[points])))
             loss_G = fit.law.loss(fit.theta, **law_values(fit.law, N_G, compute / 6 / N_G))
@@ -232,10 +238,22 @@ def optimal_allocation(
     return style.save(figure, path)
 
 
-def _draw_approach(axes, found, law: "PowerLaw", C_G, look, words) -> None:
+def _draw_approach(
+    axes: Axes,
+    found: tuple[np.ndarray, np.ndarray],
+    law: "PowerLaw",
+    C_G: np.ndarray,
+    look: tuple[str, str, object],
+    words: tuple[str, str],
+) -> None:
     """The optima (C, N or D) that an approach found, and its power law."""
     marker, color, dashes = look
-    dots = {"linestyle": "", "fillstyle": "none", "markersize": 4.5, "markeredgewidth": 0.9}
+    dots: style.Look = {
+        "linestyle": "",
+        "fillstyle": "none",
+        "markersize": 4.5,
+        "markeredgewidth": 0.9,
+    }
     axes.plot(*found, marker=marker, color=color, label=words[0], zorder=4, **dots)
     axes.plot(C_G, law.at(C_G)[0], color=color, linestyle=dashes, label=words[1], zorder=3)
 
@@ -258,7 +276,7 @@ def loss_against_compute(
         D_G = C_G / (6 * N)
         loss_G = fit.law.loss(fit.theta, **law_values(fit.law, N, D_G))
         text = "law at fixed N" if i == 0 else None
-        line = {"color": style.shades(norm).to_rgba(N), "linewidth": 0.9, "label": text}
+        line: style.Look = {"color": style.shades(norm).to_rgba(N), "linewidth": 0.9, "label": text}
         axes.plot(C_G, loss_G, linestyle=(0, (4, 2)), **line)
     colors = style.shades(norm).to_rgba(records.N)
     dots = {"s": 11, "linewidths": 0, "zorder": 4, "label": "run"}
@@ -275,11 +293,15 @@ def loss_against_compute(
     return style.save(figure, path)
 
 
-def _draw_published(axes, C_G: np.ndarray, limits: tuple[float, float]) -> None:
+def _draw_published(axes: Axes, C_G: np.ndarray, limits: tuple[float, float]) -> None:
     loss_G = allocate.optimal(CHINCHILLA, CHINCHILLA.from_natural(HOFFMANN), C_G)[2]
     # A curve that leaves the axis is of another corpus or tokenizer: it would only confuse.
     if np.mean((loss_G > limits[0]) & (loss_G < limits[1])) > 0.9:
-        line = {"color": PURPLE, "linestyle": "-.", "label": "as published, Hoffmann et al. 2022"}
+        line: style.Look = {
+            "color": PURPLE,
+            "linestyle": "-.",
+            "label": "as published, Hoffmann et al. 2022",
+        }
         axes.plot(C_G, loss_G, **line)
 
 
@@ -304,7 +326,9 @@ def frontier(fit: "Fit", records: "Records", path: str | Path) -> Path:
     x_G = places(fit, x)
     bands = curve_bands(fit, x_G) if one else allocation_bands(fit, x_G)
     figure, panels = style.new_figure(1, 1 + ("reducible" in bands), 7.2, 3.3)
-    figure.get_layout_engine().set(wspace=0.05)
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(wspace=0.05)
     what = "fitted law" if one else "optimal frontier of the law"
     dots = {"linestyle": "", "marker": "o", "color": GREY, "markersize": 2.6, "zorder": 1}
     dots |= {"alpha": 0.8, "markeredgewidth": 0, "label": "run"}
@@ -328,7 +352,9 @@ def frontier(fit: "Fit", records: "Records", path: str | Path) -> Path:
     return style.save(figure, path)
 
 
-def _title_slope(axes, fit: "Fit", x_G: np.ndarray, above_G: np.ndarray, variable: str) -> None:
+def _title_slope(
+    axes: Axes, fit: "Fit", x_G: np.ndarray, above_G: np.ndarray, variable: str
+) -> None:
     """The exponent of the line in the title, for laws where it is one."""
     straight = len(fit.law.variables) == 1 or allocate.coefficients(fit.law, fit.theta)
     slope = np.log(above_G[-1] / above_G[0]) / np.log(x_G[-1] / x_G[0])

@@ -5,10 +5,13 @@ Shapes: n points, P coordinates, S resamples.
 """
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 
 from scaling.errors import ScalingError
 from scaling.estimate.bootstrap import Profile, ellipse
@@ -19,6 +22,7 @@ from scaling.report.plot_style import BLACK, BLUE, COMPUTE, GREY, LOSS, ORANGE, 
 
 if TYPE_CHECKING:
     from scaling.estimate.fit import Fit
+    from scaling.estimate.holdout import HoldOut
     from scaling.records.records import Records
 
 _GREEK = {"alpha": "α", "beta": "β", "R_D": "$R_D$", "R_N": "$R_N$"}
@@ -37,7 +41,9 @@ _LABELLED = 3  # runs named in the figure of residuals
 def residuals(fit: "Fit", records: "Records", path: str | Path) -> Path:
     """How far each loss lies from the law, in percent, against C, N and D, and their histogram."""
     values = {"N": records.N, "D": records.D, "C": records.C, "U": records.unique}
-    law_n = fit.law.loss(fit.theta, **{name: values[name] for name in fit.law.variables})
+    law_n = fit.law.loss(
+        fit.theta, **{name: np.asarray(values[name]) for name in fit.law.variables}
+    )
     percent_n = 100 * (records.loss / law_n - 1)
     if not np.all(np.isfinite(percent_n)):
         raise ScalingError("the law is not finite at every point")
@@ -46,9 +52,9 @@ def residuals(fit: "Fit", records: "Records", path: str | Path) -> Path:
     labels = {"C": COMPUTE, "N": style.size_label(records.count), "D": style.TOKENS}
     bound = 1.12 * max(float(np.max(np.abs(percent_n))), 2.2 * spread, 1e-12)
     for axes, name in zip(panels, labels, strict=False):
-        dots = {"markersize": 3, "markeredgewidth": 0, "alpha": 0.75, "label": "run"}
+        dots: style.Look = {"markersize": 3, "markeredgewidth": 0, "alpha": 0.75, "label": "run"}
         axes.plot(values[name], percent_n, "o", color=BLUE, zorder=3, **dots)
-        style.log_axis(axes, "x", style.span(values[name]), labels[name], most=4)
+        style.log_axis(axes, "x", style.span(np.asarray(values[name])), labels[name], most=4)
     panels[3].hist(
         percent_n, bins=_bins(percent_n), orientation="horizontal", color=BLUE, alpha=0.7
     )
@@ -72,7 +78,7 @@ def _bins(values: np.ndarray) -> int:
 
 
 @style.styled
-def hold_out(holdout: Any, path: str | Path, records: "Records | None" = None) -> Path:
+def hold_out(holdout: "HoldOut", path: str | Path, records: "Records | None" = None) -> Path:
     """Predicted against measured loss of the held-out runs, the errors, and the allocation's drift.
 
     Args:
@@ -83,15 +89,27 @@ def hold_out(holdout: Any, path: str | Path, records: "Records | None" = None) -
     held = holdout.held.where(some)
     figure, panels = style.new_figure(1, 2 + bool(drift), 7.2 + 2.4 * bool(drift), 3.2)
     text = f"held out, {100 * holdout.fit.level:g} % interval of the law"
-    bars = {"fmt": "o", "color": ORANGE, "markersize": 3.4, "elinewidth": 0.9, "capsize": 2}
-    points = {"linestyle": "", "marker": "s", "color": GREY, "markersize": 2.6, "alpha": 0.8}
+    bars: style.Look = {
+        "fmt": "o",
+        "color": ORANGE,
+        "markersize": 3.4,
+        "elinewidth": 0.9,
+        "capsize": 2,
+    }
+    points: style.Look = {
+        "linestyle": "",
+        "marker": "s",
+        "color": GREY,
+        "markersize": 2.6,
+        "alpha": 0.8,
+    }
     ends = np.stack([holdout.predicted, holdout.low, holdout.high])[:, some]
     errors = [100 * _relative(end, held.loss) for end in ends]
     shown = [held.loss, style.inside(ends, held.loss, 1.5)]
     measured, error = panels[:2]
-    if holdout.run_low is not None:
+    if holdout.run_low is not None and holdout.run_high is not None:
         whole = np.stack([holdout.predicted, holdout.run_low, holdout.run_high])[:, some]
-        wide = {"fmt": "none", "ecolor": SKY, "elinewidth": 2.6, "alpha": 0.6}
+        wide: style.Look = {"fmt": "none", "ecolor": SKY, "elinewidth": 2.6, "alpha": 0.6}
         words = f"{100 * holdout.fit.level:g} % interval of a run"
         _error_bars(measured, held.loss, whole, wide, words, zorder=2)
         _error_bars(error, held.C, [100 * _relative(e, held.loss) for e in whole], wide, words, 2)
@@ -103,7 +121,8 @@ def hold_out(holdout: Any, path: str | Path, records: "Records | None" = None) -
         below = records.where(records.C <= holdout.cut)
         values = {"N": below.N, "D": below.D, "C": below.C, "U": below.unique}
         fitted = holdout.fit.law.loss(
-            holdout.fit.theta, **{name: values[name] for name in holdout.fit.law.variables}
+            holdout.fit.theta,
+            **{name: np.asarray(values[name]) for name in holdout.fit.law.variables},
         )
         label = "below the cut, fitted"
         measured.plot(below.loss, fitted, label=label, zorder=1, **points)
@@ -135,7 +154,14 @@ def _relative(value: np.ndarray, measured: np.ndarray) -> np.ndarray:
     return np.asarray(value) / measured - 1
 
 
-def _error_bars(axes, x, ends, bars, label, zorder=3) -> None:
+def _error_bars(
+    axes: Axes,
+    x: np.ndarray,
+    ends: np.ndarray | Sequence[np.ndarray],
+    bars: style.Look,
+    label: str,
+    zorder: int = 3,
+) -> None:
     """Points with bars from low to high, where those are known; `ends`: estimate, low, high."""
     y, low, high = ends
     reach = np.maximum(np.stack([y - low, high - y]), 0)
@@ -167,7 +193,8 @@ def _pairs(law: Law) -> list[tuple[str, str]]:
     """Pairs of coordinates to show: exponents, E, and each coefficient with its exponent."""
     known = list(law.coordinates)
     if "alpha" in known and "beta" not in known:  # tied, or one variable
-        swapped = [tuple("alpha" if n == "beta" else n for n in pair) for pair in _PAIRS]
+        alike = {"beta": "alpha"}
+        swapped = [(alike.get(a, a), alike.get(b, b)) for a, b in _PAIRS]
         candidates = list(dict.fromkeys(pair for pair in swapped if pair[0] != pair[1]))
     else:
         candidates = list(_PAIRS)
@@ -175,27 +202,32 @@ def _pairs(law: Law) -> list[tuple[str, str]]:
     return found or list(itertools.combinations(known, 2))[:6]
 
 
-def _draw_pair(axes, fit: "Fit", first: str, second: str) -> None:
+def _draw_pair(axes: Axes, fit: "Fit", first: str, second: str) -> None:
     x, y = _Shown(fit, first), _Shown(fit, second)
     defined = np.flatnonzero(np.isfinite(x.samples) & np.isfinite(y.samples))
     cloud = defined[:: max(1, len(defined) // _CLOUD)]
-    dots = {"markersize": 2.2, "alpha": 0.6, "markeredgewidth": 0, "label": "resample"}
+    dots: style.Look = {"markersize": 2.2, "alpha": 0.6, "markeredgewidth": 0, "label": "resample"}
     axes.plot(x.samples[cloud], y.samples[cloud], "o", color=SKY, zorder=1, **dots)
     bulk = (x.bulk(6) & y.bulk(6))[defined]
     outline = np.empty((2, 0))
-    for level, line in ((0.5, "--"), (0.95, "-")):
+    for level, dashes in ((0.5, "--"), (0.95, "-")):
         if np.sum(bulk) < 3:
             continue
         outline = _covering(x.samples[defined], y.samples[defined], bulk, level)
         text = f"ellipse that holds {100 * level:g} % of them"
-        axes.plot(*outline, line, color=BLUE, linewidth=1.1, label=text)
-    dot = {"linestyle": "", "zorder": 4, "label": "estimate"}
+        axes.plot(*outline, dashes, color=BLUE, linewidth=1.1, label=text)
+    dot: style.Look = {"linestyle": "", "zorder": 4, "label": "estimate"}
     axes.plot(x.estimate, y.estimate, marker="X", color=BLACK, markersize=5, **dot)
-    exact = []
+    exact: list[float] = []
     if first == "log_E" and fit.floor is not None:
-        exact = [x.shift(fit.floor)]
+        exact = [float(x.shift(fit.floor))]
         text = f"exact entropy {style.number(fit.floor)} nats"
-        line = {"color": ORANGE, "linewidth": 1.1, "linestyle": (0, (5, 3)), "label": text}
+        line: style.Look = {
+            "color": ORANGE,
+            "linewidth": 1.1,
+            "linestyle": (0, (5, 3)),
+            "label": text,
+        }
         axes.axvline(exact[0], **line)
     # An ellipse of wild resamples is cut, too.
     cut = [value[shown.near(value)] for shown, value in zip((x, y), outline, strict=True)]
@@ -229,7 +261,7 @@ class _Frame:
             unit = f"{style.power(exponent)} {unit}".strip()
         self.label = f"{text} ({unit})" if unit else text
 
-    def shift(self, value):
+    def shift(self, value: ArrayLike) -> np.ndarray:
         return (np.asarray(value) - self.origin) / self.scale
 
 
@@ -260,7 +292,7 @@ class _Shown(_Frame):
         """Which samples lie within so many standard deviations, robustly, of their median."""
         return np.abs(self.samples - self.middle) <= widths * max(self.spread, 1e-300)
 
-    def limits(self, *shown: Any) -> tuple[float, float]:
+    def limits(self, *shown: ArrayLike) -> tuple[float, float]:
         """Ends of the axis: the bulk of the samples, and all of `shown`."""
         near = self.samples[self.bulk(6)]
         ends = np.quantile(near, [0.003, 0.997]) if len(near) else []
@@ -306,7 +338,7 @@ def profiles(fit: "Fit", path: str | Path) -> Path:
     return style.save(figure, path)
 
 
-def _draw_profile(axes, fit: "Fit", profile: Profile) -> None:
+def _draw_profile(axes: Axes, fit: "Fit", profile: Profile) -> None:
     name, top = profile.name, 3 * profile.threshold
     estimate, share = fit.parameters[name], f"{100 * fit.level:g} %"
     near = profile.values[profile.drop <= top]
@@ -326,14 +358,24 @@ def _draw_profile(axes, fit: "Fit", profile: Profile) -> None:
     text = f"{share} threshold"
     axes.axhline(profile.threshold, color=BLACK, linewidth=0.9, linestyle="--", label=text)
     for end in frame.shift(_finite(profile.low, profile.high)):
-        line = {"linestyle": ":", "linewidth": 1.2, "label": f"profile {share} interval"}
+        line: style.Look = {
+            "linestyle": ":",
+            "linewidth": 1.2,
+            "label": f"profile {share} interval",
+        }
         axes.plot([end, end], [0, profile.threshold], color=BLUE, **line)
-    mark = {"marker": "X", "markersize": 5, "linestyle": "", "clip_on": False, "zorder": 4}
+    mark: style.Look = {
+        "marker": "X",
+        "markersize": 5,
+        "linestyle": "",
+        "clip_on": False,
+        "zorder": 4,
+    }
     axes.plot(frame.shift(estimate), 0, color=BLACK, label="estimate", **mark)
-    if exact:
+    if exact and fit.floor is not None:
         text = f"exact entropy {style.number(fit.floor)} nats"
-        line = {"linewidth": 1.1, "linestyle": (0, (5, 3)), "label": text}
-        axes.axvline(frame.shift(fit.floor), color=ORANGE, **line)
+        look: style.Look = {"linewidth": 1.1, "linestyle": (0, (5, 3)), "label": text}
+        axes.axvline(float(frame.shift(fit.floor)), color=ORANGE, **look)
     shown = frame.shift(ends)
     if not frame.origin and shown.min() > 0 and shown.max() / shown.min() > 3:
         style.log_axis(axes, "x", style.span(shown), frame.label, most=4)
@@ -345,5 +387,5 @@ def _draw_profile(axes, fit: "Fit", profile: Profile) -> None:
 
 
 def _finite(*values: float) -> np.ndarray:
-    values = np.array(values)
-    return values[np.isfinite(values)]
+    array = np.array(values)
+    return array[np.isfinite(array)]

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxlm.compare.analysis import Comparison
 from jaxlm.compare.statistics import Mean
+from jaxlm.host.checked import Json
 from jaxlm.inference.figures import (
     BLACK,
     BLUE,
@@ -51,10 +52,10 @@ class Look:
     linestyle: Any
     marker: str
 
-    def line(self, **more: Any) -> dict[str, Any]:
+    def line(self, **more: Any) -> Json:
         return {"color": self.color, "linestyle": self.linestyle} | more
 
-    def dots(self, **more: Any) -> dict[str, Any]:
+    def dots(self, **more: Any) -> Json:
         return {"color": self.color, "marker": self.marker, "linestyle": ""} | more
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from jaxlm.compare.analysis import Comparison
 from jaxlm.compare.document import Block, Bullets, Columns, Details, Heading, Paragraph, Table
+from jaxlm.host.checked import Json
 
 _SHOWN, _MOST_CHARACTERS = 2, 700
 _OWN = ("variant", "temperature", "top_p", "text")
@@ -27,7 +28,7 @@ def chosen_runs(comparison: Comparison) -> dict[str, Path]:
     return found
 
 
-def sample_rows(comparison: Comparison) -> list[dict[str, Any]]:
+def sample_rows(comparison: Comparison) -> list[Json]:
     """A row for each text of samples.txt, for generation_comparison.csv."""
     return [
         {"variant": run.variant, "seed": run.seed, "sample": number, "text": text}

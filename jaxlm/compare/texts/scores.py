@@ -7,7 +7,7 @@ None stands for a score that a text is too short for.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from jaxlm.data import stories
 from jaxlm.data.dataset import Dataset
 from jaxlm.data.stories.reading import sentences
 from jaxlm.data.tokenizer import Tokenizer
+from jaxlm.host.checked import Json
 
 LEGEND = {
     "words": "Words written after the prompt; punctuation is none.",
@@ -77,7 +78,7 @@ class TrainingText:
         words_N = np.fromiter(found, np.int32)
         return cls(_codes(text), numbers, words_N)
 
-    def overlaps(self, specimens: Sequence[Specimen]) -> list[dict[str, Any]]:
+    def overlaps(self, specimens: Sequence[Specimen]) -> list[Json]:
         """overlap_characters, its text, and overlap_words of each; exact."""
         lists = [specimen.words for specimen in specimens]
         numbers = [np.array([self.number_of_word.get(w, 0) for w in ws], int) for ws in lists]
@@ -132,15 +133,15 @@ def passages(dataset: Dataset, characters: int, count: int, most_tokens: int) ->
     return found
 
 
-def text_scores(specimen: Specimen) -> dict[str, Any]:
+def text_scores(specimen: Specimen) -> Json:
     """What the text alone tells: its length, variety and repetition."""
     ws = specimen.words
-    scores: dict[str, Any] = {"words": len(ws)}
+    scores: Json = {"words": len(ws)}
     scores |= {f"distinct_{n}": distinct([ws], n) for n in (1, 2, 3)}
     return scores | {"repetition_4": repetition(ws)}
 
 
-def grammar_scores(specimen: Specimen, choices: int | None = None) -> dict[str, Any]:
+def grammar_scores(specimen: Specimen, choices: int | None = None) -> Json:
     """What the grammar of the built-in corpus, with its data.choices, says of a text; see LEGEND.
 
     `grammar_story` is 1 for a whole story and 0 for none; None where the text was cut off before
@@ -171,7 +172,7 @@ def scored(
     training: TrainingText | None,
     grammar: bool,
     choices: int | None = None,
-) -> list[tuple[list[dict[str, Any]], dict[str, Any]]]:
+) -> list[tuple[list[Json], Json]]:
     """(scores of each text, scores of all together) for each group of texts.
 
     All groups go through the training text at once, which is most of the work.
@@ -193,9 +194,9 @@ def scored(
     return result
 
 
-def _together(group: Sequence[Specimen], rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _together(group: Sequence[Specimen], rows: list[Json]) -> Json:
     lists = [specimen.words for specimen in group]
-    scores: dict[str, Any] = {f"distinct_{n}": distinct(lists, n) for n in (1, 2, 3)}
+    scores: Json = {f"distinct_{n}": distinct(lists, n) for n in (1, 2, 3)}
     bleu = self_bleu(lists)
     if bleu is not None:
         scores["self_bleu"] = mean(bleu)
@@ -209,7 +210,7 @@ def _together(group: Sequence[Specimen], rows: list[dict[str, Any]]) -> dict[str
     return {name: scores[name] for name in LEGEND if name in scores}
 
 
-def _grammar_together(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _grammar_together(rows: list[Json]) -> Json:
     """Shares and likelihoods over all texts, each sentence and each character counting alike."""
     count = sum(row["sentences"] for row in rows)
     accepted = sum(row["sentences_accepted"] for row in rows)

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jaxlm.compare.files import write_rows
 from jaxlm.compare.texts.scores import (
@@ -21,6 +21,7 @@ from jaxlm.compare.texts.scores import (
 from jaxlm.config.compose import from_file
 from jaxlm.config.schema import Config
 from jaxlm.data.dataset import Dataset
+from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError
 from jaxlm.host.files import plain
 from jaxlm.inference.engines import engine_class
@@ -82,10 +83,10 @@ class _Written(NamedTuple):
 class _Scores(NamedTuple):
     """Scores of what one model wrote: of each text, of all; of each setting; of real text."""
 
-    rows: list[dict[str, Any]]
-    together: dict[str, Any]
-    sweep: list[dict[str, Any]]
-    reference: dict[str, Any]
+    rows: list[Json]
+    together: Json
+    sweep: list[Json]
+    reference: Json
 
 
 def write_specimens(
@@ -104,7 +105,7 @@ def write_specimens(
     sweep: bool = True,
     searched_tokens: int = 5_000_000,
     load_engine: LoadEngine | None = None,
-) -> dict[str, Any]:
+) -> Json:
     """Each run writes `measured` texts from one prompt and seed; their scores, fit for JSON.
 
     Files in `out`: generation_comparison.csv (every text) and, with `sweep`, decoding_sweep.csv
@@ -309,7 +310,7 @@ def _result(
     scores: Mapping[str, _Scores],
     settings: _Settings,
     notes: list[str],
-) -> dict[str, Any]:
+) -> Json:
     models = {}
     for variant, found in written.items():
         rows = list(zip(found.texts, scores[variant].rows, strict=True))[: settings.samples]
@@ -344,7 +345,7 @@ def _write_files(
     out: Path,
     written: Mapping[str, _Written],
     scores: Mapping[str, _Scores],
-    sweep: list[dict[str, Any]] | None,
+    sweep: list[Json] | None,
 ) -> None:
     """generation_comparison.csv and, unless None, decoding_sweep.csv. Raises UserError."""
     rows = [
@@ -359,6 +360,6 @@ def _write_files(
         write_rows(out / "decoding_sweep.csv", _header(first, sweep), sweep)
 
 
-def _header(first: Iterable[str], rows: list[dict[str, Any]]) -> list[str]:
+def _header(first: Iterable[str], rows: list[Json]) -> list[str]:
     """`first`, then whatever else the rows have."""
     return list(dict.fromkeys([*first, *(name for row in rows for name in row)]))

@@ -8,10 +8,13 @@ begin alike, where an alternative's head is its text as far as its own first cho
 import itertools
 from collections.abc import Iterator
 
-from jaxlm.data.stories.tables import Choice, Pick, Print
+from jaxlm.data.stories.tables import Choice, Op, Ops, Pick, Print
+
+# (sequence of operations, slots chosen before it) -> slots chosen after it
+Bound = dict[tuple[int, frozenset[int]], frozenset[int]]
 
 
-def choices(start: tuple) -> list[Pick | Choice]:
+def choices(start: Ops) -> list[Pick | Choice]:
     """Every choice of the grammar, once."""
     found: dict[int, Pick | Choice] = {}
     waiting = list(start)
@@ -24,7 +27,7 @@ def choices(start: tuple) -> list[Pick | Choice]:
     return list(found.values())
 
 
-def conflicts(start: tuple) -> list[str]:
+def conflicts(start: Ops) -> list[str]:
     """Pairs of alternatives that some text cannot tell apart, in words; empty for a sound grammar.
 
     All values of the slots they print are looked at; two alternatives that no state allows
@@ -56,7 +59,7 @@ def _word_pairs(words: list[str]) -> list[tuple[int, int]]:
     return pairs
 
 
-def _alike(read: str, left: str, left_ops: tuple, right: str, right_ops: tuple) -> bool:
+def _alike(read: str, left: str, left_ops: Ops, right: str, right_ops: Ops) -> bool:
     """Whether a head on one side can begin a head on the other (each: its text, then operations).
 
     `read` is the last character that both had. Words must match whole, as when reading: "cat" does
@@ -77,13 +80,14 @@ def _alike(read: str, left: str, left_ops: tuple, right: str, right_ops: tuple) 
     return any(_alike(read, text, ops, right, right_ops) for text, ops in _advance(left_ops))
 
 
-def _same(left: object, right: object) -> bool:
+def _same(left: Op, right: Op) -> bool:
     """Whether both print the same slot in the same form, and so the same word in any state."""
-    prints = isinstance(left, Print) and isinstance(right, Print)
-    return prints and left.slot == right.slot and left.words is right.words
+    if not (isinstance(left, Print) and isinstance(right, Print)):
+        return False
+    return left.slot == right.slot and left.words is right.words
 
 
-def _advance(ops: tuple) -> Iterator[tuple[str, tuple]]:
+def _advance(ops: Ops) -> Iterator[tuple[str, Ops]]:
     """The first text of `ops`, in all possible ways, and the operations left of its head."""
     first, rest = ops[0], ops[1:]
     if isinstance(first, str):
@@ -96,14 +100,14 @@ def _advance(ops: tuple) -> Iterator[tuple[str, tuple]]:
         yield from (("", ops) for ops in first.alternatives)
 
 
-def check(start: tuple, slot_names: list[str]) -> int:
+def check(start: Ops, slot_names: list[str]) -> int:
     """The largest number of choices in one text; raises ValueError for an unsound template."""
     _check_bound(slot_names, start, frozenset(), {})
     _check_breaks(start, {})
     return _max_draws(start, {})
 
 
-def _check_bound(names: list, ops: tuple, bound: frozenset, seen: dict) -> frozenset:
+def _check_bound(names: list[str], ops: Ops, bound: frozenset[int], seen: Bound) -> frozenset[int]:
     """The slots chosen for certain after `ops`, when those in `bound` were before."""
     key = (id(ops), bound)
     if key in seen:
@@ -126,7 +130,7 @@ def _check_bound(names: list, ops: tuple, bound: frozenset, seen: dict) -> froze
     return bound
 
 
-def _check_breaks(ops: tuple, seen: dict) -> tuple[bool, bool]:
+def _check_breaks(ops: Ops, seen: dict[int, tuple[bool, bool]]) -> tuple[bool, bool]:
     """Whether `ops` can begin, and end, with a letter or digit."""
     if id(ops) in seen:
         return seen[id(ops)]
@@ -146,7 +150,7 @@ def _check_breaks(ops: tuple, seen: dict) -> tuple[bool, bool]:
     return seen[id(ops)]
 
 
-def _max_draws(ops: tuple, seen: dict) -> int:
+def _max_draws(ops: Ops, seen: dict[int, int]) -> int:
     if id(ops) not in seen:
         seen[id(ops)] = sum(
             1 + max(_max_draws(a, seen) for a in op.alternatives)

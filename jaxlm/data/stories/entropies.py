@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from jaxlm.data.stories.tables import Choice, Pick, Table
+from jaxlm.data.stories.tables import Choice, Ops, Pick, Table
 
 Axis: TypeAlias = tuple[
     int, str
@@ -22,7 +22,7 @@ _NEW: Axis = (-1, "")  # the value that is being chosen; contexts are of what wa
 Factors: TypeAlias = dict[tuple[Axis, ...], np.ndarray]  # sorted axes -> array
 
 
-def entropy(start: tuple) -> float:
+def entropy(start: Ops) -> float:
     """The entropy in nats of a text written by the operations `start`: the mean of -log p."""
     return float(sum(factor.sum() for factor in _Expectations().of(start).values()))
 
@@ -30,10 +30,10 @@ def entropy(start: tuple) -> float:
 class _Expectations:
     def __init__(self) -> None:
         self._entropies: dict[int, Factors] = {}
-        self._bound: dict[int, frozenset] = {}
+        self._bound: dict[int, frozenset[int]] = {}
         self._classes: dict[Axis, list[int]] = {}  # the classes of a slot's values
 
-    def of(self, ops: tuple) -> Factors:
+    def of(self, ops: Ops) -> Factors:
         """The expected entropy of all choices in `ops`, by the slots chosen before."""
         total: Factors = {}
         for op in reversed(ops):
@@ -67,7 +67,7 @@ class _Expectations:
             terms.append(self._product(odds, given, *self._renamed(factor, axes, new)))
         return _sum(still, *terms)
 
-    def _pull_all(self, ops: tuple, after: Factors) -> Factors:
+    def _pull_all(self, ops: Ops, after: Factors) -> Factors:
         for op in reversed(ops):
             if isinstance(op, Pick | Choice):
                 after = self._pull(op, after)
@@ -82,12 +82,14 @@ class _Expectations:
         terms = [first]
         for i, branch in enumerate(branches[1:], 1):
             for axes in first.keys() | branch.keys():
-                difference = branch.get(axes, 0.0) - first.get(axes, 0.0)
+                difference = np.asarray(branch.get(axes, 0.0) - first.get(axes, 0.0))
                 if np.any(difference):
                     terms.append(self._product(odds[..., i], given, difference, axes))
         return _sum(*terms)
 
-    def _product(self, odds: np.ndarray, given: tuple, factor: np.ndarray, axes: tuple) -> Factors:
+    def _product(
+        self, odds: np.ndarray, given: tuple[Axis, ...], factor: np.ndarray, axes: tuple[Axis, ...]
+    ) -> Factors:
         """odds x factor, summed over the axis _NEW where there is one."""
         slots = {axis[0] for axis in (*given, *axes) if not axis[1]}
         whole = {axis: (axis[0], "") for axis in (*given, *axes) if axis[0] in slots and axis[1]}
@@ -104,7 +106,9 @@ class _Expectations:
         product = left.reshape(batch, -1, summed) @ right.reshape(batch, summed, -1)
         return _sum({(*shared, *ours, *theirs): product.reshape(lengths)})
 
-    def _renamed(self, array: np.ndarray, axes: tuple, names: dict[Axis, Axis]) -> tuple:
+    def _renamed(
+        self, array: np.ndarray, axes: tuple[Axis, ...], names: dict[Axis, Axis]
+    ) -> tuple[np.ndarray, tuple[Axis, ...]]:
         """The array with axes of classes turned into axes of values; equal axes become one."""
         for i, axis in enumerate(axes):
             if axis in names:
@@ -120,7 +124,7 @@ class _Expectations:
             self._classes[context.slot, context.column] = context.classes
         return tuple((context.slot, context.column) for context in table.contexts)
 
-    def _binds(self, op: Pick | Choice) -> frozenset:
+    def _binds(self, op: Pick | Choice) -> frozenset[int]:
         if id(op) not in self._bound:
             inside = {op.slot} if isinstance(op, Pick) else set()
             for alternative in op.alternatives if isinstance(op, Choice) else ():

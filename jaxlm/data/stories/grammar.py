@@ -13,10 +13,25 @@ odds may depend on slots chosen before. A *rule* is a list of alternative templa
 import itertools
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from jaxlm.data.stories.checks import check
-from jaxlm.data.stories.tables import Choice, Context, Lexicon, Pick, Print, Rule, Slot, Table
+from jaxlm.data.stories.tables import (
+    Choice,
+    Context,
+    Lexicon,
+    Op,
+    Ops,
+    Pick,
+    Print,
+    Rule,
+    Slot,
+    Table,
+    Values,
+)
+
+# A template as it was read: text, <rule>, {slot}, or the branches of brackets.
+Parts = list["str | list[Parts]"]
 
 
 class Grammar:
@@ -31,7 +46,7 @@ class Grammar:
         self,
         lexicons: dict[str, Lexicon],
         slots: dict[str, Slot],
-        rules: dict[str, list[str] | Rule],
+        rules: Mapping[str, list[str] | Rule],
         start: str = "story",
         most: int | None = None,
     ):
@@ -40,7 +55,7 @@ class Grammar:
         self._open: list[str] = []  # rules being compiled
         self._choices: dict[str, Choice] = {}
         self._tables: dict[str, Table] = {}
-        self.start: tuple = (self._rule(start),)
+        self.start: Ops = (self._rule(start),)
         self.max_draws = check(self.start, self.slot_names)
 
     def write(self, uniforms: Iterator[float]) -> tuple[str, float]:
@@ -50,7 +65,7 @@ class Grammar:
         _write(self.start, [None] * len(self.slots), uniforms.__next__, pieces.append, logs.append)
         return "".join(pieces), sum(logs)
 
-    def _table(self, name: str, entries: list, spec: Slot | Rule) -> Table:
+    def _table(self, name: str, entries: Sequence[object], spec: Slot | Rule) -> Table:
         if name not in self._tables:
             contexts = {given: self._context(name, given) for given in spec.given}
             if len({context.slot for context in contexts.values()}) < len(contexts):
@@ -88,8 +103,8 @@ class Grammar:
         self._choices[name] = choice
         return choice
 
-    def _compile(self, parts: list, rule: str, numbers: Iterator[int]) -> tuple:
-        ops: list = []
+    def _compile(self, parts: "Parts", rule: str, numbers: Iterator[int]) -> Ops:
+        ops: list[Op] = []
         for i, part in enumerate(parts):
             if isinstance(part, list):  # [a|b]: where one is empty, each goes on to the end
                 rest = parts[i + 1 :] if [] in part else []
@@ -123,18 +138,23 @@ class Grammar:
         return Pick(self._table(name, entries, slot), index, lexicon.columns[form])
 
 
-def _write(ops: tuple, values: list, draw: Callable, put: Callable, put_log: Callable) -> None:
+def _write(
+    ops: Ops,
+    values: Values,
+    draw: Callable[[], float],
+    put: Callable[[str], None],
+    put_log: Callable[[float], None],
+) -> None:
     for op in ops:
-        kind = type(op)
-        if kind is str:
+        if isinstance(op, str):
             put(op)
-        elif kind is Print:
+        elif isinstance(op, Print):
             put(op.words[values[op.slot]])
         else:
             cumulative, logs = op.table.row(values)
             i = bisect_right(cumulative, draw())
             put_log(logs[i])
-            if kind is Pick:
+            if isinstance(op, Pick):
                 values[op.slot] = i
                 put(op.words[i])
             else:
@@ -144,12 +164,14 @@ def _write(ops: tuple, values: list, draw: Callable, put: Callable, put_log: Cal
 _TOKEN = re.compile(r"\{\+?[a-z_0-9]+(?:\.\w+)?\}|<[a-z_0-9]+>|[\[\]|]|[^{}<>\[\]|]+")
 
 
-def _parse(template: str) -> list:
+def _parse(template: str) -> "Parts":
     """'a[b|c]{d}' -> ['a', [['b'], ['c']], '{d}']."""
     tokens = _TOKEN.findall(template)
     if "".join(tokens) != template:
         raise ValueError(f"grammar: cannot read the template {template!r}")
-    stack: list[list] = [[[]]]  # open brackets; each a list of branches, each a list of parts
+    stack: list[list[Parts]] = [
+        [[]]
+    ]  # open brackets; each a list of branches, each a list of parts
     for token in tokens:
         if token == "[":
             stack.append([[]])

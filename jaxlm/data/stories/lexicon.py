@@ -4,10 +4,15 @@ Order does not matter (slots rank the entries by fixed pseudo-random permutation
 story grammar says which groups fit together.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from jaxlm.data.stories.tables import Lexicon
 
+Form = Callable[..., str | int]  # of a word and its groups
 
-def lexicon(groups: dict[str, str], column: str = "group", **forms) -> Lexicon:
+
+def lexicon(groups: dict[str, str], column: str = "group", **forms: Form) -> Lexicon:
     """Comma-separated words by group, with a column of each word's groups.
 
     `forms` maps further columns to functions of (word, groups); "plain" replaces the word itself.
@@ -17,7 +22,7 @@ def lexicon(groups: dict[str, str], column: str = "group", **forms) -> Lexicon:
         for word in words.split(","):
             of_word.setdefault(" ".join(word.split()), []).extend(group.split())
     plain = forms.pop("plain", lambda word, groups: word)
-    columns = {column: [" ".join(names) for names in of_word.values()]}
+    columns: dict[str, list[Any]] = {column: [" ".join(names) for names in of_word.values()]}
     for form, function in {"": plain, **forms}.items():
         columns[form] = [function(word, names) for word, names in of_word.items()]
     return Lexicon(columns)
@@ -48,7 +53,7 @@ def named(groups: dict[str, str]) -> Lexicon:
         form: (lambda word, groups, both=both: both["she" in groups])
         for form, both in _PRONOUNS.items()
     }
-    return lexicon(groups, **pronouns)
+    return lexicon(groups, "group", **pronouns)
 
 
 KINDS = lexicon(

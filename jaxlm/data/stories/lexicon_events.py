@@ -1,6 +1,7 @@
 """The words for what happens in the stories: helpers, feelings, food, work, sounds and lessons."""
 
 from jaxlm.data.stories.lexicon import capital, indefinite, lexicon
+from jaxlm.data.stories.tables import Lexicon
 
 FRIENDS = lexicon(
     {
@@ -186,7 +187,7 @@ SKILLS = lexicon(
 _COUNT = "one two three four five six seven eight nine ten eleven twelve".split()
 
 
-def _numbers(least: int, most: int):
+def _numbers(least: int, most: int) -> Lexicon:
     words = _COUNT[least - 1 : most]
     return lexicon({"": ",".join(words)}, value=lambda word, groups: _COUNT.index(word) + 1)
 

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jaxlm.data.stories.checks import choices
-from jaxlm.data.stories.tables import Choice, Pick, Print
+from jaxlm.data.stories.tables import Choice, Ops, Pick, Print, Values
+
+Known = dict[int, set[int]]  # slot -> the values it may still have
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class _Stop(Exception):
         self.position, self.expected = position, expected
 
 
-def score(start: tuple, n_slots: int, text: str) -> Score:
+def score(start: Ops, n_slots: int, text: str) -> Score:
     """Reads `text`, any string at all, with the operations `start`."""
     logs: list[float] = []
     try:
@@ -67,7 +69,7 @@ def score(start: tuple, n_slots: int, text: str) -> Score:
     return Score(False, -math.inf, end, sum(logs), message)
 
 
-def _read(text: str, at: int, ops: tuple, values: list, logs: list) -> int:
+def _read(text: str, at: int, ops: Ops, values: Values, logs: list[float]) -> int:
     for op in ops:
         if isinstance(op, str | Print):
             word = op if isinstance(op, str) else op.words[values[op.slot]]
@@ -76,7 +78,7 @@ def _read(text: str, at: int, ops: tuple, values: list, logs: list) -> int:
             at += len(word)
             continue
         odds = op.table.row(values)[1]
-        branches = [(w,) for w in op.words] if isinstance(op, Pick) else op.alternatives
+        branches: list[Ops] = [(w,) for w in op.words] if isinstance(op, Pick) else op.alternatives
         possible = [i for i, log_prob in enumerate(odds) if log_prob > -math.inf]
         i = next((i for i in possible if _begins(text, at, branches[i], values)), None)
         if i is None:
@@ -91,7 +93,7 @@ def _read(text: str, at: int, ops: tuple, values: list, logs: list) -> int:
     return at
 
 
-def _begins(text: str, at: int, ops: tuple, values: list) -> bool:
+def _begins(text: str, at: int, ops: Ops, values: Values) -> bool:
     """Whether one of the heads of `ops` stands at `at`."""
     for op in ops:
         if isinstance(op, Pick):
@@ -105,7 +107,7 @@ def _begins(text: str, at: int, ops: tuple, values: list) -> bool:
     return True
 
 
-def _heads(ops: tuple, values: list) -> list[str]:
+def _heads(ops: Ops, values: Values) -> list[str]:
     """The texts `ops` may begin with, as far as its first choice."""
     text = ""
     for op in ops:
@@ -158,7 +160,7 @@ class SentenceReader:
     Odds are ignored, so that a rare or unfitting combination of words is accepted too.
     """
 
-    def __init__(self, start: tuple):
+    def __init__(self, start: Ops):
         sequences = [start]
         for op in choices(start):
             sequences.extend(op.alternatives if isinstance(op, Choice) else [])
@@ -176,7 +178,7 @@ class SentenceReader:
         return SentenceScore(len(found), sum(map(self.accepts, found)))
 
 
-def _starts(ops: tuple) -> Iterator[tuple]:
+def _starts(ops: Ops) -> Iterator[Ops]:
     """What follows each place in `ops` where a sentence may begin."""
     yield ops
     for i, op in enumerate(ops):
@@ -186,12 +188,12 @@ def _starts(ops: tuple) -> Iterator[tuple]:
                 yield rest + ops[i + 1 :]
 
 
-def _reads(text: str, at: int, ops: tuple, known: dict) -> bool:
+def _reads(text: str, at: int, ops: Ops, known: Known) -> bool:
     """Whether the rest of a sentence follows; `known`: slot -> the values it may still have."""
     return any(end == len(text) for end, _ in _ends(text, at, ops, known))
 
 
-def _ends(text: str, at: int, ops: tuple, known: dict) -> Iterator[tuple[int, dict]]:
+def _ends(text: str, at: int, ops: Ops, known: Known) -> Iterator[tuple[int, Known]]:
     """Where reading `ops` from `at` may end: behind them, or where the sentence is used up."""
     if at == len(text) or not ops:
         yield at, known

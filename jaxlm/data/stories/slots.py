@@ -1,7 +1,7 @@
 """What a story remembers: its slots, what their odds depend on, and which words fit together."""
 
 from jaxlm.data.stories import lexicon, lexicon_events
-from jaxlm.data.stories.tables import Lexicon, Slot
+from jaxlm.data.stories.tables import Entry, Fits, Lexicon, Slot
 
 LEXICONS = {
     name.lower(): value
@@ -11,23 +11,23 @@ LEXICONS = {
 }
 
 
-def _same_kind(entry: dict, place: dict) -> bool:
+def _same_kind(entry: Entry, place: Entry) -> bool:
     return place["kind"] in entry["kind"].split()
 
 
-def _suits(look: dict, thing: dict) -> bool:
+def _suits(look: Entry, thing: Entry) -> bool:
     return look["group"] == "any" or thing["group"] in look["group"].split()
 
 
-def _thing_suits(thing: dict, look: dict) -> bool:
+def _thing_suits(thing: Entry, look: Entry) -> bool:
     return _suits(look, thing)
 
 
-def _another(entry: dict, other: dict) -> bool:
+def _another(entry: Entry, other: Entry) -> bool:
     return entry[""] != other[""]
 
 
-def _may_be(entry: dict, kind: dict) -> bool:
+def _may_be(entry: Entry, kind: Entry) -> bool:
     return kind["group"] in entry["group"].split()
 
 
@@ -36,15 +36,15 @@ _HE = set("rooster bull policeman postman fisherman peacock wizard".split()) | {
 _SHE = set("hen cow mermaid milkmaid ladybug".split()) | {"old lady"}
 
 
-def _same_sex(name: dict, kind: dict) -> bool:
+def _same_sex(name: Entry, kind: Entry) -> bool:
     return not (kind[""] in _HE and name["he"] == "she" or kind[""] in _SHE and name["he"] == "he")
 
 
-def _only(group: str) -> dict:
+def _only(group: str) -> Fits:
     return {(): lambda entry: entry["group"] == group}
 
 
-_ELSEWHERE = {"place.kind": lambda s, kind: kind in s["kind"].split(), "spot": _another}
+_ELSEWHERE: Fits = {"place.kind": lambda s, kind: kind in s["kind"].split(), "spot": _another}
 
 SLOTS = {
     # the hero

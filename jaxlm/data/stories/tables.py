@@ -8,23 +8,30 @@ the checks (`checks.py`) all walk these same tuples.
 import hashlib
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+
+# A word with its forms and classes, which may be text or numbers: what predicates see.
+Entry = dict[str, Any]
+# A context, or several -> predicate(entry, *contexts).
+Fits = Mapping[str | tuple[str, ...], Callable[..., bool]]
+Values = list[Any]  # of the slots: the index of each once it is chosen, None before
 
 
 @dataclass(frozen=True)
 class Lexicon:
     """Words by column: "" is the plain form, others are forms ("a", "he") or classes ("kind")."""
 
-    columns: dict[str, list]
+    columns: dict[str, list[Any]]
 
     def __len__(self) -> int:
         return len(self.columns[""])
 
-    def entry(self, index: int) -> dict:
+    def entry(self, index: int) -> Entry:
         return {name: column[index] for name, column in self.columns.items()}
 
 
@@ -40,7 +47,7 @@ class Slot:
 
     lexicon: str
     given: tuple[str, ...] = ()
-    fits: dict[str | tuple, Callable[..., bool]] = field(default_factory=dict)
+    fits: Fits = field(default_factory=dict)
     skew: float = 0.4
     tilt: float = 0.7
     joint: bool = True
@@ -55,7 +62,7 @@ class Rule:
 
     groups: dict[str, list[str]]
     given: tuple[str, ...] = ()
-    fits: dict[str | tuple, Callable[..., bool]] = field(default_factory=dict)
+    fits: Fits = field(default_factory=dict)
     skew: float = 0.6
     tilt: float = 0.6
     joint: bool = True
@@ -88,7 +95,11 @@ class Choice:
     """Chooses one of several tuples of operations."""
 
     table: "Table"
-    alternatives: list[tuple]
+    alternatives: "list[Ops]"
+
+
+Op = str | Print | Pick | Choice
+Ops = tuple[Op, ...]
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,7 @@ class Context:
     slot: int
     column: str  # of the slot's lexicon; "" for the value itself
     classes: list[int]  # value of the slot -> class
-    values: list  # class -> what predicates see
+    values: list[Any]  # class -> what predicates see
 
 
 class Table:
@@ -111,7 +122,7 @@ class Table:
     def __init__(
         self,
         name: str,
-        entries: list,
+        entries: Sequence[object],
         spec: Slot | Rule,
         contexts: dict[str, Context],
         most: int | None = None,
@@ -125,7 +136,7 @@ class Table:
             (context.slot, [c * stride for c in context.classes])
             for context, stride in zip(self.contexts, strides, strict=True)
         ]
-        self._rows: dict[int, tuple[list, list]] = {}
+        self._rows: dict[int, tuple[list[float], list[float]]] = {}
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -151,7 +162,7 @@ class Table:
             raise ValueError(f"grammar: nothing fits in {self.name!r} given context {where}")
         return weights / totals
 
-    def _mask(self, names: tuple, predicate: Callable) -> np.ndarray:
+    def _mask(self, names: tuple[str, ...], predicate: Callable[..., bool]) -> np.ndarray:
         axes = [self._context_names.index(name) for name in names]
         values = [self.contexts[axis].values for axis in axes]
         allowed = [
@@ -161,7 +172,7 @@ class Table:
         shape = [size if axis in axes else 1 for axis, size in enumerate(self.sizes)]
         return np.array(allowed, float).reshape(*shape, len(self.entries))
 
-    def row(self, values: list) -> tuple[list, list]:
+    def row(self, values: Values) -> tuple[list[float], list[float]]:
         """(cumulative probabilities, log-probabilities) given the slots' values."""
         key = 0
         for slot, keys in self._keys:
@@ -169,7 +180,7 @@ class Table:
         row = self._rows.get(key)
         return row if row is not None else self._make_row(key)
 
-    def _make_row(self, key: int) -> tuple[list, list]:
+    def _make_row(self, key: int) -> tuple[list[float], list[float]]:
         p = self.probabilities.reshape(-1, len(self.entries))[key]
         cumulative = np.cumsum(p)
         cumulative[np.flatnonzero(p)[-1] :] = 1.0  # no rounding lets a draw fall behind the last
@@ -178,7 +189,7 @@ class Table:
         return row
 
 
-def _ranks(name: str, shape: tuple) -> np.ndarray:
+def _ranks(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Ranks 1..n along the last axis: permutations fixed by the name alone."""
     key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=16).digest(), "big")
     raw = np.random.Philox(key=key).random_raw(math.prod(shape)).reshape(shape)
