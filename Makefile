@@ -24,8 +24,8 @@ quickstart: $(BIN)/.installed
 test: $(BIN)/.installed-test
 	$(BIN)/python -m pytest -n $(WORKERS)
 
-# The JAX side on a newer Python, where one is found, with the newest versions of everything.
-# LATEST_PYTHON names one; else python3.13 or python3.12 on the path, or pyenv's newest of them.
+# Tests the JAX side on a newer Python with the newest versions of all libraries. The Python is
+# LATEST_PYTHON if set, else python3.13 or python3.12 from the path, else the newest one in pyenv.
 test-latest:
 	@for python in "$(LATEST_PYTHON)" python3.13 python3.12 \
 	    $$(ls -d "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.1[23]*/bin/python 2>/dev/null | sort -rV); do \
