@@ -16,6 +16,7 @@ from jaxlm.cli import main as cli
 from jaxlm.config.compose import compose
 from jaxlm.engine.engine import Engine
 from jaxlm.engine.step import Batch, make_train_step
+from jaxlm.train import clocks, loop
 
 WORDS = "the cat sat on a mat and saw the dog run over the hill to find a red ball".split()
 
@@ -138,16 +139,46 @@ def test_early_stopping_ends_after_patience_evaluations_without_a_better_loss(tr
     assert train(*words)[1].count("is finished") == 1
 
 
-def test_a_clocked_run_ends_in_time_with_its_schedule_complete(train):
-    limit = 4.0
+class Hands:
+    """A clock that stands still but for what is known to take time."""
+
+    def __init__(self, monkeypatch, step, evaluation, compilation):
+        self.now = 1000.0
+        for module in (clocks, loop):
+            monkeypatch.setattr(module, "time", self)
+        for owner, name, seconds in (
+            (Engine, "train_step", step),
+            (Engine, "compile", compilation),
+            (loop.Evaluator, "__call__", evaluation),
+        ):
+            monkeypatch.setattr(owner, name, self._taking(seconds, getattr(owner, name)))
+
+    def _taking(self, seconds, call):
+        def taking(*arguments, **named):
+            self.now += seconds
+            return call(*arguments, **named)
+
+        return taking
+
+    def monotonic(self):
+        return self.now
+
+
+def test_a_clocked_run_ends_in_time_with_its_schedule_complete(train, monkeypatch):
+    limit, step, evaluation = 4.0, 0.125, 0.5
+    Hands(monkeypatch, step, evaluation, compilation=0.75)
     words = (f"train.duration={limit / 3600}hours", "train.eval_every=50%", "schedule.warmup=10%")
     status, _, _ = train(*words, "train.checkpoint_every=50%", "train.log_every=1")
     found, lr = summary(), [r["lr"] for r in records("train")]
     assert status == 0 and found["status"] == "finished"
-    assert records("eval")[-1]["step"] == found["step"]
-    assert records("train")[-1]["wall_seconds"] <= limit + 1.0
-    if len(lr) > 20:  # the compilation may take most of a short run
-        assert lr[-1] < 0.2 * max(lr)
+    # 4 s hold the compilation, two evaluations and 2.25 s of steps, and no step more.
+    assert found["step"] == len(lr) == 18
+    assert [r["step"] for r in records("eval")] == [10, 18]
+    assert records("train")[-1]["wall_seconds"] + evaluation <= limit
+    assert found["wall_seconds"] == limit and found["seconds"] == 18 * step
+    # The cosine from the first step after the warm-up down to a tenth.
+    assert lr.index(max(lr)) <= 3 and lr[3:] == sorted(lr[3:], reverse=True)
+    assert lr[-1] < 0.12 * max(lr)
 
 
 def test_epochs_count_passes_over_the_training_tokens(train, text):
