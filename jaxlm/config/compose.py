@@ -246,10 +246,9 @@ def typed(
             f"job.name={shown}: there is no such job{nearest(shown, JOBS)}.\n"
             f"There are: {', '.join(JOBS)}."
         )
-    schema = OmegaConf.structured(Config)
     try:
-        job = OmegaConf.merge(OmegaConf.structured(JOBS[job_name]), plain.pop("job", {}))
-        tree = OmegaConf.merge(schema, plain)
+        job = OmegaConf.merge(_schema(JOBS[job_name]), plain.pop("job", {}))
+        tree = OmegaConf.merge(_schema(Config), plain)
         tree.job = job
         experiment = choices.get("experiment")
         kept = groups().keys() - {"experiment", "job"}
@@ -274,6 +273,14 @@ def typed(
         check_place(config.run.dir, "run.dir")
         check_place(config.run.cache, "run.cache")
     return config
+
+
+@functools.lru_cache
+def _schema(kind: type) -> typing.Any:
+    """A dataclass as OmegaConf's tree of types and defaults; `merge` copies it."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.structured(kind)
 
 
 def _job_name(tree: typing.Any) -> str:

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from examples import few
+from hypothesis import example, given
 from hypothesis import strategies as st
 from jax.sharding import SingleDeviceSharding
 
@@ -69,7 +70,7 @@ def data_file(folder, step):
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=8, deadline=None)
+@few
 def test_every_type_comes_back_to_the_same_bits(tmp_path_factory, seed):
     rng = np.random.default_rng(seed)
     types = [np.float64, np.float32, np.float16, ml_dtypes.bfloat16, np.int32, np.int64]
@@ -243,7 +244,6 @@ def files_of(folder):
 
 
 @given(data=st.data())
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_flipped_bit_anywhere_means_the_step_before(two_steps, data):
     path = data.draw(st.sampled_from(files_of(two_steps / "200")))
     offset = data.draw(st.integers(0, path.stat().st_size - 1))
@@ -348,7 +348,7 @@ def test_last_best_or_a_step_by_number(tmp_path):
     keep=st.integers(1, 3),
 )
 @example(best=[True, False, False, False], keep=1)
-@settings(max_examples=8, deadline=None)
+@few
 def test_the_newest_and_the_best_are_kept(tmp_path_factory, best, keep):
     folder = tmp_path_factory.mktemp("checkpoints")
     with Checkpoints(folder, keep) as checkpoints:

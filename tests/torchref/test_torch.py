@@ -16,8 +16,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from experiments import SINGLE  # noqa: E402
+from experiments import SINGLE, TRAIN_ALWAYS  # noqa: E402
 from real_runs import assert_same_run, finish, start  # noqa: E402
+from sweeps import sweep  # noqa: E402
 
 from jaxlm.cli import jobs  # noqa: E402
 from jaxlm.cli import main as cli  # noqa: E402
@@ -88,7 +89,7 @@ def test_no_pickle_is_ever_loaded():
 # -- runs ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("experiment", SINGLE)
+@pytest.mark.parametrize("experiment", sweep(SINGLE, quick=TRAIN_ALWAYS))
 def test_every_experiment_trains_at_smoke_scale(experiment, train, cache):
     words = [f"experiment={experiment}", "job=train", "scale=smoke", *TORCH, "data=stories"]
     assert cli.main([*words, "run.name=run", f"run.cache={cache}", "run.samples=0"]) == 0
@@ -176,6 +177,8 @@ def test_doctor_tests_the_backend_it_is_asked_for(capsys, tmp_path):
     assert "torch on cpu" in capsys.readouterr().out
 
 
+@pytest.mark.optimized
+@pytest.mark.slow
 def test_parity_job_prints_and_writes_its_table_and_fails_with_a_fault(train, monkeypatch):
     words = ["job=parity", "job.max_tokens=40", "torch.compile=false", "train.duration=30"]
     for precision in ("float64", "float32", "bfloat16"):

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from experiments import SINGLE
+from experiments import SINGLE, TRAIN_ALWAYS
+from sweeps import sweep
 
 from jaxlm.cli import main as cli
 from jaxlm.config.compose import compose
@@ -58,6 +59,7 @@ def records(kind, name="runs/run"):
     return [r for r in map(json.loads, lines) if r["kind"] == kind]
 
 
+@pytest.mark.draws
 def test_a_run_leaves_everything_that_design_lists(train):
     status, out, _ = train("run.samples=2", "train.duration=8", "train.eval_every=4")
     assert status == 0
@@ -96,6 +98,7 @@ def test_records_have_every_norm_and_every_metric(train):
     assert evaluation["bits_per_byte"] == pytest.approx(evaluation["loss"] / math.log(2), rel=1e-6)
 
 
+@pytest.mark.optimized
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(train):
     losses = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -192,6 +195,7 @@ def test_epochs_count_passes_over_the_training_tokens(train, text):
     assert saved == [r["step"] for r in records("eval")]
 
 
+@pytest.mark.optimized
 def test_bfloat16_float64_and_accumulation_train_alike(train):
     losses = {}
     for name, words in {
@@ -229,9 +233,7 @@ def test_a_run_on_stories_knows_its_distance_to_the_floor(text, cache, capsys):
 
 
 @pytest.mark.parametrize("experiment", SINGLE)
-def test_every_experiment_traces_at_full_size_and_trains_at_smoke_scale(
-    experiment, text, cache, capsys
-):
+def test_every_experiment_traces_at_full_size(experiment, cache):
     import jax
 
     config = compose([f"experiment={experiment}"])
@@ -243,6 +245,10 @@ def test_every_experiment_traces_at_full_size_and_trains_at_smoke_scale(
     step = make_train_step(engine.model, config.optimizer, config.seed)
     _, metrics = jax.eval_shape(step, state, Batch(tokens, rows, lr))
     assert metrics["loss"].shape == ()
+
+
+@pytest.mark.parametrize("experiment", sweep(SINGLE, quick=TRAIN_ALWAYS))
+def test_every_experiment_trains_at_smoke_scale(experiment, text, cache):
     words = [f"experiment={experiment}", "job=train", "scale=smoke", "data=stories"]
     assert cli.main([*words, "run.name=run", f"run.cache={cache}", "run.samples=0"]) == 0
     assert summary()["status"] == "finished"
@@ -344,7 +350,8 @@ def test_jobs_without_a_run_or_a_checkpoint_say_so(train, text, capsys, cache):
 def test_a_sweep_runs_every_value_and_reports_the_refused_one(text, cache):
     words = ["scale=smoke", "data=text", "data.path=text.txt", f"run.cache={cache}"]
     command = [sys.executable, "-m", "jaxlm", "-m", *words, "run.samples=0", "model.n_heads=1,2,3"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    found = {"PYTHONPATH": str(Path(cli.__file__).parents[2])}
+    done = subprocess.run(command, env=os.environ | found, capture_output=True, text=True)
     assert done.returncode == 2 and "3 runs, 1 of them failed" in done.stdout, done.stderr
     assert "model.n_heads=3 does not divide" in done.stderr
     done = [p for p in Path("runs").iterdir() if (p / "summary.json").exists()]
