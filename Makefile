@@ -22,7 +22,7 @@ quickstart: $(BIN)/.installed
 	$(BIN)/python run.py
 
 test: $(BIN)/.installed-test
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # The JAX side on a newer Python, where one is found, with the newest versions of everything.
 # LATEST_PYTHON names one; else python3.13 or python3.12 on the path, or pyenv's newest of them.
@@ -34,7 +34,7 @@ test-latest:
 	  fi; \
 	done; echo "no newer Python found; set LATEST_PYTHON" >&2; exit 1
 	$(LATEST)/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[test]'
-	$(LATEST)/python -m pytest -n $(WORKERS)
+	$(LATEST)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint:
 	$(BIN)/python -m ruff check .

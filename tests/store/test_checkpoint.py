@@ -530,7 +530,7 @@ def test_killed_at_any_moment_the_step_before_is_found(tmp_path):
     answer = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path), "0"],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests/helpers'}"},
         capture_output=True,
         text=True,
         timeout=600,
