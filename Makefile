@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 LATEST = $(LATEST_VENV)/bin
 WORKERS ?= 2
 
-.PHONY: quickstart test test-latest lint clean
+.PHONY: quickstart test test-thorough test-latest lint clean
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -23,6 +23,10 @@ quickstart: $(BIN)/.installed
 
 test: $(BIN)/.installed-test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# All sweeps, and ten times as many examples of hypothesis.
+test-thorough: $(BIN)/.installed-test
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --thorough
 
 # The JAX side on a newer Python, where one is found, with the newest versions of everything.
 # LATEST_PYTHON names one; else python3.13 or python3.12 on the path, or pyenv's newest of them.
