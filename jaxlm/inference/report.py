@@ -13,7 +13,8 @@ from jaxlm.config.model_kinds import POSITIONS
 from jaxlm.config.schema import Config, identity, kinds_unlike, operation, resolve_model
 from jaxlm.host import names
 from jaxlm.host.console import clock
-from jaxlm.host.files import atomic_write
+from jaxlm.host.files import atomic_write, flat
+from jaxlm.host.markdown import fenced
 from jaxlm.inference.figures import smoothing_width
 from jaxlm.spec.flops import flops_words
 from jaxlm.store.late import last_loss
@@ -66,9 +67,9 @@ def write_run_report(
         "## Again, and on",
         "The same model in an empty folder, bit for bit on the machine and versions of "
         "`environment.json`:",
-        _fenced(names.command_line(again), "sh"),
+        fenced(names.command_line(again), "sh"),
         "From here:",
-        _fenced("\n".join(f"{command}  # {why}" for command, why in going_on), "sh"),
+        fenced("\n".join(f"{command}  # {why}" for command, why in going_on), "sh"),
         REPORT_END,
     ]
     text = "\n\n".join(parts) + "\n"
@@ -306,19 +307,9 @@ def _differing(
 
     kinds = kinds_unlike(config, compose(start))
     words = [f"{key}={name}" for key, name in kinds.items()]
-    usual = _leaves(half(compose(start + words, checked=False)))
-    wanted = _leaves(half(config)).items()
+    usual = flat(half(compose(start + words, checked=False)))
+    wanted = flat(half(config)).items()
     return {k: value for k, value in wanted if k in kinds or usual.get(k, value) != value}
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _leaves(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _typed(value: Any) -> str:
@@ -344,11 +335,4 @@ def _figure(figure: Path, folder: Path, records: Records) -> str:
 def _sample(samples: Sequence[str]) -> list[str]:
     if not samples:
         return []
-    return ["## A sample", _fenced(samples[0].strip("\n"), "text")]
-
-
-def _fenced(text: str, language: str) -> str:
-    fence = "```"
-    while fence in text:
-        fence += "`"
-    return f"{fence}{language}\n{text}\n{fence}"
+    return ["## A sample", fenced(samples[0].strip("\n"), "text")]
