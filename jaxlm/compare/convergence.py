@@ -3,8 +3,7 @@
 Legend: E evaluations, N training records.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -85,8 +84,3 @@ def loss_at(run: Run, name: str, x: float, loss: str) -> float | None:
     if not len(x_E) or x < x_E[0] * (1 - 1e-12) or x > x_E[-1] * (1 + 1e-12):
         return None
     return float(np.interp(x, x_E, loss_E))
-
-
-def by_seed(runs: Sequence[Run], value: Mapping[Any, float | None]) -> dict[int, float]:
-    """seed -> value of the runs that have one; `value` maps a run's path to it."""
-    return {r.seed: value[r.path] for r in runs if value.get(r.path) is not None}

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jaxlm.host.markdown import fenced
+
 Block = Any
 
 
@@ -128,85 +130,26 @@ def _text(cell: str | Cell) -> str:
     return " ".join(text.split())
 
 
-def fenced(text: str, language: str) -> str:
-    """A fenced block that the text cannot break out of."""
-    fence = "```"
-    while fence in text:
-        fence += "`"
-    return f"{fence}{language}\n{text}\n{fence}"
-
-
 # -- HTML ----------------------------------------------------------------------------------------
-
-STYLE = """
-:root { --ink: #1b1b1b; --soft: #5c5c5c; --line: #d9d9d9; --tint: #f5f6f7; --accent: #0b5a8c; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.5rem 4rem; max-width: 77rem; color: var(--ink);
-  background: #fff; font: 16px/1.5 system-ui, -apple-system, "Segoe UI", "Liberation Sans",
-  Arial, sans-serif; overflow-wrap: break-word; }
-h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 1rem; }
-h2 { font-size: 1.25rem; margin: 2.5rem 0 .75rem; padding-top: .75rem;
-  border-top: 1px solid var(--line); }
-h3 { font-size: 1rem; margin: 1.5rem 0 .5rem; }
-p, ul { max-width: 46rem; margin: .6rem 0; }
-.answer { font-size: 1.08rem; border-left: 4px solid var(--accent); padding: .3rem 0 .3rem .9rem; }
-.warning { border-left: 4px solid #b8860b; background: #fdf8ea; padding: .4rem .9rem; }
-.scroll { overflow-x: auto; margin: .8rem 0; background:
-  linear-gradient(to left, #fff 40%, transparent) right / 3rem 100% no-repeat local,
-  linear-gradient(to left, #c4c4c4, transparent) right / .8rem 100% no-repeat scroll; }
-table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; text-align: right; vertical-align: top;
-  border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { vertical-align: bottom; border-bottom: 2px solid var(--ink); font-weight: 600;
-  white-space: normal; min-width: 4.2rem; }
-th.text, td.text { text-align: left; }
-td.text { white-space: normal; min-width: 6rem; max-width: 30rem; }
-td.text.long { min-width: 16rem; } td.text.short, td code { white-space: nowrap; }
-th[data-sort] { cursor: pointer; } th[data-sort]:hover { text-decoration: underline; }
-figure { margin: 1.2rem 0; } figure img { max-width: 100%; height: auto; display: block; }
-figcaption { color: var(--soft); font-size: .875rem; max-width: 46rem; margin-top: .3rem; }
-pre, code { font-family: ui-monospace, "DejaVu Sans Mono", Consolas, monospace; font-size: .85em; }
-code { background: var(--tint); padding: .05em .25em; border-radius: 3px; }
-pre { background: var(--tint); padding: .7rem .9rem; border-radius: 4px; white-space: pre-wrap;
-  overflow-wrap: anywhere; margin: .6rem 0; }
-pre code { background: none; padding: 0; font-size: 1em; }
-.columns { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
-.columns h4 { margin: 0 0 .3rem; font-size: .9rem; } .columns pre { font-size: .8rem; }
-details { margin: .8rem 0; } summary { cursor: pointer; font-weight: 600; }
-@media print {
-  body { max-width: none; padding: 0; font-size: 10pt; } .scroll { overflow: visible; }
-  table { font-size: 7pt; } th, td { padding: .15rem .3rem; min-width: 0; white-space: normal; }
-  figure, tr, .columns > div { break-inside: avoid; } h2, h3 { break-after: avoid; }
-}
-""".strip()
-
-_SORT = """
-for (const th of document.querySelectorAll("th[data-sort]")) th.onclick = () => {
-  const body = th.closest("table").tBodies[0], i = th.cellIndex;
-  const down = th.dataset.sort = th.dataset.sort === "up" ? "down" : "up";
-  const value = row => row.cells[i].dataset.order ?? row.cells[i].textContent;
-  const compare = (a, b) => {
-    const [x, y] = [value(a), value(b)];
-    if ((x === "") !== (y === "")) return x === "" ? 1 : -1;  // what is unknown comes last
-    const order = isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y;
-    return down === "up" ? order : -order;
-  };
-  body.append(...[...body.rows].sort(compare));
-};
-""".strip()
 
 
 def page(title: str, blocks: Sequence[Block]) -> str:
     """The page as HTML that needs nothing else: style and figures are inside it."""
     sortable = any(isinstance(block, Table) and block.sortable for block in blocks)
-    script = f"<script>\n{_SORT}\n</script>\n" if sortable else ""
+    script = f"<script>\n{_beside('sort.js')}\n</script>\n" if sortable else ""
+    style = _beside("page.css")
     body = "\n".join(_html(block) for block in blocks)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>\n{STYLE}\n</style>\n</head>\n"
+        f"<title>{html.escape(title)}</title>\n<style>\n{style}\n</style>\n</head>\n"
         f"<body>\n{body}\n{script}</body>\n</html>\n"
     )
+
+
+def _beside(name: str) -> str:
+    """A style or script that lies beside this file."""
+    return Path(__file__).with_name(name).read_text("utf-8").strip()
 
 
 def inline(text: str) -> str:

@@ -118,7 +118,9 @@ def _question(run: Run, study: dict | None, row: dict, keys: Sequence[str]) -> s
         variant = row.get("variant") or run.path.parent.name
         asked = study["question"] or f"study {study['name']}"
         return f"{asked} {variant}, seed {run.seed}"
-    shown_keys = [f"{key}={_text(run.keys.get(key))}" for key in keys[:_MOST_KEYS]]
+    shown_keys = [
+        f"{key}={_text(run.keys.get(key))}" for key in keys[:_MOST_KEYS] if key in run.keys
+    ]
     shown_keys += [f"and {len(keys) - _MOST_KEYS} more"] * (len(keys) > _MOST_KEYS)
     what = run.names.get("experiment") or run.names.get("name") or run.path.name
     return ", ".join([str(what), *shown_keys, f"seed {run.seed}"])

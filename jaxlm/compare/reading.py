@@ -16,6 +16,7 @@ from jaxlm.compare.metrics import metrics_of
 from jaxlm.config.schema import SECTIONS, Config, defaults, identity, operation
 from jaxlm.host.checked import Json, read_yaml
 from jaxlm.host.errors import UserError
+from jaxlm.host.files import flat
 from jaxlm.inference import guard
 from jaxlm.store.directory import RunDirectory, read_study
 
@@ -182,17 +183,6 @@ def _alike(value: Any, usual: Any) -> bool:
     return kinds <= {int, float} or (len(kinds) == 1 and kinds <= {bool, str})
 
 
-def flat(tree: Json, prefix: str = "") -> Json:
-    """Dotted name -> leaf of nested dicts."""
-    leaves: Json = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            leaves |= flat(value, f"{prefix}{name}.")
-        else:
-            leaves[f"{prefix}{name}"] = value
-    return leaves
-
-
 def _records(run: RunDirectory) -> tuple[Records, Records]:
     kinds: dict[str, Records] = {"train": [], "eval": []}
     for record in run.records():
@@ -237,11 +227,6 @@ def find_runs(pattern: str) -> list[Path]:
 
 def _globbed(pattern: str) -> list[Path]:
     return [Path(path) for path in sorted(glob.glob(os.path.expanduser(pattern), recursive=True))]
-
-
-def is_run(folder: Path) -> bool:
-    """Whether the folder is, or was meant to be, a run's."""
-    return any((folder / name).is_file() for name in _FILES)
 
 
 def _below(folder: Path) -> Iterator[Path]:

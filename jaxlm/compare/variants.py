@@ -84,12 +84,17 @@ def _take(study: Study, run: Run) -> None:
 
 
 def differing_keys(runs: Sequence[Run], among: Sequence[str] = ()) -> list[str]:
-    """The keys, seeds left out, in which the runs are not all alike; in the schema's order."""
+    """The keys, seeds left out, in which the runs are not all alike; in the schema's order.
+
+    A key that a run of another kind lacks (schedule.decay under schedule=cosine, say) differs only
+    where those that have it differ: the kind itself tells the others apart.
+    """
     names = among or list(dict.fromkeys(name for run in runs for name in run.keys))
     return [
         name
         for name in names
-        if name not in SEEDS and len({_text(run.keys.get(name)) for run in runs}) > 1
+        if name not in SEEDS
+        and len({_text(run.keys[name]) for run in runs if name in run.keys}) > 1
     ]
 
 
@@ -120,7 +125,7 @@ def named(runs: Sequence[Run]) -> list[Run]:
         if len(keys) > _MOST_KEYS:
             run.variant = _own_name(run)
         else:
-            said = [f"{short[key]}={_text(run.keys.get(key))}" for key in keys]
+            said = [f"{short[key]}={_text(run.keys.get(key))}" for key in keys if key in run.keys]
             run.variant = ", ".join(said) or str(run.names.get("experiment") or _own_name(run))
     return sorted(runs, key=lambda run: [_order(run.keys.get(key)) for key in keys])
 

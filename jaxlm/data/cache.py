@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from jaxlm.host.checked import Damaged, Json, anything, mapping, read_json, record, text
 from jaxlm.host.errors import UserError
+from jaxlm.host.files import fsync_folder
 from jaxlm.host.names import shown
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -36,7 +37,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        fsync_folder(path.parent)
     except OSError as error:
         raise _explain(error, path) from error
     finally:
@@ -56,14 +57,6 @@ def _explain(error: OSError, path: Path) -> Exception:
             "Set run.cache to a folder that you may write."
         )
     return error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove_stale(folder: Path) -> None:

@@ -14,7 +14,8 @@ from jaxlm.config.schema import Config, identity, kinds_unlike, operation, resol
 from jaxlm.host import names
 from jaxlm.host.checked import Json
 from jaxlm.host.console import clock
-from jaxlm.host.files import atomic_write
+from jaxlm.host.files import atomic_write, flat
+from jaxlm.host.markdown import fenced
 from jaxlm.inference.figures import smoothing_width
 from jaxlm.spec.flops import flops_words
 from jaxlm.store.late import last_loss
@@ -67,9 +68,9 @@ def write_run_report(
         "## Again, and on",
         "The same model in an empty folder, bit for bit on the machine and versions of "
         "`environment.json`:",
-        _fenced(names.command_line(again), "sh"),
+        fenced(names.command_line(again), "sh"),
         "From here:",
-        _fenced("\n".join(f"{command}  # {why}" for command, why in going_on), "sh"),
+        fenced("\n".join(f"{command}  # {why}" for command, why in going_on), "sh"),
         REPORT_END,
     ]
     text = "\n\n".join(parts) + "\n"
@@ -303,19 +304,9 @@ def _differing(config: Config, start: list[str], half: Callable[[Config], dict] 
 
     kinds = kinds_unlike(config, compose(start))
     words = [f"{key}={name}" for key, name in kinds.items()]
-    usual = _leaves(half(compose(start + words, checked=False)))
-    wanted = _leaves(half(config)).items()
+    usual = flat(half(compose(start + words, checked=False)))
+    wanted = flat(half(config)).items()
     return {k: value for k, value in wanted if k in kinds or usual.get(k, value) != value}
-
-
-def _leaves(tree: Json, prefix: str = "") -> Json:
-    flat: Json = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _leaves(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _typed(value: Any) -> str:
@@ -341,11 +332,4 @@ def _figure(figure: Path, folder: Path, records: Records) -> str:
 def _sample(samples: Sequence[str]) -> list[str]:
     if not samples:
         return []
-    return ["## A sample", _fenced(samples[0].strip("\n"), "text")]
-
-
-def _fenced(text: str, language: str) -> str:
-    fence = "```"
-    while fence in text:
-        fence += "`"
-    return f"{fence}{language}\n{text}\n{fence}"
+    return ["## A sample", fenced(samples[0].strip("\n"), "text")]

@@ -12,8 +12,9 @@ from jaxlm.config.schema import Config, ModelConfig, resolve_model
 from jaxlm.host.errors import UserError
 from jaxlm.spec.flops import flops_words, parameter_counts
 from jaxlm.store.directory import RunDirectory
-from jaxlm.study.runner import finished_runs, members_of, run_study
+from jaxlm.study.runner import finished_runs, run_study
 from jaxlm.study.time_left import cost
+from jaxlm.study.variants import members_of
 
 
 @dataclass(frozen=True)

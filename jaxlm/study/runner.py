@@ -27,9 +27,7 @@ from jaxlm.study.process import (
     wait_for_orphans,
 )
 from jaxlm.study.time_left import Pace, cost, fraction_done
-from jaxlm.study.variants import Member, members_of, refuse_others, words_of
-
-__all__ = ["finished_runs", "last_record", "members_of", "outcome", "run_study", "words_of"]
+from jaxlm.study.variants import Member, members_of, refuse_others
 
 SETTLED = ("finished", "stopped_early", "diverged")  # training them again would change nothing
 _SHOW_SECONDS = 10.0

@@ -16,8 +16,10 @@ from jaxlm.config.schema import identity, operation
 from jaxlm.host.errors import UserError
 from jaxlm.predict.ladder import rungs
 from jaxlm.store.directory import RunDirectory
-from jaxlm.study.runner import finished_runs, last_record, members_of, outcome, run_study, words_of
+from jaxlm.study.process import last_record, outcome
+from jaxlm.study.runner import finished_runs, run_study
 from jaxlm.study.time_left import Pace, cost, line
+from jaxlm.study.variants import members_of, words_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG = 400  # steps of a run that is long enough to be stopped twice
