@@ -124,7 +124,7 @@ def _train(trainings: list["Training"], signals: "Signals") -> list[tuple[int, s
 
 
 class Trained(NamedTuple):
-    """What a run asks for at its end: that the others are through, too.
+    """Yielded when a run ends: it waits for the others.
 
     Its figures and samples would else take the others' time.
     """
