@@ -1,4 +1,4 @@
-"""Job name -> function, imported only when called, so that help and errors are instant."""
+"""Maps job names to functions, imported only when called so that help and errors are instant."""
 
 import functools
 import importlib
@@ -24,13 +24,13 @@ FUNCTIONS = {
     "doctor": "jaxlm.verify.doctor:doctor_job",
 }
 SHAPES = "jaxlm.verify.shapes:shapes_job"
-"""debug=shapes: instead of training."""
+"""Runs with debug=shapes instead of training."""
 
 
 def run(config: Config, given: Iterable[str] = ()) -> int:
-    """Carry out config.job; the exit status. Raises UserError.
+    """Run config.job and return the exit status. Raises UserError.
 
-    `given` are the keys and groups on the command line: a job that opens a trained run refuses
+    `given` holds the keys and groups of the command line. A job that opens a trained run refuses
     those that contradict it.
     """
     if config.job.name in OPENING:
@@ -42,7 +42,7 @@ def run(config: Config, given: Iterable[str] = ()) -> int:
 
 
 def _check_given(config: Config, given: Iterable[str]) -> None:
-    """Raises UserError where the command line asks for another identity than the run's own."""
+    """Raise UserError if the command line asks for an identity that differs from the run's."""
     from jaxlm.inference.guard import stored_config
 
     path = Path(config.run.dir)
@@ -55,7 +55,7 @@ def _check_given(config: Config, given: Iterable[str]) -> None:
     if named:
         lines = [f"  {name}: {new} here, {old} there" for name, (new, old) in named.items()]
         raise UserError(
-            f"job={config.job.name} takes what was trained from {path}, which says otherwise:\n"
+            f"job={config.job.name} uses the configuration of {path}, which differs:\n"
             + "\n".join(lines)
-            + "\nLeave these keys out, or name another run with run.name=NAME."
+            + "\nOmit these keys, or choose another run with run.name=NAME."
         )

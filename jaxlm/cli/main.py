@@ -1,4 +1,4 @@
-"""The command line: help, composing, one job or a sweep, and errors in words."""
+"""The command line: shows help, composes a configuration, runs a job or a sweep, prints errors."""
 
 import dataclasses
 import os
@@ -12,24 +12,26 @@ from jaxlm.host.names import check_working_folder
 USAGE = """\
 usage: python run.py [experiment=NAME] [job=JOB] [group=option] [key=value ...]
 
-With no argument: experiment=quickstart, a model of the built-in stories in about a minute.
+With no argument: experiment=quickstart, a model of the built-in stories, trained in about a minute.
 
-  python run.py                                          train, then look into runs/quickstart
+  python run.py                                          train; the results are in runs/quickstart
   python run.py job=generate job.prompt="Once"           continue a text
   python run.py experiment=shakespeare_cpu model.n_heads=8 run.name=heads8
   python run.py data.path=book.txt run.name=book
-  python run.py -m optimizer.lr=1e-3,3e-3                one run for each value: NAME_lr=0.001, ...
+  python run.py -m optimizer.lr=1e-3,3e-3                one run per value: NAME_lr=0.001, ...
 
-Typing the same command again resumes an unfinished run.
+Repeat a command to resume an unfinished run.
 """
 
 _COMPILING = ("job=fit", "job=predict")
 
 
 def start() -> int:
-    """The program itself: `main` in a process whose memory suits it."""
+    """Start the program: run `main` in a process with suitable memory settings."""
     words = set(sys.argv)
-    ascii_names = sys.getfilesystemencoding() != "utf-8"  # by the locale: names of files are UTF-8
+    ascii_names = (
+        sys.getfilesystemencoding() != "utf-8"
+    )  # set by the locale, but file names are UTF-8
     if ascii_names:
         os.environ["PYTHONUTF8"] = "1"
     # Compilers want many heaps, and a fit compiles more than it computes.
@@ -42,7 +44,7 @@ def start() -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command line; the exit status: 0 well, 1 diverged or failed, 2 a person's error."""
+    """Run one command line. Returns 0 on success, 1 if it diverged or failed, 2 on a user error."""
     argv = sys.argv[1:] if argv is None else argv
     print_anything()
     try:
@@ -82,7 +84,7 @@ def show(argv: list[str]) -> int:
 
 
 def help_text(topics: list[str]) -> int:
-    """--help, --help keys, --help jobs, or --help PREFIX (as --help model)."""
+    """Print --help, --help keys, --help jobs or --help PREFIX (such as --help model)."""
     from jaxlm.config.compose import all_keys, config_folder, groups
     from jaxlm.config.job_options import JOBS
 
@@ -103,8 +105,10 @@ def help_text(topics: list[str]) -> int:
         if name != "job":
             print(f"  {name:<16} {', '.join(values)}")
     count = len(all_keys())
-    print(f"\nkeys (key=value): --help keys lists all {count}, --help model those of the model")
-    print("--cfg job prints the configuration that a command line means")
+    print(
+        f"\nkeys (key=value): --help keys lists all {count}, --help model lists those of the model"
+    )
+    print("--cfg job prints the configuration that a command line composes")
     return 0
 
 
@@ -114,7 +118,7 @@ def _help_keys(topic: str) -> int:
     prefix = {"keys": "", "jobs": "job."}.get(topic, topic)
     found = {name: item for name, item in all_keys().items() if name.startswith(prefix)}
     if not found:
-        raise UserError(f"--help {topic}: no key starts so.\nTry --help keys.")
+        raise UserError(f"--help {topic}: no key starts with that.\nTry --help keys.")
     for name, item in found.items():
         made = item.default_factory
         default = item.default if made is dataclasses.MISSING else made()
@@ -137,5 +141,5 @@ def _kinds(name: str) -> str:
 
 
 def _shown(value: object) -> object:
-    """A value as configurations write it."""
+    """A value as written in a configuration."""
     return "null" if value is None else value

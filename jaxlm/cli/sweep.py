@@ -1,4 +1,4 @@
-"""`-m`: Hydra's own sweeps, one run for each combination of comma-separated values."""
+"""Runs `-m` sweeps with Hydra: one run per combination of comma-separated values."""
 
 import contextlib
 import dataclasses
@@ -29,7 +29,7 @@ from jaxlm.host.errors import UserError
 from jaxlm.host.memory import forget_process_peak
 from jaxlm.host.names import shortened
 
-# Jobs that make a folder. All others look into one, whose name tells what was computed alone.
+# Jobs that create a run folder. All others read one, whose name shows only identity keys.
 _MAKING = ("train", "study", "ladder")
 _IDENTITY_GROUPS = ("model", "data", "tokenizer", "optimizer", "schedule", "scale")
 _MOST_RUNS = 10_000
@@ -38,12 +38,12 @@ _QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none")
 
 @dataclasses.dataclass
 class Outcome:
-    """One run of a sweep: its number, what is swept there, how it ended."""
+    """One run of a sweep: its number, its swept values, how it ended."""
 
     number: int
     label: str
     status: int
-    folder: Path | None = None  # of a training
+    folder: Path | None = None  # for training runs
     error: str | None = None
 
     def line(self, width: int) -> str:
@@ -65,11 +65,11 @@ class Outcome:
 
 
 def sweep(overrides: list[str]) -> int:
-    """Run every combination through Hydra's sweeper and launcher; the worst exit status.
+    """Run every combination with Hydra's sweeper and launcher. Returns the worst exit status.
 
-    A run that fails is reported, and the others go on; a signal ends them all. Values follow
-    Hydra's grammar here, since a comma separates them. A run's name, and a run.dir that does not
-    follow it, get what is swept added: NAME_lr=0.001.
+    A failed run is reported and the others continue; a signal stops them all. Values follow Hydra's
+    grammar, because commas separate them. The swept values are appended to a run's name, and to a
+    run.dir that does not contain the name: NAME_lr=0.001.
     """
     import hydra
     from hydra.core.hydra_config import HydraConfig
@@ -89,16 +89,16 @@ def sweep(overrides: list[str]) -> int:
         forget_process_peak()
         _run(one, composed, values, swept, dict(settings.runtime.choices))
 
-    # Hydra reads the command line itself, and takes no list of overrides.
+    # Hydra reads sys.argv itself and accepts no list of overrides.
     before, sys.argv = sys.argv, [sys.argv[0], "--multirun", *arguments]
     refused = 0
     try:
         folder = str(Path(config_folder()))
         with _plain_errors():
             hydra.main(version_base="1.3", config_path=folder, config_name="config")(task)()
-    except SystemExit as error:  # Hydra has said what it could not read
+    except SystemExit as error:  # Hydra has printed what it could not read
         refused = 2 if error.code else 0
-    except Exception as error:  # what it could not compose
+    except Exception as error:  # Hydra could not compose it
         said = f"-m {shortened(' '.join(overrides))}: {first_line(error)}."
         if not outcomes:
             raise UserError(said) from None
@@ -115,7 +115,7 @@ def sweep(overrides: list[str]) -> int:
 
 @contextlib.contextmanager
 def _plain_errors() -> Iterator[None]:
-    """Within it Hydra raises its errors, where it would print some lines of them and exit."""
+    """Make Hydra raise its errors inside the context, instead of printing some and exiting."""
     name = "HYDRA_FULL_ERROR"
     before = os.environ.get(name)
     os.environ[name] = "1"
@@ -129,7 +129,7 @@ def _plain_errors() -> Iterator[None]:
 
 
 def _run(one: Outcome, composed: Any, values: Json, swept: list[str], choices: Json) -> None:
-    """Carry out one job of the sweep, and note in `one` how it went."""
+    """Run one job of the sweep and record in `one` how it ended."""
     from jaxlm.cli import jobs
 
     argv = sys.argv
@@ -140,7 +140,7 @@ def _run(one: Outcome, composed: Any, values: Json, swept: list[str], choices: J
             k: v for k, v in values.items() if not k.startswith(("hydra.", "hydra/"))
         } | places
         words = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in values.items()]
-        sys.argv = [argv[0], *words]  # the command that a run notes is its own
+        sys.argv = [argv[0], *words]  # so that a run records its own command
         if config.job.name == "train":
             one.folder = Path(config.run.dir)
         one.status = jobs.run(config, list(values))
@@ -150,7 +150,7 @@ def _run(one: Outcome, composed: Any, values: Json, swept: list[str], choices: J
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         one.status, one.error = 130, "interrupted"
-    except (Exception, SystemExit) as error:  # a defect of ours: the other runs still have results
+    except (Exception, SystemExit) as error:  # a bug of ours: let the other runs finish
         traceback.print_exc()
         one.status, one.error = 1, f"{type(error).__name__}: {error}".splitlines()[0]
     finally:
@@ -158,7 +158,7 @@ def _run(one: Outcome, composed: Any, values: Json, swept: list[str], choices: J
 
 
 def _arguments(overrides: list[str]) -> tuple[list[str], list[str]]:
-    """(Hydra's arguments, the keys and groups that have several values). Raises UserError."""
+    """Return Hydra's arguments and the keys and groups with several values. Raises UserError."""
     arguments, counts = [], {}
     for override in overrides:
         key, value = check_override(override)
@@ -169,7 +169,7 @@ def _arguments(overrides: list[str]) -> tuple[list[str], list[str]]:
             if key not in free_text_keys():
                 raise
             if "," in value:
-                raise UserError(f"{error}\nQuote text for -m, as {key}=\"'...'\".") from None
+                raise UserError(f"{error}\nQuote text for -m, such as {key}=\"'...'\".") from None
             value, count = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'", None
         arguments.append(f"{key}={value}" if plain else f"++{key}={value}")
         if count is not None:
@@ -181,7 +181,7 @@ def _arguments(overrides: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _read(key: str, value: str) -> tuple[str, int | None]:
-    """A value as Hydra is to get it, and how many it is if a sweep. Raises UserError."""
+    """A value in Hydra's syntax, and its number of values if it is a sweep. Raises UserError."""
     from hydra.core.override_parser.types import Glob, RangeSweep
 
     override = read_override(key, value)
@@ -211,7 +211,7 @@ def _matching(key: str, value: str, pattern: Any) -> tuple[str, list[str]]:
     options = pattern.filter(groups()[key])
     if not options:
         listed = ", ".join(groups()[key])
-        raise UserError(f"{key}={value}: no {key} is called so.\nThere are: {listed}.")
+        raise UserError(f"{key}={value}: there is no such {key}.\nChoose from: {listed}.")
     return f"choice({','.join(options)})", options
 
 

@@ -1,4 +1,4 @@
-"""Checks of a whole configuration: allowed values, and pairs of keys that must fit together."""
+"""Checks a whole configuration: allowed values, and keys that must fit together."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ from jaxlm.host.names import expanded, shortened
 
 
 def check(config: Config) -> None:
-    """Everything that can be said without data and devices. Raises UserError."""
+    """Check everything that needs neither data nor devices. Raises UserError."""
     _check_choices(config)
     _check_numbers(config)
     _check_ranges(config)
@@ -33,20 +33,24 @@ _NOT_AXES = ("experiment", "scale", "debug", "job", "run", "hydra", "study", "da
 
 
 def several_values(key: str, value: str, listed: bool = False) -> UserError:
-    """Several values where one is due, as Hydra's sweeps or a list have them: what may be meant."""
+    """The error for a sweep or a list where one value is expected; suggests what may be meant."""
     shown, inside = shortened(value), "[VALUE,VALUE]"
     if listed:
         inside = shortened(value.strip())
-        said = f"{key}={shown} is a list where one value is due: -m {key}={inside[1:-1]} makes a "
-        said += "run of each"
+        said = (
+            f"{key}={shown} is a list, but one value is expected: -m {key}={inside[1:-1]} starts "
+        )
+        said += "one run per value"
     else:
-        said = f"{key}={shown} gives several values to one run: -m before it makes a run of each"
+        said = f"{key}={shown} gives several values to one run: put -m first for one run per value"
         inside = f"[{shown}]" if re.fullmatch(r"[^()]*", shown) else inside
     if key == "seed":
-        return UserError(f"{said}; job=study has study.seeds={inside}, and study.axes for others.")
+        return UserError(
+            f"{said}. For job=study, use study.seeds={inside}; study.axes takes other keys."
+        )
     if re.split("[./]", key)[0] in _NOT_AXES:
-        return UserError(f"{said} (it cannot be one of study.axes).")
-    return UserError(f"{said}, job=study study.axes.{key}={inside} compares them.")
+        return UserError(f"{said} (it cannot be a key of study.axes).")
+    return UserError(f"{said}; job=study study.axes.{key}={inside} compares them.")
 
 
 def _check_choices(node: Any, prefix: str = "") -> None:
@@ -96,16 +100,16 @@ def _check_checkpoint(config: Config) -> None:
     wanted = getattr(config.job, "checkpoint", "last")
     if is_weights_file(wanted) and not _is_file(wanted):
         raise UserError(
-            f"job.checkpoint={shortened(str(wanted))} is not last, best, a step or a file of "
-            "weights.\n"
-            "See the folder checkpoints/ of the run for its steps."
+            f"job.checkpoint={shortened(str(wanted))} is not last, best, a step or a weights "
+            "file.\n"
+            "The run's folder checkpoints/ lists its steps."
         )
 
 
 def _is_file(path: str | os.PathLike) -> bool:
     try:
         return expanded(path).is_file()
-    except OSError:  # a name too long, say
+    except OSError:  # for example, the name is too long
         return False
 
 
@@ -117,21 +121,21 @@ def _get(config: Config, name: str) -> Any:
 
 
 def _check_numbers(config: Config) -> None:
-    """Every number must be finite, wherever it stands, and a whole one within 64 bits."""
+    """Every number must be finite, and every integer must fit in 64 bits."""
     for schema, prefix in ((config, ""), (config.job, "job.")):
         for name, item in keys_of(schema, prefix).items():
             items = _get(config, name) if "list[" in str(item.type) else None
             if any(isinstance(one, list | dict) for one in items or []):
-                raise UserError(f"{name}={shortened(str(items))} must be one list, of no others.")
+                raise UserError(f"{name}={shortened(str(items))} must be a flat list.")
             for value in _numbers(_get(config, name)):
                 if isinstance(value, float) and not math.isfinite(value):
                     raise UserError(f"{name}: {value} is not a finite number.")
                 if isinstance(value, int) and abs(value) >= 2**63:
-                    raise UserError(f"{name}: {shortened(str(value))} is too large: 64 bits.")
+                    raise UserError(f"{name}: {shortened(str(value))} does not fit in 64 bits.")
 
 
 def _numbers(value: Any) -> Iterator[int | float]:
-    """The numbers in a value, in whatever lists, mappings and dataclasses."""
+    """Yield the numbers in a value, however nested."""
     if isinstance(value, int | float):
         yield value
     elif isinstance(value, Mapping):
@@ -150,13 +154,13 @@ _PATHS = (
 
 
 def _check_places(config: Config) -> None:
-    """Paths that the file system takes."""
+    """Check that the file system accepts all paths."""
     for name in _PATHS:
         if (value := _get(config, name)) is not None:
             check_path(value, name)
     for name in ("run.cache", "job.out"):
         if _get(config, name) == "":
-            raise UserError(f"{name} is empty.\nGive a path, or leave the key out.")
+            raise UserError(f"{name} is empty.\nGive a path, or omit the key.")
 
 
 def _check_ranges(config: Config) -> None:
@@ -176,7 +180,9 @@ def _check_ranges(config: Config) -> None:
                     raise UserError(f"{name}={values} {rule}.")
     betas = getattr(config.optimizer, "betas", [0.9, 0.95])
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-        raise UserError(f"optimizer.betas={betas} must be two numbers in [0, 1), as [0.9,0.95].")
+        raise UserError(
+            f"optimizer.betas={betas} must be two numbers in [0, 1), such as [0.9,0.95]."
+        )
 
 
 def _check_model(config: Config) -> None:
@@ -185,7 +191,7 @@ def _check_model(config: Config) -> None:
         fits = [n for n in range(model.n_heads, 0, -1) if model.d_model % n == 0][0]
         raise UserError(
             f"model.n_heads={model.n_heads} does not divide model.d_model={model.d_model}.\n"
-            f"Set model.n_heads={fits}, or give model.head_dim."
+            f"Set model.n_heads={fits}, or set model.head_dim."
         )
     if model.parametrization == "mup":
         _check_mup(model)
@@ -197,13 +203,14 @@ def _check_model(config: Config) -> None:
         )
     if POSITIONS[model.position].pairs and full.head_dim % 2:
         raise UserError(
-            f"model.position={model.position} rotates pairs, but the head width is odd: "
+            f"model.position={model.position} rotates pairs of dimensions, but the head width is "
+            "odd: "
             f"{full.head_dim}.\n"
             f"Change model.n_heads={model.n_heads}, model.d_model={model.d_model} or head_dim."
         )
     if model.head_bias and model.tie_embeddings:
         raise UserError(
-            "model.head_bias=true needs a head of its own, but model.tie_embeddings=true.\n"
+            "model.head_bias=true needs an untied head, but model.tie_embeddings=true.\n"
             "Set one of them to false."
         )
 
@@ -211,15 +218,16 @@ def _check_model(config: Config) -> None:
 def _check_mup(model: ModelConfig) -> None:
     if model.base_width is None:
         raise UserError(
-            "model.parametrization=mup needs model.base_width, the width at which it is standard.\n"
-            "Set it to the d_model at which the learning rate was tuned, as model.base_width=128."
+            "model.parametrization=mup needs model.base_width, the width at which it equals "
+            "standard.\n"
+            "Set it to the d_model the learning rate was tuned at, such as model.base_width=128."
         )
     known = model.head_dim or model.base_head_dim
     if known is None and model.base_width % model.n_heads:
         raise UserError(
             f"model.base_width={model.base_width} does not divide into model.n_heads="
             f"{model.n_heads}: muP does not know the base model's head width.\n"
-            "Give model.base_head_dim, or model.head_dim where it is the same at every width."
+            "Set model.base_head_dim, or model.head_dim if it is the same at every width."
         )
 
 
@@ -264,7 +272,7 @@ def _check_durations(config: Config) -> None:
 
 
 def check_devices(config: Config, devices: int) -> int:
-    """The number of devices along the batch. Raises UserError where the numbers do not fit."""
+    """Return the number of devices along the batch. Raises UserError if the numbers do not fit."""
     parallel, train = config.parallel, config.train
     other = parallel.fsdp * parallel.tensor
     data = parallel.data or max(1, devices // other)
@@ -275,23 +283,24 @@ def check_devices(config: Config, devices: int) -> int:
         )
     if parallel.strategy == "pmap" and other > 1:
         raise UserError(
-            f"parallel.strategy=pmap shards the batch only, but fsdp={parallel.fsdp} and "
+            f"parallel.strategy=pmap shards only the batch, but fsdp={parallel.fsdp} and "
             f"tensor={parallel.tensor}.\nUse parallel.strategy=jit."
         )
     shares = data * parallel.fsdp * train.grad_accumulation
     if train.batch_size % shares:
         raise UserError(
-            f"train.batch_size={train.batch_size} does not divide by {data * parallel.fsdp} "
+            f"train.batch_size={train.batch_size} is not divisible by {data * parallel.fsdp} "
             f"devices x train.grad_accumulation={train.grad_accumulation}.\n"
-            f"Set train.batch_size={-(-train.batch_size // shares) * shares}, or parallel.data."
+            f"Set train.batch_size={-(-train.batch_size // shares) * shares}, or change "
+            "parallel.data."
         )
     return data
 
 
 def check_vocabulary(model: ModelConfig, tokenizer_size: int) -> None:
-    """The embedding must hold every id. Raises UserError."""
+    """Check that the embedding has a row for every id. Raises UserError."""
     if model.vocab_size is not None and model.vocab_size < tokenizer_size:
         raise UserError(
             f"model.vocab_size={model.vocab_size} is smaller than the tokenizer's "
-            f"{tokenizer_size} entries.\nRaise it, or leave it null."
+            f"{tokenizer_size} entries.\nIncrease it, or set it to null."
         )

@@ -1,4 +1,4 @@
-"""Command-line overrides -> a typed, checked Config: Hydra composes, the schema judges."""
+"""Turns command-line overrides into a typed, checked Config: Hydra composes, the schema checks."""
 
 import dataclasses
 import functools
@@ -38,7 +38,7 @@ def groups() -> dict[str, list[str]]:
 
 
 def store_kinds() -> None:
-    """Each kind as an option of its group, data=text say, without a file of its own."""
+    """Register each kind as an option of its group, such as data=text, without a file."""
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
@@ -49,7 +49,7 @@ def store_kinds() -> None:
 
 
 def free_text_keys() -> set[str]:
-    """Keys whose value is any string, and is taken as typed: no quoting, no grammar."""
+    """Keys that take any string exactly as typed, without quoting or grammar."""
     return {
         name
         for name, item in all_keys().items()
@@ -58,7 +58,7 @@ def free_text_keys() -> set[str]:
 
 
 def all_keys() -> dict[str, dataclasses.Field]:
-    """Dotted name -> field of every key there is, the options of all jobs included."""
+    """Dotted name -> field of every key, including the options of all jobs."""
     known = keys_of(Config)
     for job in JOBS.values():
         known |= keys_of(job, "job.")
@@ -66,7 +66,7 @@ def all_keys() -> dict[str, dataclasses.Field]:
 
 
 def is_key(name: str) -> bool:
-    """Whether a dotted name is a key, or lies in one that is a mapping, as study.variants.NAME."""
+    """Whether a dotted name is a key or an entry of a mapping, such as study.variants.NAME."""
     known = all_keys()
     if name in known:
         return True
@@ -87,7 +87,7 @@ def split_override(override: str) -> tuple[str, str]:
 
 
 def check_override(override: str) -> tuple[str, str]:
-    """(key, value) of an override whose key, or group and option, exists. Raises UserError."""
+    """Split an override into key and value. Raises UserError unless its key or option exists."""
     key, value = split_override(override)
     options = groups()
     if key in options and not _SWEEP.fullmatch(value):
@@ -95,7 +95,7 @@ def check_override(override: str) -> tuple[str, str]:
             shown = shortened(value)
             raise UserError(
                 f"{key}={shown}: there is no such {key}{nearest(shown, options[key])}.\n"
-                f"There are: {', '.join(options[key])}."
+                f"Choose from: {', '.join(options[key])}."
             )
     elif key not in options and not is_key(key) and not key.startswith(("hydra.", "hydra/")):
         names, key = [*all_keys(), *options], shortened(key)
@@ -112,8 +112,8 @@ def check_override(override: str) -> tuple[str, str]:
 def compose(overrides: list[str], *, checked: bool = True, strict: bool = False) -> Config:
     """The configuration that `python run.py OVERRIDES` means. Raises UserError.
 
-    Unless `checked`, its values need not fit together yet. Where `strict`, every key of the data
-    and the tokenizer must have an effect: a person typed it.
+    Without `checked`, its values need not fit together yet. With `strict`, every typed key of the
+    data and the tokenizer must have an effect.
     """
     from omegaconf import OmegaConf
 
@@ -135,19 +135,19 @@ def compose(overrides: list[str], *, checked: bool = True, strict: bool = False)
         composed = OmegaConf.create(tree)
         for key, value in values.items():
             OmegaConf.update(composed, key, value, merge=True)
-    except Exception as error:  # Hydra and OmegaConf raise of every kind
+    except Exception as error:  # Hydra and OmegaConf raise many types
         where = f"{key}={shortened(str(values[key]))}" if key else shortened(" ".join(chosen))
         raise UserError(f"{where} does not fit: {shortened(first_line(error), 200)}.") from None
     return typed(composed, literal, choices, checked=checked, given=given, strict=strict)
 
 
-# What Hydra may read as several values: commas, and the functions of its grammar.
+# What Hydra may read as several values: commas and the functions of its grammar.
 _SWEEP = re.compile(r".*,.*|\s*(choice|range|glob|interval|shuffle|sort|tag)\(.*\)\s*", re.DOTALL)
 _MOST_CHARACTERS, _MOST_DEPTH = 100_000, 20
 
 
 def parsed(key: str, value: str) -> typing.Any:
-    """The one value that Hydra's grammar reads. Raises UserError, also for several (sweeps)."""
+    """The single value that Hydra's grammar reads. Raises UserError, also for sweeps."""
     override = read_override(key, value)
     if override.is_sweep_override():
         raise checks.several_values(key, value)
@@ -155,7 +155,7 @@ def parsed(key: str, value: str) -> typing.Any:
 
 
 def read_override(key: str, value: str) -> typing.Any:
-    """Hydra's `Override` of one or several values. Raises UserError where it reads none."""
+    """Hydra's `Override` with one or several values. Raises UserError if it reads none."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     try:
@@ -167,14 +167,14 @@ def read_override(key: str, value: str) -> typing.Any:
         if _depth(several) > _MOST_DEPTH:
             raise RecursionError
         if "???" in several:
-            raise ValueError("??? stands for a value that is missing")
+            raise ValueError("??? stands for a missing value")
     except RecursionError:
         raise UserError(f"{key}={shortened(value)} is nested too deeply.") from None
-    except Exception as error:  # the parser raises of every kind
+    except Exception as error:  # the parser raises many types
         hint = ""
         if key.startswith("study.variants"):
             hint = (
-                "\nA variant's overrides are quoted: study.variants.wide='[\"model.d_model=512\"]'"
+                "\nQuote the overrides of a variant: study.variants.wide='[\"model.d_model=512\"]'"
             )
         said = shortened(first_line(error).partition(" expecting ")[0], 200)
         raise UserError(f"{key}={shortened(value)} cannot be read: {said}.{hint}") from None
@@ -182,22 +182,22 @@ def read_override(key: str, value: str) -> typing.Any:
 
 
 def refuse_list(key: str, value: str, content: typing.Any) -> None:
-    """Raises UserError where a list was typed for a group, or for a key that takes one value."""
+    """Raise UserError if a list was given for a group or for a key that takes one value."""
     if not isinstance(content, list):
         return
     known = all_keys()
     kind = str(known[key].type) if key in known else "" if key in groups() else "dict["
-    if "list[" in kind:  # of which there are several where lists lie in it
+    if "list[" in kind:  # a nested list gives several lists
         content = content if any(isinstance(item, list) for item in content) else None
     if "dict[" in kind or content is None:
         return
     if len(content) < 2:
-        raise UserError(f"{key}={shortened(value)} is a list where one value is due.")
+        raise UserError(f"{key}={shortened(value)} is a list, but one value is expected.")
     raise checks.several_values(key, value, listed=True)
 
 
 def _depth(value: typing.Any) -> int:
-    """How deeply lists and mappings lie in one another, as far as it matters."""
+    """Nesting depth of lists and mappings, up to the limit."""
     depth, level = 0, [value]
     while level and depth <= _MOST_DEPTH:
         depth += any(isinstance(item, list | dict) for item in level)
@@ -208,15 +208,15 @@ def _depth(value: typing.Any) -> int:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an exception of any kind says, without its full stop."""
+    """The first line of an exception's message, without its full stop."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 @functools.lru_cache(maxsize=64)
 def _tree_of(folder: str, chosen: tuple[str, ...]) -> tuple[dict, dict[str, str | None]]:
-    """(configuration, group -> option) of some choices of options, by Hydra; not to be changed.
+    """(configuration, group -> option) that Hydra composes from chosen options. Do not modify it.
 
-    Kept, since a study composes its variants from few choices and many values.
+    Cached, because a study composes its variants from few choices and many values.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -242,11 +242,11 @@ def typed(
     given: typing.Collection[str] | None = None,
     strict: bool = False,
 ) -> Config:
-    """A composed tree, with the literal values put in, as a checked Config. Raises UserError.
+    """Turn a composed tree and the literal values into a checked Config. Raises UserError.
 
-    `choices` are Hydra's, group -> option, and empty for a tree that was composed before. run.name
-    is `name`, or the experiment's, where nothing else sets it. `given` and `strict`: see
-    `effective.settle`.
+    `choices` are Hydra's (group -> option), and empty for a tree that was composed before. If
+    nothing else sets run.name, it is `name` or the name of the experiment. For `given` and
+    `strict`, see `effective.settle`.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -259,7 +259,7 @@ def typed(
         shown = shortened(job_name)
         raise UserError(
             f"job.name={shown}: there is no such job{nearest(shown, JOBS)}.\n"
-            f"There are: {', '.join(JOBS)}."
+            f"Choose from: {', '.join(JOBS)}."
         )
     if choices:
         kept = groups().keys() - {"experiment", "job"}
@@ -290,7 +290,7 @@ def typed(
     settle(config, given, strict=strict)
     if checked:
         checks.check(config)
-    if checked and choices:  # what is stored has its place already
+    if checked and choices:  # a stored run already has its folder
         check_name(config.run.name, "run.name")
         check_run_folder(config, cache_folder(config), config_folder())
     if given is not None:
@@ -313,7 +313,7 @@ def _job_name(tree: typing.Any) -> str:
 
 
 def translated(error: Exception, job_name: str) -> UserError:
-    """OmegaConf's error in words for a person: the key, what was wrong, what is allowed."""
+    """Translate an OmegaConf error for the user: the key, what is wrong, what is allowed."""
     key = getattr(error, "full_key", None) or ""
     job_keys = keys_of(JOBS[job_name])
     message = shortened(first_line(error), 200)
@@ -335,16 +335,16 @@ def from_file(path: Path) -> Config:
     if content is None:
         raise UserError(
             f"{path.parent} is not a run: it has no {path.name}.\n"
-            "Train one first (python run.py), or name another with run.dir=FOLDER."
+            "Train one first (python run.py), or choose another with run.dir=FOLDER."
         )
     try:
         return typed(OmegaConf.create(content), {}, {}, path.parent.name)
     except UserError as error:
         raise UserError(
-            f"{path} is no configuration of this program: {first_line(error)}.\n"
-            "Put back a good copy of the file, or start the run over with run.overwrite=true."
+            f"{path} is not a valid configuration: {first_line(error)}.\n"
+            "Restore a good copy of the file, or start the run over with run.overwrite=true."
         ) from None
-    except Exception as error:  # OmegaConf raises of every kind
+    except Exception as error:  # OmegaConf raises many types
         raise UserError(f"cannot read {path}: {shortened(first_line(error), 200)}.") from None
 
 
@@ -356,7 +356,7 @@ def to_yaml(config: Config) -> str:
 
 
 def _uninterpolated(value: typing.Any) -> typing.Any:
-    """A value in whose texts `${` is no interpolation but what a person typed."""
+    """Escape `${` in all strings of a value, so that it stays as typed."""
     if isinstance(value, str):
         return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", value)
     if isinstance(value, dict):
@@ -365,6 +365,6 @@ def _uninterpolated(value: typing.Any) -> typing.Any:
 
 
 def cache_folder(config: Config) -> Path:
-    """run.cache as an absolute path. Raises UserError where its name is no UTF-8."""
+    """run.cache as an absolute path. Raises UserError if its name is not UTF-8."""
     check_utf8(expanded(config.run.cache), "run.cache")
     return expanded(config.run.cache).absolute()

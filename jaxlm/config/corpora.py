@@ -1,6 +1,6 @@
 """The corpora (data.name=...): one dataclass for each, with exactly its keys.
 
-`jaxlm.data.prepare` has the function that turns each of them into tokens.
+`jaxlm.data.prepare` turns each of them into tokens.
 """
 
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from jaxlm.host.errors import UserError
 
 @dataclass
 class DataConfig:
-    """The keys of every corpus."""
+    """The keys that all corpora share."""
 
     is_text: ClassVar[bool] = True
-    """Whether it is documents for a tokenizer, rather than token ids."""
+    """Whether the corpus is text for a tokenizer, rather than token ids."""
 
     name: str = key("", "the corpus")
     stride: int | None = key(
@@ -23,29 +23,29 @@ class DataConfig:
     )
 
     def check(self, tokenizer: str) -> None:
-        """Raises UserError where the keys, and the tokenizer of that name, do not fit together."""
+        """Raise UserError if the keys do not fit together or do not fit the named tokenizer."""
         if self.is_text and tokenizer == "none":
             raise UserError(
                 f"data={self.name} is text, but tokenizer=none.\nSet tokenizer=char, byte, bpe, ..."
             )
         if not self.is_text and tokenizer in ("char", "bpe"):
             raise UserError(
-                f"data={self.name} has ids, but tokenizer={tokenizer} is made from a text.\n"
+                f"data={self.name} has ids, but tokenizer={tokenizer} is built from text.\n"
                 "Use tokenizer=none, or tokenizer=pretrained tokenizer.path=FILE."
             )
 
     def idle(self) -> dict[str, str]:
-        """Key -> what it goes with, for keys that other keys leave without effect."""
+        """Key -> what it requires, for keys that other keys leave without effect."""
         return {}
 
 
 @dataclass
 class Endless(DataConfig):
-    """A built-in corpus that is written as far as a run needs it."""
+    """A built-in corpus, generated as far as a run needs it."""
 
-    seed: int = key(0, "seed of the text (the batches' order has data_seed)")
+    seed: int = key(0, "seed of the text (the order of batches uses data_seed)")
     train_tokens: str | None = key(
-        None, "training tokens to write, as 20M; null: as many as the duration needs"
+        None, "training tokens to generate, such as 20M; null: as many as the duration needs"
     )
 
 
@@ -54,21 +54,22 @@ class Stories(Endless):
     """Small stories from a grammar, with the exact probability of each."""
 
     name: str = key("stories", "the built-in stories")
-    validation_documents: int = key(500, "documents of the validation set")
+    validation_documents: int = key(500, "number of validation documents")
     choices: int | None = key(
         None,
-        "keep this many alternatives of every choice, the most frequent; null: all. Fewer make an "
-        "easier corpus",
+        "keep only this many alternatives, the most frequent, of every choice of the grammar; "
+        "null: "
+        "all. Fewer alternatives make an easier corpus",
     )
 
 
 @dataclass
 class Markov(Endless):
-    """Ids of a Markov chain whose entropy is known exactly."""
+    """Ids from a Markov chain whose entropy is known exactly."""
 
     is_text = False
 
-    name: str = key("markov", "ids of a Markov chain")
+    name: str = key("markov", "ids from a Markov chain")
     vocab_size: int | None = key(None, "number of states")
 
     def check(self, tokenizer: str) -> None:
@@ -80,17 +81,19 @@ class Markov(Endless):
 
 @dataclass
 class FromFiles(DataConfig):
-    """A corpus that is read from files and split into training and validation."""
+    """A corpus read from files and split into training and validation text."""
 
     path: str | None = key(
         None,
-        "text, or hub's own copy: a file of text (.txt, .md, ...) or of records (.jsonl, .json, "
-        ".csv, .tsv, .parquet), also as .gz, .bz2, .xz or .zst, or a folder with all in it; "
-        "tokens: the file of ids, raw, .npy or with llm.c's header. Without data=... it means text",
+        "text, or hub with a local copy: a file of text (.txt, .md, ...) or of records (.jsonl, "
+        ".json, .csv, .tsv, .parquet), also compressed (.gz, .bz2, .xz, .zst), or a folder of "
+        "these; tokens: a file of ids (raw, .npy or llm.c). Without data=..., it means data=text",
     )
-    validation_path: str | None = key(None, "a validation set of your own, in any form of path")
+    validation_path: str | None = key(
+        None, "your own validation set, in any form that data.path takes"
+    )
     validation_fraction: float = key(
-        0.1, "share of the text held out at its end, cut at a document boundary where there is one"
+        0.1, "share of the text held out at its end, cut at a document boundary if there is one"
     )
 
     def idle(self) -> dict[str, str]:
@@ -105,7 +108,7 @@ class FromFiles(DataConfig):
 
 @dataclass
 class Shakespeare(FromFiles):
-    """Tiny Shakespeare, checked by its hash."""
+    """Tiny Shakespeare, verified by its hash."""
 
     name: str = key("shakespeare", "Tiny Shakespeare")
 
@@ -114,17 +117,17 @@ class Shakespeare(FromFiles):
 class Documents(FromFiles):
     """Files of documents: plain text, or records with a field of text."""
 
-    documents: int | None = key(None, "the first documents only; null: all")
+    documents: int | None = key(None, "use only this many documents from the start; null: all")
     text_field: str = key(
         "text",
-        "the field of a record (.jsonl, .json, .csv, .tsv, .parquet) that holds the text; dots "
-        "lead into nested ones, as instruction.prompt",
+        "the field that holds the text in records (.jsonl, .json, .csv, .tsv, .parquet); dots "
+        "select nested fields, such as instruction.prompt",
     )
 
 
 @dataclass
 class Text(Documents):
-    """Text files of the user's own."""
+    """The user's own text files."""
 
     name: str = key("text", "text files")
 
@@ -135,12 +138,12 @@ class Text(Documents):
 
 @dataclass
 class Hub(Documents):
-    """A data set of the Hugging Face hub, or the user's own copy of it at `path`."""
+    """A data set on the Hugging Face hub, or a local copy of it at `path`."""
 
-    name: str = key("hub", "a data set of the Hugging Face hub")
-    hub: str | None = key(None, "the data set's public name, as roneneldan/TinyStories")
+    name: str = key("hub", "a data set on the Hugging Face hub")
+    hub: str | None = key(None, "the data set's public name, such as roneneldan/TinyStories")
     hub_subset: str | None = key(None, "one of the data set's configurations")
-    hub_file: str | None = key(None, "one text file of the data set, with end marks")
+    hub_file: str | None = key(None, "one text file of the data set, with end-of-text marks")
     hub_validation_file: str | None = key(None, "the text file of the validation set")
 
     def check(self, tokenizer: str) -> None:
@@ -169,10 +172,10 @@ class Tokens(FromFiles):
     name: str = key("tokens", "a flat file of token ids")
     dtype: str = key(
         "uint16",
-        "type of the ids in a raw file; one with a header says it itself",
+        "type of the ids in a raw file; files with a header state it themselves",
         choices=("uint16", "int32", "uint32"),
     )
-    vocab_size: int | None = key(None, "number of ids, needed where no tokenizer is given")
+    vocab_size: int | None = key(None, "number of ids; required without a tokenizer")
 
     def check(self, tokenizer: str) -> None:
         self._needs_path()

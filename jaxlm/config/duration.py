@@ -43,7 +43,8 @@ def parse_count(text: str, key: str) -> int:
 class Horizon:
     """The length of a run: a number of steps, or a number of wall-clock seconds.
 
-    `tokens_per_step` and `steps_per_epoch` (None where the corpus has no epochs yet) convert units.
+    `tokens_per_step` and `steps_per_epoch` convert units; the latter is None while the corpus
+    has no epochs.
     """
 
     steps: int | None
@@ -56,7 +57,7 @@ class Horizon:
         """The horizon that `train.duration` asks for. Raises UserError."""
         value, unit = parse(duration, "train.duration")
         if unit == "percent" or value == 0:
-            raise UserError(f"train.duration={duration} must be a positive length, not a share.")
+            raise UserError(f"train.duration={duration} must be positive and not a percentage.")
         if unit == "hours":
             return cls(None, value * 3600.0, tokens_per_step, steps_per_epoch)
         unlimited = cls(None, None, tokens_per_step, steps_per_epoch)
@@ -69,8 +70,9 @@ class Horizon:
         if unit == "epochs":
             if self.steps_per_epoch is None:
                 raise UserError(
-                    f"{key}={text} counts epochs, but the size of the corpus is open.\n"
-                    "Set data.train_tokens=20M, say, or write the duration in steps or tokens."
+                    f"{key}={text} is in epochs, but the size of the corpus is not known.\n"
+                    "Set data.train_tokens (20M, for example), or write the duration in steps or "
+                    "tokens."
                 )
             return value * self.steps_per_epoch
         if unit == "percent":
@@ -83,12 +85,12 @@ class Horizon:
         return value
 
     def position(self, step: int, seconds: float) -> float:
-        """How far the run is, in the unit of its length (steps, or seconds)."""
+        """Progress of the run, in the unit of its length (steps or seconds)."""
         return seconds if self.seconds is not None else step
 
     @property
     def length(self) -> float:
-        """The run's length in steps, or in seconds where the clock limits it."""
+        """The run's length in steps, or in seconds if its duration is a time."""
         return self.seconds if self.seconds is not None else self.steps
 
     def span(self, text: str, key: str) -> float:
@@ -106,9 +108,9 @@ class Horizon:
         )
 
     def counter(self, text: str, key: str) -> Callable[[int, float], int]:
-        """How many whole intervals lie before (step, seconds); an event is due when it grows.
+        """A function that counts the whole intervals before (step, seconds).
 
-        '0' means never.
+        An event is due when the count grows. An interval of '0' means never.
         """
         value, unit = parse(text, key)
         if value == 0:
@@ -130,20 +132,20 @@ def horizon(config: Config, train_tokens: int) -> Horizon:
 
 
 def tokens_needed(config: Config) -> int | None:
-    """Training tokens that a run consumes without repetition, for the endless corpus."""
+    """Training tokens that a run on an endless corpus consumes without repetition."""
     if not isinstance(config.data, Endless) or config.data.train_tokens is not None:
         return None
     ahead = horizon(config, 0)
     if ahead.steps is None:
         raise UserError(
             f"train.duration={config.train.duration} does not say how much of the endless "
-            f"data={config.data.name} to write.\nSet data.train_tokens=20M, say."
+            f"data={config.data.name} to generate.\nSet data.train_tokens, for example to 20M."
         )
     return ahead.steps * ahead.tokens_per_step + 1
 
 
 def number_of_windows(n_tokens: int, context_length: int, stride: int | None = None) -> int:
-    """Windows of L + 1 tokens that start every `stride` (default L) tokens. UserError if none."""
+    """Count windows of L + 1 tokens, `stride` (default L) apart. Raises UserError for none."""
     stride = stride or context_length
     if n_tokens < context_length + 1:
         raise UserError(

@@ -1,8 +1,8 @@
-"""Which keys count for the kinds that are chosen (data.name=text, optimizer.name=lion, ...).
+"""Decides which keys apply to the chosen kinds (data.name=text, optimizer.name=lion, ...).
 
-A key of another kind, or one that a second key leaves without effect, is in no configuration, or
-at its default, so that no report shows it; where a person typed it, it is refused. What a typed key
-implies is chosen with it: a path is a text's.
+A key of another kind is removed, and a key that another key leaves without effect is reset to its
+default, so that no report shows it. If a user typed it, it is refused. What a typed key implies is
+chosen with it: data.path implies data=text.
 """
 
 import dataclasses
@@ -19,21 +19,21 @@ from jaxlm.host.errors import UserError, nearest
 from jaxlm.host.names import shortened, shown
 
 Tree = MutableMapping[str, Any]
-"""A composed configuration before it is typed: nested mappings of plain values."""
+"""A composed configuration before it has types: nested mappings of plain values."""
 
 
-# -- before the configuration is typed ------------------------------------------------------------
+# -- before the configuration has types -----------------------------------------------------------
 
 
 def choose_kinds(
     tree: Tree, typed: Collection[str] | None, *, job: str, strict: bool = False
 ) -> dict[str, type]:
-    """Section -> the dataclass of its kind; keys of other kinds are taken out of `tree`.
+    """Return section -> dataclass of its kind, and remove keys of other kinds from `tree`.
 
-    `typed` are the keys and groups of the command line, or None for the configuration of a run.
-    What they imply is chosen first. Under `strict`, a typed key of another kind is refused;
-    otherwise it yields as others do, since a study's variants may change the kind. Raises
-    UserError, also for a kind that is not there.
+    `typed` holds the keys and groups of the command line; it is None for a stored configuration.
+    What they imply is chosen first. With `strict`, a typed key of another kind is refused;
+    otherwise it is removed like the rest, because the variants of a study may change the kind.
+    Raises UserError, also for an unknown kind.
     """
     if typed is not None:
         _imply(tree, typed)
@@ -68,9 +68,9 @@ def _default_kind(section: str) -> Any:
 
 
 def _having(kinds: Kinds, name: str, keys: list[str]) -> str:
-    """`name`, or the first kind that has these keys where that one has not.
+    """`name` if that kind has all these keys, else the first kind that has them.
 
-    A job that opens a run compares what was typed with the run itself.
+    A job that opens a run compares the typed keys with the run itself.
     """
     fitting = [kind for kind in (name, *kinds) if all(kind in kinds.having(key) for key in keys)]
     return fitting[0] if fitting else name
@@ -92,7 +92,7 @@ def _default(section: str, key: str) -> Any:
 def _kinds_with(section: str, key: str, name: str) -> str:
     kinds: Kinds = SECTIONS[section]
     names = [_kind(section, kind) for kind in kinds.having(key)]
-    return f"{' or '.join(names)}, and this is {_kind(section, name)}"
+    return f"{' or '.join(names)}, but this is {_kind(section, name)}"
 
 
 def _kind(section: str, name: str) -> str:
@@ -100,18 +100,18 @@ def _kind(section: str, name: str) -> str:
 
 
 def _imply(tree: Tree, typed: Collection[str]) -> None:
-    """data.path alone means data=text; corpora of ids need no tokenizer."""
+    """Choose data=text for data.path alone, and tokenizer=none for corpora of ids."""
     data, tokenizer = (tree.setdefault(name, {}) for name in ("data", "tokenizer"))
     corpus = data.get("name") or _default_kind("data").name
     path = data.get("path")
     endless = issubclass(CORPORA.get(corpus, object), Endless)
     if endless and path is not None and not {"data", "data.name"} & set(typed):
-        from jaxlm.host.kinds import holds_tokens  # the data room takes a while to import
+        from jaxlm.host.kinds import holds_tokens  # slow to import
 
         if holds_tokens(Path(path)):
             raise UserError(
                 f"data.path={shown(path)} looks like a file of token ids.\n"
-                "Add data=tokens data.vocab_size=N; for a text, add data=text."
+                "Add data=tokens data.vocab_size=N, or data=text if it is text."
             )
         data["name"] = corpus = "text"
         _name_option(tree, "data", "text")
@@ -132,7 +132,7 @@ def _name_option(tree: Tree, group: str, option: str) -> None:
 
 
 def without_effect(config: Config) -> dict[str, str]:
-    """Key -> what it goes with, for every key of this configuration that changes nothing."""
+    """Key -> what it requires, for every key that has no effect in this configuration."""
     idle = {
         f"{section}.{key}": goes_with
         for section in ("data", "tokenizer")
@@ -141,13 +141,13 @@ def without_effect(config: Config) -> dict[str, str]:
     position = config.model.position
     for kind, entry in POSITIONS.items():
         for key in entry.keys if kind != position else ():
-            goes_with = f"model.position={kind}, and this is model.position={position}"
+            goes_with = f"model.position={kind}, but this is model.position={position}"
             idle[f"model.{key}"] = goes_with
     return idle
 
 
 def settle(config: Config, typed: Collection[str] | None, *, strict: bool = False) -> None:
-    """Put keys without effect at their defaults; under `strict`, refuse those that were typed."""
+    """Reset keys without effect to their defaults; with `strict`, refuse those that were typed."""
     typed = typed or ()
     opening = config.job is not None and config.job.name in OPENING
     known = keys_of(config)
@@ -162,7 +162,7 @@ def settle(config: Config, typed: Collection[str] | None, *, strict: bool = Fals
 
 
 def refuse_idle(config: Config, words: Sequence[str]) -> None:
-    """Raises UserError where one of a variant's own words sets a key without effect."""
+    """Raise UserError if an override of a variant sets a key that has no effect."""
     known, idle = keys_of(config), without_effect(config)
     for word in words:
         name, _, value = word.partition("=")
@@ -178,8 +178,8 @@ def refuse_idle(config: Config, words: Sequence[str]) -> None:
 
 def _refused(name: str, value: object, goes_with: str) -> UserError:
     return UserError(
-        f"{name}={shown(str(value))} has no effect: it goes with {goes_with}.\n"
-        "Leave it out, or choose what it goes with."
+        f"{name}={shown(str(value))} has no effect: it requires {goes_with}.\n"
+        "Omit it, or choose what it requires."
     )
 
 

@@ -1,7 +1,7 @@
-"""How the configuration declares its keys, and sections whose keys depend on their kind.
+"""Declares the keys of the configuration, and sections whose keys depend on their kind.
 
-A section such as `data` has one dataclass for each of its kinds (data.name=text, hub, ...), which
-holds exactly the keys of that kind. `Kinds` is the registry of a section: name -> dataclass.
+A section such as `data` has one dataclass per kind (data.name=text, hub, ...), which holds exactly
+the keys of that kind. `Kinds` is the registry of a section: name -> dataclass.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Kinds(dict[str, type]):
-    """The kinds of a section by name, each a dataclass whose `name` has that default."""
+    """The kinds of a section by name. Each is a dataclass whose `name` defaults to that name."""
 
     def __init__(self, *kinds: type) -> None:
         super().__init__((kind.__dataclass_fields__["name"].default, kind) for kind in kinds)
@@ -20,7 +20,7 @@ class Kinds(dict[str, type]):
         return {item.name: item for item in dataclasses.fields(self[name])}
 
     def having(self, key: str) -> list[str]:
-        """The names of the kinds that have a key."""
+        """The names of the kinds that have `key`."""
         return [name for name in self if key in self.fields(name)]
 
 
@@ -32,9 +32,10 @@ def key(
     operation: bool = False,
     kinds: Kinds | None = None,
 ) -> Any:
-    """A dataclass field with its documentation, its allowed values and its side of the split.
+    """A dataclass field with its help text, its allowed values, and whether it is operation.
 
-    `kinds` is the registry of a section with kinds, `default` the dataclass of the usual one.
+    For a section with kinds, `kinds` is its registry and `default` the dataclass of the default
+    kind.
     """
     metadata = {"help": help, "choices": choices, "operation": operation, "kinds": kinds}
     if dataclasses.is_dataclass(default) and isinstance(default, type):
@@ -45,9 +46,9 @@ def key(
 
 
 def keys_of(schema: Any, prefix: str = "") -> dict[str, dataclasses.Field]:
-    """Dotted name -> field of every leaf of a schema, `job` left out.
+    """Dotted name -> field of every leaf of a schema, except `job`.
 
-    A class has the keys of all kinds of its sections, an instance those of the kinds it holds.
+    A class yields the keys of all kinds of its sections, an instance those of the kinds it holds.
     """
     leaves: dict[str, dataclasses.Field] = {}
     for item in dataclasses.fields(schema):

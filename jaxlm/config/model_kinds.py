@@ -1,6 +1,6 @@
 """The kinds of feed-forward layer (model.ffn=...) and of positions (model.position=...).
 
-Both engines' model.py hold what each computes, by the same names.
+Both engines implement them in model.py, under the same names.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class FeedForward:
     gated: bool = False
 
     def width(self, d_model: int) -> int:
-        """The usual width: 4 d_model, or 8/3 d_model up to a multiple of 8 where gated."""
+        """The usual width: 4 d_model, or 8/3 d_model rounded up to a multiple of 8 if gated."""
         return -(-8 * d_model // 24) * 8 if self.gated else 4 * d_model
 
 
@@ -30,10 +30,10 @@ FEED_FORWARDS = {
 
 @dataclass(frozen=True)
 class Position:
-    """How positions enter the network.
+    """How positions are encoded.
 
     `learned`: a parameter of context_length x d_model. `pairs`: the head width must be even.
-    `keys`: the keys of `model` that go with this kind only.
+    `keys`: the keys of `model` that apply to this kind only.
     """
 
     learned: bool = False

@@ -1,4 +1,4 @@
-"""Names that become folders: what a run, a variant and a run directory may be called."""
+"""Checks names that become folders: those of runs, variants and run directories."""
 
 import os
 import unicodedata
@@ -9,7 +9,7 @@ from jaxlm.host.errors import UserError
 from jaxlm.host.names import shortened
 
 MOST_BYTES = 200
-"""A folder's name has 255 bytes; the rest is for what is added: -seed12, temporaries."""
+"""A folder name may have 255 bytes; the rest is for suffixes such as -seed12 and temporaries."""
 _SIGNS = " ._-+=,@%#&()[]'!^:;"
 _JOINERS = "\u200c\u200d"  # of letters, in Persian, Hindi and others
 _CACHE = "the cache (run.cache)"
@@ -17,27 +17,27 @@ _WRITING = ("train", "study", "ladder")
 
 
 def check_name(name: str, key: str) -> None:
-    """Raises UserError unless a name is one component of a path that any shell can take.
+    """Raise UserError unless a name is a single path component that any shell accepts.
 
-    Letters, marks and digits of any script, blanks and . _ - + = , @ % # & ( ) [ ] ' ! ^ : ; are
-    fine, at most 200 bytes; neither a blank at an end, nor a dot or a dash at the beginning.
+    Allowed are letters, marks and digits of any script, spaces and . _ - + = , @ % # & ( ) [ ] ' !
+    ^ : ;. A name has at most 200 bytes, no space at either end, and no leading dot or dash.
     """
     if not name:
-        raise UserError(f"{key} is empty.\nGive the run a name, as {key}=mine.")
+        raise UserError(f"{key} is empty.\nGive the run a name, for example {key}=mine.")
     bad = next((sign for sign in name if not _may_stand(sign)), None)
     if bad is not None:
-        why = f"{ascii(bad)} may not stand in it"
+        why = f"it must not contain {ascii(bad)}"
     elif name != name.strip():
-        why = "it begins or ends with a blank"
+        why = "it begins or ends with a space"
     elif name[0] in ".-":
         why = f"it begins with {name[0]!r}"
     elif len(name.encode()) > MOST_BYTES:
-        why = f"it has {len(name.encode())} bytes, and {MOST_BYTES} are the most"
+        why = f"it has {len(name.encode())} bytes; at most {MOST_BYTES} are allowed"
     else:
         return
     raise UserError(
-        f"{key}={shortened(name)} is no name of a folder: {why}.\n"
-        "Use letters, digits, and . _ - + = , within; a folder elsewhere is run.dir=FOLDER."
+        f"{key}={shortened(name)} is not a valid folder name: {why}.\n"
+        "Use letters, digits and . _ - + = , inside it. For a folder elsewhere, set run.dir=FOLDER."
     )
 
 
@@ -47,19 +47,19 @@ def _may_stand(sign: str) -> bool:
 
 
 def check_path(path: str, key: str) -> None:
-    """Raises UserError where no file or folder can have this path."""
+    """Raise UserError if no file or folder can have this path."""
     if "\0" in path or any(len(part.encode(errors="replace")) > 255 for part in path.split("/")):
-        why = "a name in it is too long" if "\0" not in path else "it holds a NUL"
-        raise UserError(f"{key}={shortened(path)} is no path: {why}.")
+        why = "a name in it is too long" if "\0" not in path else "it contains a NUL"
+        raise UserError(f"{key}={shortened(path)} is not a valid path: {why}.")
     if len(path.encode(errors="replace")) > 4000:
-        raise UserError(f"{key}={shortened(path)} is no path: it is too long.")
+        raise UserError(f"{key}={shortened(path)} is not a valid path: it is too long.")
 
 
 def check_run_folder(config: Config, cache: Path, configurations: Path) -> None:
-    """Raises UserError where run.dir is no folder of a run's own.
+    """Raise UserError if run.dir cannot be a folder for this run alone.
 
-    `cache` is run.cache, `configurations` the Hydra tree. Jobs that only read a run may do so from
-    within it.
+    `cache` is run.cache, `configurations` the Hydra tree. Jobs that only read a run may start from
+    inside its folder.
     """
     path = config.run.dir
     if not path.strip():
@@ -77,20 +77,20 @@ def check_run_folder(config: Config, cache: Path, configurations: Path) -> None:
     said = [f"is {whose}" for whose, place in (own | above).items() if folder == place]
     for whose, place in above.items():
         if os.path.commonpath([folder, place]) == folder:
-            said.append(f"holds {whose}")
+            said.append(f"contains {whose}")
     if said:
         raise UserError(
-            f"run.dir={shortened(path)} {said[0]}, and is no folder of the run's own.\n"
+            f"run.dir={shortened(path)} {said[0]}; a run needs a folder of its own.\n"
             "Give run.name=NAME, or run.dir=FOLDER."
         )
 
 
 def _others(cache: Path, configurations: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Folders that are not a run's, by what they are; the second ones may not lie in a run's."""
+    """Folders that cannot be run folders; the second group may not lie inside one either."""
     own = {"the folder of all runs": "runs", _CACHE: cache}
     above = {
         "the working folder": os.getcwd(),
-        "your home": os.path.expanduser("~"),
+        "your home folder": os.path.expanduser("~"),
         "the configurations": configurations,
     }
     return tuple({w: os.path.realpath(place) for w, place in d.items()} for d in (own, above))

@@ -1,6 +1,6 @@
 """The learning-rate schedules (schedule.name=...): one dataclass for each, with exactly its keys.
 
-`jaxlm.spec.schedule` has the shape of each.
+`jaxlm.spec.schedule` computes each.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from jaxlm.config.keys import Kinds, key
 
 @dataclass
 class ScheduleConfig:
-    """The keys of every schedule."""
+    """The keys that all schedules share."""
 
     name: str = key("", "shape of the learning rate after the warm-up")
     warmup: str = key("2%", "linear warm-up: steps, tokens, epochs or percent of the run")
@@ -18,16 +18,16 @@ class ScheduleConfig:
 
 @dataclass
 class Constant(ScheduleConfig):
-    """The peak, to the end."""
+    """The peak rate to the end."""
 
-    name: str = key("constant", "the peak to the end")
+    name: str = key("constant", "the peak rate to the end")
 
 
 @dataclass
 class Decaying(ScheduleConfig):
     """A schedule that ends below its peak."""
 
-    final_lr: float = key(0.1, "last learning rate, as a fraction of the peak")
+    final_lr: float = key(0.1, "final learning rate, as a fraction of the peak")
 
 
 @dataclass

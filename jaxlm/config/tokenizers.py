@@ -8,19 +8,19 @@ from jaxlm.host.errors import UserError
 
 @dataclass
 class TokenizerConfig:
-    """The keys of every tokenizer."""
+    """The keys that all tokenizers share."""
 
-    name: str = key("", "text to ids")
+    name: str = key("", "the tokenizer")
     lossy: bool = key(
         False,
-        "pretrained: accept that decoding does not give the text back; the run says what is lost",
+        "pretrained: accept a tokenizer that loses text; the run reports what is lost",
     )
 
     def check(self) -> None:
-        """Raises UserError where the keys do not fit together."""
+        """Raise UserError if the keys do not fit together."""
 
     def idle(self) -> dict[str, str]:
-        """Key -> what it goes with, for keys that other keys leave without effect."""
+        """Key -> what it requires, for keys that other keys leave without effect."""
         return {}
 
 
@@ -28,14 +28,14 @@ class TokenizerConfig:
 class Byte(TokenizerConfig):
     """The 256 bytes of UTF-8."""
 
-    name: str = key("byte", "one id for each byte")
+    name: str = key("byte", "one id per byte")
 
 
 @dataclass
 class Char(TokenizerConfig):
     """The characters that occur in the corpus."""
 
-    name: str = key("char", "one id for each character")
+    name: str = key("char", "one id per character")
 
 
 @dataclass
@@ -43,26 +43,27 @@ class BPE(TokenizerConfig):
     """A byte-level BPE, trained on the corpus."""
 
     name: str = key("bpe", "byte-level BPE, trained on the corpus")
-    vocab_size: int = key(1024, "entries, the 256 bytes and <|endoftext|> included")
-    training_bytes: str = key("20M", "train on at most this much of the training text")
+    vocab_size: int = key(1024, "number of entries, including the 256 bytes and <|endoftext|>")
+    training_bytes: str = key("20M", "train on at most this many bytes of the training text")
 
     def check(self) -> None:
         if self.vocab_size < 257:
             raise UserError(
-                f"tokenizer.vocab_size={self.vocab_size} is below 257: bytes and <|endoftext|>."
+                f"tokenizer.vocab_size={self.vocab_size} is below 257: the 256 bytes and "
+                "<|endoftext|>."
             )
 
 
 @dataclass
 class Pretrained(TokenizerConfig):
-    """A tokenizer of one's own, or of the Hugging Face hub."""
+    """A tokenizer from a local file or from the Hugging Face hub."""
 
-    name: str = key("pretrained", "a pretrained file")
+    name: str = key("pretrained", "a pretrained tokenizer")
     path: str | None = key(
         None, "a tokenizer.json, or a folder with GPT-2's vocab.json and merges.txt"
     )
     hub: str | None = key(
-        None, "without a path: a model of the Hugging Face hub whose tokenizer to take"
+        None, "without a path: the model on the Hugging Face hub whose tokenizer to use"
     )
 
     def check(self) -> None:
@@ -79,7 +80,7 @@ class Pretrained(TokenizerConfig):
 class NoTokenizer(TokenizerConfig):
     """For a corpus of ids."""
 
-    name: str = key("none", "ids only")
+    name: str = key("none", "no tokenizer: the corpus is ids")
 
 
 TOKENIZERS = Kinds(BPE, Char, Byte, Pretrained, NoTokenizer)

@@ -1,6 +1,6 @@
 """The trackers (tracker.name=...): one dataclass for each, with exactly its keys.
 
-`jaxlm.train.trackers` has the class that writes each.
+`jaxlm.train.trackers` has the classes that write them.
 """
 
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from jaxlm.config.keys import Kinds, key
 
 @dataclass
 class TrackerConfig:
-    """The keys of every tracker."""
+    """The keys that all trackers share."""
 
-    name: str = key("", "a second place for the records")
+    name: str = key("", "a second destination for the records")
 
 
 @dataclass
 class NoTracker(TrackerConfig):
     """Records go to metrics.jsonl only."""
 
-    name: str = key("none", "no second place")
+    name: str = key("none", "no second destination")
 
 
 @dataclass

@@ -28,7 +28,7 @@ _PLAIN = frozenset(
     ".rb .pl .pm .php .lua .r .jl .m .hs .ml .mli .lean .v .clj .ex .exs .erl .lisp .el .scm .f "
     ".f90 .swift .cs .fs .sh .bash .sql .asm .s".split()
 )
-_UNPACK = "Unpack it, and give the folder."
+_UNPACK = "Unpack it and give the folder."
 _EXPORT = "Export its text as .txt, .jsonl or .csv."
 _RENAME = "Extract its text; to train on the markup itself, rename it to .txt."
 _IDS = "For token ids use data=tokens with data.vocab_size=N."
@@ -60,7 +60,7 @@ _REFUSED = {
     ),
     **dict.fromkeys(
         (".mp3", ".wav", ".flac", ".ogg", ".mp4", ".mkv", ".avi", ".mov", ".webm"),
-        ("sound or video", "Give a text."),
+        ("audio or video", "Give a text file."),
     ),
     **dict.fromkeys(
         (".exe", ".dll", ".so", ".o", ".a", ".pyc", ".class", ".jar", ".wasm", ".dylib"),
@@ -98,8 +98,8 @@ _MAGIC = (
     (b"\xcf\xfa\xed\xfe", "a program"),
     (b"\x00asm", "a program"),
     (b"{\\rtf", "an RTF document"),
-    (b"OggS", "sound or video"),
-    (b"fLaC", "sound or video"),
+    (b"OggS", "audio or video"),
+    (b"fLaC", "audio or video"),
 )
 LLM_C = range(20240301, 20250101)  # its magic numbers are dates
 _PICKLE = re.compile(rb"\x80[\x02-\x05](\x95.{6}\x00\x00|[}\](cK\x8c])", re.DOTALL)
@@ -108,7 +108,7 @@ _PICKLE = re.compile(rb"\x80[\x02-\x05](\x95.{6}\x00\x00|[}\](cK\x8c])", re.DOTA
 class Kind(NamedTuple):
     """`form` is text, jsonl, json, csv, tsv, parquet, refused, or unknown (the content decides).
 
-    `packing` is how it is compressed, if it is; `what` a refused file is, and the `advice`.
+    `packing` is the compression, if any. A refused file has `what` it is and `advice`.
     """
 
     form: str
@@ -118,7 +118,7 @@ class Kind(NamedTuple):
 
 
 def kind_of(file: Path) -> Kind:
-    """The kind that a file's name says, in letters of any case."""
+    """The kind of a file by its name, ignoring case."""
     name = file.name.lower()
     packed = next((suffix for suffix in PACKED if name.endswith(suffix)), None)
     packing = PACKED.get(packed or "")
@@ -131,17 +131,17 @@ def kind_of(file: Path) -> Kind:
 
 
 def has_fields(file: Path) -> bool:
-    """Whether data.text_field says which part of the file is its text."""
+    """Whether data.text_field selects the text in this file."""
     return kind_of(file).form in FORMS.values()
 
 
 def holds_tokens(file: Path) -> bool:
-    """Whether a file's name is one of a file of token ids."""
+    """Whether a file name is that of a file of token ids."""
     return kind_of(file).advice == _IDS
 
 
 def known_bytes(head: bytes) -> str | None:
-    """What the first bytes of a file say it is, where that is known and is no text."""
+    """What a file is by its first bytes, if they are known and not text."""
     for magic, what in _MAGIC:
         if head.startswith(magic):
             return what
@@ -157,7 +157,7 @@ def known_bytes(head: bytes) -> str | None:
 
 
 def hidden_json(text: str) -> str | None:
-    """'.json' or '.jsonl' where a text begins as a file of records does, else None."""
+    """'.json' or '.jsonl' if a text begins like a file of records, else None."""
     if re.match(r'\s*\[\s*\{\s*"[^"]*"\s*:', text):
         return ".json"
     if not re.match(r'\s*\{\s*"[^"\n]*"\s*:\s*["\[{\dtfn-]', text):
@@ -169,5 +169,5 @@ def hidden_json(text: str) -> str | None:
 
 
 def may_be_list(text: str) -> bool:
-    """Whether a text begins as a JSON list of strings or objects does."""
+    """Whether a text begins like a JSON list of strings or objects."""
     return re.match(r'\s*\[\s*(["{]|null\s*,)', text) is not None

@@ -1,4 +1,4 @@
-"""Names of files and folders: as a person reads them, as a shell takes them, and looked up."""
+"""Shows names of files and folders to users, quotes them for a shell, and looks them up."""
 
 import os
 import re
@@ -12,7 +12,7 @@ _PLAIN = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]*")
 
 
 def shown(name: str | Path) -> str:
-    """A name on one line: control characters and bytes that are no text as \\n, \\xe9."""
+    """A name on one line, with control characters and undecodable bytes escaped."""
     text = str(name)
     if _PLAIN.fullmatch(text):
         return text
@@ -20,13 +20,13 @@ def shown(name: str | Path) -> str:
 
 
 def quoted(name: str | Path) -> str:
-    """A file's name as a word of a shell command; never taken for an option."""
+    """A file name as a word of a shell command that is never taken for an option."""
     text = str(name)
     return _word(f"./{text}" if text.startswith("-") else text)
 
 
 def command_line(words: Iterable[str]) -> str:
-    """Words as one line that a shell takes for just these, whatever bytes are in them."""
+    """Join words into a line that a shell splits into the same words, whatever their bytes."""
     return " ".join(map(_word, words))
 
 
@@ -34,49 +34,49 @@ def _word(text: str) -> str:
     if _PLAIN.fullmatch(text):
         return shlex.quote(text)
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    # \x85 is a byte in a shell, and no character.
+    # In a shell, \x85 is a byte and not a character.
     escaped = re.sub("[\x80-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", escaped)
     return f"$'{shown(escaped)}'"
 
 
 def _escaped(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # how Python keeps a byte that it could not decode
+    if "\udc80" <= character <= "\udcff":  # how Python represents a byte that it could not decode
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode()
 
 
 def expanded(path: str | Path) -> Path:
-    """`path` with its ~ replaced; as it is where that home is not known."""
+    """`path` with ~ expanded, or unchanged if that home folder is not known."""
     return Path(os.path.expanduser(path))
 
 
 def check_utf8(path: str | Path, key: str) -> None:
-    """Raises UserError where a folder's whole path is no UTF-8: some libraries take no other."""
+    """Raise UserError unless the absolute path of a folder is UTF-8; some libraries need that."""
     place = os.path.abspath(path)
     try:
         place.encode()
     except UnicodeEncodeError:
         raise UserError(
-            f"{key}={shown(path)} lies in a folder whose name is no UTF-8: {shown(place)}.\n"
+            f"{key}={shown(path)} lies in a folder whose name is not UTF-8: {shown(place)}.\n"
             f"Set {key} to another folder, or rename it; in an ASCII locale set PYTHONUTF8=1."
         ) from None
 
 
 def check_place(path: str | Path, key: str) -> None:
-    """Raises UserError where a folder, there or not, can have no such name or not be looked at."""
+    """Raise UserError if a folder, existing or not, cannot have this name or cannot be accessed."""
     if not str(path):
         raise UserError(f"{key} is empty.\nGive a folder.")
     try:
         expanded(path).stat()
     except (FileNotFoundError, NotADirectoryError):
-        pass  # to be made, or refused where it is
+        pass  # it will be created, or refused where it is used
     except (OSError, ValueError) as error:
         problem = getattr(error, "strerror", None) or error
         raise UserError(f"{key}={shown(path)}: {problem}.\nGive another folder.") from None
 
 
 def check_working_folder() -> None:
-    """Raises UserError where the folder that the program was started in was deleted."""
+    """Raise UserError if the folder that the program was started in has been deleted."""
     try:
         os.getcwd()
     except OSError as error:
@@ -86,7 +86,7 @@ def check_working_folder() -> None:
 
 
 def look_up(path: str, key: str, wanted: str = "") -> Path:
-    """The file or folder that `key` names. Raises UserError where there is none to be read.
+    """The file or folder that `key` names. Raises UserError if it cannot be read.
 
     `wanted` is the last line of the message: what to give instead.
     """
@@ -97,7 +97,8 @@ def look_up(path: str, key: str, wanted: str = "") -> Path:
     try:
         place.stat()
         if not place.is_dir() and not place.is_file():
-            problem = "It is no file but a device or a pipe, and a text is read more than once."
+            problem = "It is a device or a pipe; a regular file is needed, because text is read "
+            "more than once."
     except UnicodeEncodeError:
         problem = "This locale cannot express the name: set PYTHONUTF8=1 or LC_ALL=C.UTF-8."
     except (OSError, ValueError) as error:
@@ -123,6 +124,6 @@ def _working_folder() -> str:
 
 
 def shortened(text: str, most: int = 60) -> str:
-    """A text for one line of a message: no control characters, its middle left out if long."""
+    """Shorten text for one line of a message: no control characters, no middle if it is long."""
     text = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
     return text if len(text) <= most else f"{text[: most - 20]}...{text[-15:]}"

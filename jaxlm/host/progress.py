@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, plain lines elsewhere, nothing when quick."""
+"""Shows progress on stderr: a bar on a terminal, lines elsewhere, nothing for quick tasks."""
 
 import contextlib
 import sys
@@ -17,7 +17,7 @@ _LINE_SECONDS = 10.0
 def progress_bar(
     label: str, total: float | None, unit: str, enabled: bool = True
 ) -> Iterator[Callable[[float], None]]:
-    """Yields `advance(amount)`. Shows nothing in the first moments, nor if not enabled."""
+    """Yield `advance(amount)`. Nothing is shown in the first moments, or if not enabled."""
     start = time.monotonic()
     done, bar, last_line = 0.0, None, start
 

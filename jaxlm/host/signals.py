@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT during training: the first asks for a save, the second ends at once."""
+"""Handles SIGTERM and SIGINT in training: the first requests a save, the second stops at once."""
 
 import signal
 from collections.abc import Callable
@@ -9,7 +9,7 @@ Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 class Signals:
-    """While entered, remembers a signal instead of dying of it; exit status 128 + its number."""
+    """Record a signal inside the context instead of exiting. The exit status is 128 + number."""
 
     def __init__(self) -> None:
         self.received: int | None = None

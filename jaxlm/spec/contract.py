@@ -135,7 +135,7 @@ class Engine(Protocol):
     # -- for a person to look at
 
     def components(self, parameters: Parameters, tokens_BxL: np.ndarray) -> dict[str, np.ndarray]:
-        """What each part of the network puts out, in the order of the forward pass."""
+        """The output of each part of the network, in the order of the forward pass."""
 
     def gradients(
         self, parameters: Parameters, tokens_BxM: np.ndarray

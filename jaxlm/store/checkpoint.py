@@ -38,7 +38,7 @@ Tree = dict[str, Any]
 
 
 class Checkpoints:
-    """The writer of one run's checkpoints; there must be one only (see `RunDirectory.lock`).
+    """Writes the checkpoints of one run; only one writer may exist (see `RunDirectory.lock`).
 
     Saves in the background, one at a time. Keeps the newest `keep` steps and the best one, and
     removes what a killed writer left. An error in the background is raised, as a UserError, by

@@ -214,7 +214,7 @@ def check_names(study: StudyConfig, variants: Variants) -> None:
 def _equal(config: Config, variants: Variants, baseline: str | None = None) -> Variants:
     """The variants at the base's tokens, or ready for the baseline's time. Raises UserError.
 
-    Variants that differ in their length only become one: the first of them stays.
+    Variants that differ only in length are merged; the first is kept.
     """
     if config.study.equal == "steps":
         return variants
@@ -229,7 +229,7 @@ def _equal(config: Config, variants: Variants, baseline: str | None = None) -> V
     )
     kept = {member.variant for member in members}
     for name in variants.keys() - kept:
-        print(f"{name}: left out, at equal tokens it is another variant's equal")
+        print(f"{name}: skipped: with equal tokens it is identical to another variant")
     return {
         name: [*words, f"train.duration={duration}"]
         for name, words in variants.items()

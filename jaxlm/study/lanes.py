@@ -69,7 +69,7 @@ class Lanes:
 
     def __init__(self, trainings: Sequence[Training]) -> None:
         self.engines = [training.engine for training in trainings]
-        # Its kernel does for all: without attention dropout it might have been a faster one.
+        # All lanes use this kernel; without attention dropout a faster one might apply.
         self.engine = max(self.engines, key=lambda e: e.model_config.attention_dropout)
         self.present = list(range(len(trainings)))
         dataset = trainings[0].dataset

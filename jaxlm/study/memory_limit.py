@@ -1,4 +1,4 @@
-"""How large a batch memory holds: 1, 2, 4, ..., each tried in a process that may die of it."""
+"""Finds the largest batch that fits in memory: tries 1, 2, 4, ..., each in its own process."""
 
 import json
 import re
@@ -24,7 +24,7 @@ _STEPS = 3
 
 @dataclass(frozen=True)
 class Doubling:
-    """The values 1, 2, 4, ... (or from `least` on) up to `most`, of which memory takes some."""
+    """The values to try: 1, 2, 4, ... (or from `least`) up to `most`."""
 
     pattern = re.compile(r"doubling(?: from (\d+))?(?: to (\d+))?")
     least: int
@@ -36,7 +36,7 @@ class Doubling:
         least, most = cls.pattern.fullmatch(text).groups()
         found = cls(int(least or 1), int(most or _MOST))
         if not 1 <= found.least <= found.most:
-            raise UserError(f"{text!r} has no values: it ends before it begins.")
+            raise UserError(f"{text!r} has no values: its end is below its start.")
         return found
 
     def __iter__(self) -> Iterator[int]:
@@ -52,24 +52,24 @@ def sizes_that_fit(
     doubling: Doubling,
     attempt: Callable[[Sequence[str], Path], tuple[int, str]] | None = None,
 ) -> list[int]:
-    """The values of `key` that train for a few steps, up to the first for which memory is short.
+    """The values of `key` that can train for a few steps, up to the first that runs out of memory.
 
-    The answer is kept in STUDY/limit.json, so that the study has the same variants when it goes on;
-    run.overwrite=true asks again. `attempt` (words, folder) gives the exit status and standard
-    error of a training; by default a process of its own does it. Raises UserError where a training
-    fails for another reason, or none fits.
+    The result is kept in STUDY/limit.json, so that the study has the same variants when it resumes;
+    run.overwrite=true tests again. `attempt(words, folder)` trains and returns the exit status and
+    standard error; by default it starts a separate process. Raises UserError if a run fails for
+    another reason, or if no value fits.
     """
     study = RunDirectory(config.run.dir)
     study.check_writable()
     asked = {"key": key, "least": doubling.least, "most": doubling.most}
     kept = study.path / "limit.json"
     if not config.run.overwrite:
-        found = read_json(kept, LIMIT, "Remove it, and the sizes are tried again.")
+        found = read_json(kept, LIMIT, "Remove it to test the sizes again.")
         if found and found["asked"] == asked and found["fit"]:
             return found["fit"]
     fit, reason = [], None
     for value in doubling:
-        print(f"does {key}={value} fit into memory?", end=" ", flush=True)
+        print(f"does {key}={value} fit in memory?", end=" ", flush=True)
         folder = study.path / ".trial"
         words = [*words_of(config), *_trial(key, value, folder)]
         compose(words)
@@ -78,7 +78,7 @@ def sizes_that_fit(
         shutil.rmtree(folder, ignore_errors=True)
         print("yes" if status == 0 else "no", flush=True)
         if status != 0 and not out_of_memory(status, errors):
-            raise UserError(f"{key}={value} could not be tried: {said[1]}")
+            raise UserError(f"{key}={value} could not be tested: {said[1]}")
         if status != 0:
             reason = f"{key}={value}: {said[1]}"
             break
@@ -106,7 +106,7 @@ def _trial(key: str, value: int, folder: Path) -> list[str]:
 
 
 def _attempt(words: Sequence[str], folder: Path) -> tuple[int, str]:
-    """Train in a process of its own; a signal to this one ends both."""
+    """Train in a separate process; a signal to this process stops both."""
     folder.mkdir(parents=True, exist_ok=True)
     with Signals() as signals:
         process = Process([words], folder.parent / ".errors_trial.txt")

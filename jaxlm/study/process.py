@@ -1,4 +1,4 @@
-"""The process of one run of a study, as the study sees it: started, watched, ended."""
+"""The process of one run of a study: starts it, watches it, collects its outcome."""
 
 import contextlib
 import itertools
@@ -25,11 +25,12 @@ _MEMORY_SIGNS = (
 
 
 class Process:
-    """A process that trains what some command-line words mean, and what it says when it fails.
+    """A process that trains the run given by command-line words, and its error message if it fails.
 
-    Of several lists of words, it trains the runs together (see `pack`). It has a session of its
-    own, so that a terminal's Ctrl-C reaches the study only, and ends when the pipe to its standard
-    input closes, hence when the study is killed.
+    Given several lists of words, it trains the runs together (see `pack`). It has its own session,
+    so that Ctrl-C in a terminal reaches only the study. It exits when the pipe to its standard
+    input
+    closes, and so when the study is killed.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Process:
     ) -> None:
         words = list(runs[0])
         self._outcomes = errors.with_suffix(".json")
-        self._outcomes.unlink(missing_ok=True)  # of a study that was killed
+        self._outcomes.unlink(missing_ok=True)  # left by a killed study
         if len(runs) > 1:
             words = [
                 worker.PACK,
@@ -60,7 +61,7 @@ class Process:
 
     @property
     def seconds(self) -> float:
-        """Since it started."""
+        """Seconds since it started."""
         return time.monotonic() - self.started
 
     def status(self) -> int | None:
@@ -71,7 +72,7 @@ class Process:
         self._process.send_signal(number)
 
     def end(self) -> list[tuple[int, str]]:
-        """(exit status, standard error) of each run, once it has ended; its own files go."""
+        """(exit status, standard error) of each run, after its exit. Removes temporary files."""
         self._process.stdin.close()
         text = self._errors.read_bytes().decode("utf-8", "replace")
         self._errors.unlink()
@@ -81,13 +82,15 @@ class Process:
         except Damaged:
             outcomes = None
         self._outcomes.unlink(missing_ok=True)
-        if outcomes is None or len(outcomes) != self.runs:  # one run, or the end of them all
+        if (
+            outcomes is None or len(outcomes) != self.runs
+        ):  # a single run, or all runs ended together
             return [(status, text)] * self.runs
         return [(status, error and f"error: {error}") for status, error in outcomes]
 
 
 def _share(slot: int, slots: int) -> Mapping[str, str]:
-    """Environment of one of several runs at once: its cores, and its part of a device's memory."""
+    """The environment of one of several parallel runs: its cores and its share of device memory."""
     if slots == 1:
         return {}
     share = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / slots:.3f}"}
@@ -98,7 +101,7 @@ def _share(slot: int, slots: int) -> Mapping[str, str]:
 
 
 def outcome(run: RunDirectory, exit_status: int, errors: str) -> tuple[str, str | None]:
-    """(status, reason) of a run whose process has ended, with this on its standard error."""
+    """(status, reason) of a run whose process exited with this standard error."""
     try:
         summary = run.read_summary() or {}
     except UserError as error:
@@ -117,13 +120,13 @@ def outcome(run: RunDirectory, exit_status: int, errors: str) -> tuple[str, str 
 
 
 def out_of_memory(exit_status: int, errors: str) -> bool:
-    """Whether a process failed for want of memory, of the device or of this machine."""
+    """Whether a process failed because the device or this machine ran out of memory."""
     killed = exit_status in (-signal.SIGKILL, 128 + signal.SIGKILL)
     return killed or (exit_status != 0 and any(sign in errors for sign in _MEMORY_SIGNS))
 
 
 def last_record(run: Path) -> Json:
-    """The newest whole record of metrics.jsonl, read from the file's end; {} for none."""
+    """The newest complete record of metrics.jsonl, read from the end of the file; {} if none."""
     with contextlib.suppress(OSError, Unfit), open(run / "metrics.jsonl", "rb") as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - 2**16))
         lines = file.read().split(b"\n")[:-1]
@@ -132,7 +135,7 @@ def last_record(run: Path) -> Json:
 
 
 def wait_for_orphans(runs: Sequence[RunDirectory], signals: Signals) -> None:
-    """Give the runs of a study that was killed the time to save; whoever else writes, stays."""
+    """Give the runs of a killed study time to save. Other writers keep their locks."""
     stop = time.monotonic() + _ORPHAN_SECONDS
     for run in runs:
         while (run.path / ".lock").exists() and time.monotonic() < stop and not signals.received:

@@ -1,4 +1,4 @@
-"""How long a study will take: runs' costs in FLOPs, and the pace of those that are done."""
+"""Estimates how long a study will take, from its runs' FLOPs and the pace of finished runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from jaxlm.spec.flops import exact_flops_per_token, flops_per_token
 
 
 def cost(config: Config) -> float:
-    """A run's work for estimates of time: `flops_exact`, of a guessed vocabulary where only the
-    data tell it.
+    """The work of a run for time estimates: `flops_exact`.
 
-    A run that the clock limits, or that counts epochs, costs 1.
+    The vocabulary size is guessed if only the data determine it. A run whose duration is in hours
+    or epochs costs 1.
     """
     tokens = _tokens(config)
     if tokens is None:
@@ -26,7 +26,7 @@ def cost(config: Config) -> float:
 
 
 def training_flops(config: Config) -> float | None:
-    """`flops` of a run, 6 N D; None where the clock or the size of the corpus decides."""
+    """`flops` of a run, 6 N D; None if its duration is in hours or epochs."""
     tokens = _tokens(config)
     return None if tokens is None else flops_per_token(resolve_model(config.model, 1)) * tokens
 
@@ -38,7 +38,7 @@ def _tokens(config: Config) -> int | None:
 
 
 def fraction_done(config: Config, record: Json) -> float:
-    """The share of a run that its newest record has behind it; 0 where epochs hide its length."""
+    """The share of a run that is done at its newest record; 0 if its duration is in epochs."""
     ahead = _ahead(config)
     if ahead is None or not record:
         return 0.0
@@ -48,13 +48,13 @@ def fraction_done(config: Config, record: Json) -> float:
 def _ahead(config: Config) -> Horizon | None:
     try:
         return horizon(config, 0)
-    except UserError:  # epochs, of a corpus not read here
+    except UserError:  # a duration in epochs; the corpus is not read here
         return None
 
 
 @dataclass(frozen=True)
 class Pace:
-    """The costs of a study's runs, and the seconds of those that are done (None: not yet)."""
+    """The costs of the runs of a study, and the seconds of each finished run (None: unfinished)."""
 
     costs: Sequence[float]
     seconds: Sequence[float | None]
@@ -65,10 +65,10 @@ class Pace:
         waiting: Sequence[int],
         workers: int = 1,
     ) -> float | None:
-        """Seconds until all is done, `workers` runs at a time; None while too little is known.
+        """Seconds until all runs are done, `workers` at a time; None while too little is known.
 
-        `running` holds the (seconds, share done) of each run in training. A run is taken to need a
-        start, the same for all, and a time in proportion to its cost.
+        `running` holds the (seconds, share done) of each run in training. The model: every run has
+        the same start-up time, plus a time in proportion to its cost.
         """
         known = [(c, s) for c, s in zip(self.costs, self.seconds, strict=True) if s is not None]
         known += [(self.costs[i], s / done) for i, (s, done) in running.items() if done > 0.05]
@@ -89,7 +89,7 @@ class Pace:
 
 
 def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """(a, b) of y = a + b x through points (x, y) by least squares, neither of them negative."""
+    """(a, b) of y = a + b x, fitted to points (x, y) by least squares with a, b >= 0."""
     mean_x = sum(x for x, _ in points) / len(points)
     mean_y = sum(y for _, y in points) / len(points)
     spread = sum((x - mean_x) ** 2 for x, _ in points)

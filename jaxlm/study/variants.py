@@ -1,4 +1,4 @@
-"""What a study has to train: named variants of one configuration, each for each seed."""
+"""The runs of a study: every named variant of one configuration, trained with every seed."""
 
 import json
 import re
@@ -16,17 +16,17 @@ from jaxlm.store.directory import RunDirectory
 
 _PLACE = ("run.name", "run.dir", "run.experiment", "run.options")
 _NOT_VARIED = {
-    "seed": "seeds belong into study.seeds",
+    "seed": "put seeds in study.seeds",
     "experiment": "a study has one base experiment",
-    "scale": "a study has one scale: give it on the command line",
+    "scale": "a study has one scale; set it on the command line",
     "job": "every variant is trained",
-    **dict.fromkeys(_PLACE, "every run has its own place in the study's folder"),
+    **dict.fromkeys(_PLACE, "the study chooses the folder of each run"),
 }
 
 
 @dataclass
 class Member:
-    """One run of a study, and how it stands: waiting, running, or a run's status, or failed."""
+    """One run of a study. Its status is waiting, running, failed, or that of a finished run."""
 
     variant: str
     seed: int
@@ -45,7 +45,7 @@ class Member:
         return RunDirectory(self.config.run.dir)
 
     def lasting(self, seconds: float) -> "Member":
-        """The same run for this much wall-clock time."""
+        """The same run, limited to this many seconds of wall-clock time."""
         words = [*self.words, f"train.duration={seconds / 3600:.6g}hours"]
         return replace(self, words=words, config=compose(words))
 
@@ -59,15 +59,17 @@ def members_of(
 ) -> list[Member]:
     """The runs of a study, seed by seed within each variant.
 
-    Raises UserError where a variant is no configuration, or (unless `merge` keeps the first) two
-    of them are the same one.
+    Raises UserError if a variant is not a valid configuration, or if two variants are identical and
+    `merge` is false. With `merge`, the first of them is kept.
     """
     base, members = words_of(config), []
     for variant, changes in variants.items():
         if not re.fullmatch(r"[^/\\.\s][^/\\\s]*", variant):
-            raise UserError(f"A variant's name is a folder's, without blanks: {variant!r} is not.")
+            raise UserError(
+                f"A variant's name must be a folder name without spaces: {variant!r} is not."
+            )
         _check_keys(variant, changes)
-        words = [*base, *changes]  # of an option chosen twice, the last is taken
+        words = [*base, *changes]  # if an option is chosen twice, the last one counts
         for seed in seeds:
             place = Path(config.run.dir) / variant / f"seed{seed}"
             named = [f"seed={seed}", f"run.name={variant}-seed{seed}", f"run.dir={place}"]
@@ -81,16 +83,16 @@ def members_of(
 
 
 def _check_keys(variant: str, changes: Sequence[str]) -> None:
-    """Raises UserError where a variant changes what is not its own."""
+    """Raise UserError if a variant changes a key that variants may not change."""
     for key in sorted({split_override(word)[0] for word in changes}):
         why = _NOT_VARIED.get(key, _NOT_VARIED.get(key.split(".")[0]))
         if why or key.startswith("study."):
-            why = why or "a study does not vary itself"
+            why = why or "a study cannot vary its own keys"
             raise UserError(f"variant {variant} may not change {key}: {why}.")
 
 
 def _distinct(members: list[Member], merge: bool) -> list[Member]:
-    """The members with another identity than those before them. Raises UserError unless `merge`."""
+    """Drop members with the same identity as an earlier one. Without `merge`, raises UserError."""
     seen: dict[str, Member] = {}
     for member in members:
         what = json.dumps(identity(member.config), sort_keys=True)
@@ -98,13 +100,13 @@ def _distinct(members: list[Member], merge: bool) -> list[Member]:
         if twin is not member and not merge:
             same = f"variants {twin.variant} and {member.variant} are the same configuration"
             if twin.variant == member.variant:
-                same = f"seed {member.seed} stands twice in study.seeds"
-            raise UserError(f"{same}.\nLeave one of them out, or change what it overrides.")
+                same = f"study.seeds lists seed {member.seed} twice"
+            raise UserError(f"{same}.\nRemove one of them, or change its overrides.")
     return list(seen.values())
 
 
 def words_of(config: Config) -> list[str]:
-    """Command-line words for training `config`, its name and place left out."""
+    """The command-line words that train `config`, without its name and folder."""
     known = config.run.experiment in groups()["experiment"]
     words = [f"experiment={config.run.experiment}"] if known else []
     words.append("job=train")
@@ -134,7 +136,7 @@ def _value(config: Config, name: str) -> Any:
 
 
 def refuse_others(members: list[Member]) -> None:
-    """Raises UserError where a run's folder holds another run; it would be refused one by one."""
+    """Raise UserError if the folder of any run already holds a different run."""
     for member in members:
         path = member.run.path / "config.yaml"
         if member.config.run.overwrite or not path.exists():
@@ -145,5 +147,5 @@ def refuse_others(members: list[Member]) -> None:
             raise UserError(
                 f"{member.run.path} holds a run of another configuration ({name}: {new} here, "
                 f"{old} there).\n"
-                "Name another study with run.name=NAME, or start over with run.overwrite=true."
+                "Choose another study with run.name=NAME, or start over with run.overwrite=true."
             )

@@ -55,7 +55,7 @@ def test_a_forgotten_m_is_one_line_that_names_it_and_study_axes(word, capsys):
 
 def test_a_list_of_one_is_refused_and_lists_are_where_they_are_due(capsys):
     for value in ("[1e-3]", "[]"):
-        assert "is a list where one value is due" in refused(capsys, f"optimizer.lr={value}")
+        assert "is a list, but one value is expected" in refused(capsys, f"optimizer.lr={value}")
     assert compose(["optimizer.betas=[0.8,0.9]"]).optimizer.betas == [0.8, 0.9]
     assert compose(["job=ladder", "job.seeds=[1,2]"]).job.seeds == [1, 2]
     assert compose(["job=study", "study.claims=[{text:a},{text:b}]"]).study.claims[1].text == "b"
@@ -69,7 +69,7 @@ def test_both_commands_that_are_proposed_for_a_list_run(word, capsys, monkeypatc
 
     error, ran = refused(capsys, word), []
     monkeypatch.setattr(jobs, "run", lambda config, given: ran.append(config.optimizer) or 0)
-    assert cli.main(re.search(r": (-m \S+) makes", error)[1].split()) == 0
+    assert cli.main(re.search(r": (-m \S+) starts", error)[1].split()) == 0
     assert len(ran) == 2 and ran[0] != ran[1]
     assert compose(["job=study", re.search(r"study\.axes\S+", error)[0]]).study.axes
 

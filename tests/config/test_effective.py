@@ -37,7 +37,7 @@ def test_a_path_of_ids_alone_asks_for_data_tokens(name):
 
 @pytest.mark.parametrize("data", ["data=stories", "data.name=stories", "data=markov"])
 def test_a_path_is_refused_where_the_corpus_was_typed_and_has_none(data):
-    with pytest.raises(UserError, match="data.path=x.txt has no effect: it goes with data=text"):
+    with pytest.raises(UserError, match="data.path=x.txt has no effect: it requires data=text"):
         typed(data, "data.path=x.txt")
 
 
@@ -100,7 +100,7 @@ HUB = ("data=hub", "data.hub=a/b")
 )
 def test_a_typed_key_without_effect_is_refused_with_what_it_goes_with(words):
     key, _, value = words[-1].partition("=")
-    with pytest.raises(UserError, match=f"{key}={value} has no effect: it goes with"):
+    with pytest.raises(UserError, match=f"{key}={value} has no effect: it requires"):
         typed(*words)
 
 

@@ -92,5 +92,5 @@ def test_a_run_can_be_read_from_within_its_folder():
 @pytest.mark.parametrize("key", ["run.cache", "data.path", "tokenizer.path"])
 def test_paths_that_no_file_can_have_are_refused(key):
     for path in ("a\0b", "x" * 300, "/".join(["abc"] * 2000)):
-        with pytest.raises(UserError, match=f"{key}.*no path"):
+        with pytest.raises(UserError, match=f"{key}.*not a valid path"):
             compose(["tokenizer=pretrained", f"{key}={path}"])

@@ -448,5 +448,5 @@ def test_bad_flat_files_are_explained(tmp_path):
     expect("one\n?.*dimension", path=str(tmp_path / "x.npy"))
     (tmp_path / "x.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:-5])
     expect("not a whole .npy file", path=str(tmp_path / "x.npy"))
-    with pytest.raises(UserError, match="has ids, but tokenizer=bpe is made from a text"):
+    with pytest.raises(UserError, match="has ids, but tokenizer=bpe is built from text"):
         prepare(configured("bpe", name="tokens", path=path), cache=tmp_path)

@@ -153,10 +153,10 @@ def test_a_command_that_is_told_reaches_the_program_as_meant(tmp_path, name, mon
 
 def test_a_folder_that_libraries_cannot_name_is_refused(tmp_path):
     folder = tmp_path / os.fsdecode(b"caf\xe9")
-    with pytest.raises(UserError, match=r"run.dir=.*caf\\xe9.* no UTF-8.*\nSet run.dir"):
+    with pytest.raises(UserError, match=r"run.dir=.*caf\\xe9.* not UTF-8.*\nSet run.dir"):
         RunDirectory(folder).check_writable()
     assert not folder.exists()
-    with pytest.raises(UserError, match=r"run.cache=.*caf\\xe9.* no UTF-8"):
+    with pytest.raises(UserError, match=r"run.cache=.*caf\\xe9.* not UTF-8"):
         cache_folder(compose([f"run.cache={folder}"]))
 
 

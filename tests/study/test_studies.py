@@ -196,17 +196,17 @@ def of(name, *words):
     [
         ([], "neither study.variants nor study.axes"),
         ([AXIS, "study.seeds=[]"], "no seed"),
-        ([AXIS, "study.seeds=[1,1]"], "seed 1 stands twice"),
+        ([AXIS, "study.seeds=[1,1]"], "study.seeds lists seed 1 twice"),
         ([of("a", "modle.d_model=16")], "model.d_model"),
         ([of("a", "model.d_model=16"), of("b", "model=quickstar")], "quickstart"),
         ([of("a", "model.d_model=x")], "variant a"),
         ([of("a", "seed=3")], "study.seeds"),
         ([of("a", "experiment=quickstart")], "one base"),
-        ([of("a", "study.workers=3")], "vary itself"),
-        ([of("a", "run.dir=x")], "place"),
+        ([of("a", "study.workers=3")], "vary its own keys"),
+        ([of("a", "run.dir=x")], "the study chooses the folder"),
         ([of("a"), of("b", "model.d_model=32")], "a and b are the same configuration"),
         (["study.axes.model.d_model=16"], "Give a list"),
-        (["study.axes.train.batch_size=doubling from 8 to 4"], "ends before it begins"),
+        (["study.axes.train.batch_size=doubling from 8 to 4"], "its end is below its start"),
         ([AXIS, "study.baseline=lr=0.01"], "did you mean 'lr=0.001'"),
         ([AXIS, "study.reported={lr=0.01:{val_loss:1}}".replace("lr=0.01", "x")], "'x'"),
         ([AXIS, "study.claims=[{text:t,better:x,than:y}]"], "better: there is no variant 'x'"),
@@ -284,7 +284,7 @@ def test_a_run_and_a_study_do_not_share_a_folder(trained, capsys):
 def test_at_equal_tokens_every_variant_gets_the_bases(trained, capsys):
     words = [of("base"), of("big", "train.batch_size=8"), of("longer", "train.duration=60")]
     assert run(*words, "study.equal=tokens") == 0
-    assert "longer: left out" in capsys.readouterr().out
+    assert "longer: skipped" in capsys.readouterr().out
     tokens = {}
     for name, seed in rows():
         config = compose.from_file(Path(f"runs/s/{name}/seed{seed}/config.yaml"))
@@ -438,7 +438,7 @@ def test_batches_double_until_memory_is_short(status, errors, trained, monkeypat
 def test_a_trial_that_fails_for_another_reason_is_an_error(trained, monkeypatch, capsys):
     monkeypatch.setattr(limit, "_attempt", lambda *_: (2, "error: No such file: x"))
     assert run("study.axes.train.batch_size=doubling to 4") == 2
-    assert "could not be tried: No such file: x" in capsys.readouterr().err
+    assert "could not be tested: No such file: x" in capsys.readouterr().err
     monkeypatch.setattr(limit, "_attempt", lambda *_: (-9, ""))
     assert run("study.axes.train.batch_size=doubling to 4") == 2
     assert "Not even" in capsys.readouterr().err

@@ -344,7 +344,7 @@ def test_jobs_without_a_run_or_a_checkpoint_say_so(train, text, capsys, cache):
         assert cli.main([f"job={job}", "run.dir=runs/run", f"run.cache={cache}"]) == 2
         assert "no checkpoint" in capsys.readouterr().err
     assert cli.main(["job=generate", "run.dir=runs/run", "job.checkpoint=oldest"]) == 2
-    assert "is not last, best, a step or a file of weights" in capsys.readouterr().err
+    assert "is not last, best, a step or a weights file" in capsys.readouterr().err
 
 
 def test_a_sweep_runs_every_value_and_reports_the_refused_one(text, cache):
