@@ -6,7 +6,7 @@ Legend: B rows, L length, M = L + 1, V vocabulary.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from jaxlm.spec.contract import EvalBatch, StepMetrics
 from jaxlm.spec.flops import peak_flops
 from torchref import device as devices
 from torchref.decoding import Decoder
-from torchref.model import Dropout, Transformer, at_least_float32
+from torchref.model import Block, Dropout, Transformer, at_least_float32
 from torchref.optimizer import make_optimizer
 from torchref.step import (
     TrainState,
@@ -99,7 +99,7 @@ class Engine:
 
     def train_step(
         self, state: TrainState, tokens_BxM: np.ndarray, lr: float
-    ) -> tuple[TrainState, dict[str, Any]]:
+    ) -> tuple[TrainState, StepMetrics]:
         return self._train_step(state, self._put(tokens_BxM), lr)
 
     def _put(self, array: np.ndarray) -> torch.Tensor:
@@ -187,7 +187,7 @@ class Engine:
     def components(self, parameters: Transformer, tokens_BxL: np.ndarray) -> dict[str, np.ndarray]:
         """What each `nn.Identity` of the network saw, by dotted name."""
         found: dict[str, np.ndarray] = {}
-        attentions = [block.attention for block in parameters.blocks]
+        attentions = [cast(Block, block).attention for block in parameters.blocks]
         hooks = [
             module.register_forward_hook(
                 lambda _, __, out, name=name: found.update(

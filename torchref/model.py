@@ -12,6 +12,7 @@ Every `nn.Identity` is a place to look at: a forward hook on it sees what its na
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from jaxlm.config.schema import ModelConfig
+from jaxlm.config.schema import ResolvedModel
 from jaxlm.spec.parameters import initial_parameters
 from jaxlm.spec.parametrization import readout_factor, score_divisor
 from torchref.threefry import Key, keep_mask
@@ -40,7 +41,7 @@ class Cache(NamedTuple):
     values: Tensor
 
 
-def empty_cache(model: ModelConfig, batch: int, dtype: torch.dtype, device) -> list[Cache]:
+def empty_cache(model: ResolvedModel, batch: int, dtype: torch.dtype, device) -> list[Cache]:
     """A cache of zeros for `batch` sequences of up to context_length tokens."""
     shape = (batch, model.context_length, model.n_kv_heads, model.head_dim)
     zeros = lambda: torch.zeros(shape, dtype=dtype, device=device)  # noqa: E731
@@ -59,7 +60,7 @@ def drop(x: Tensor, rate: float, dropout: Dropout | None, site: int) -> Tensor:
     return torch.where(keep.view(x.shape), x / (1.0 - rate), torch.zeros_like(x))
 
 
-def rotation_tables(model: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
+def rotation_tables(model: ResolvedModel) -> tuple[np.ndarray, np.ndarray]:
     """Cosines and sines, float64 (C, K/2), of rotary positions (Su et al. 2021, eq. 34)."""
     half = model.head_dim // 2
     frequency = model.rope_theta ** -(np.arange(half) / half)
@@ -67,7 +68,7 @@ def rotation_tables(model: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
     return np.cos(angle), np.sin(angle)
 
 
-def sinusoidal_table(model: ModelConfig) -> np.ndarray:
+def sinusoidal_table(model: ResolvedModel) -> np.ndarray:
     """Positions of Vaswani et al. 2017 (section 3.5), float64 (C, D): sines even, cosines odd."""
     table = np.zeros((model.context_length, model.d_model))
     even = np.arange(0, model.d_model, 2)
@@ -140,7 +141,7 @@ class NoNorm(nn.Module):
         return x
 
 
-def block_norm(model: ModelConfig) -> nn.Module:
+def block_norm(model: ResolvedModel) -> nn.Module:
     if model.norm == "none":
         return NoNorm()
     if model.norm == "rmsnorm":
@@ -183,7 +184,7 @@ class Attention(nn.Module):
     whoever wants to look at the scores (`fused = False`).
     """
 
-    def __init__(self, model: ModelConfig, layer: int) -> None:
+    def __init__(self, model: ResolvedModel, layer: int) -> None:
         super().__init__()
         m, self.model, self.layer, self.fused = model, model, layer, True
         bias = m.bias in ("qkv", "all")
@@ -223,7 +224,7 @@ class Attention(nn.Module):
         return drop(self.output(mixed), m.residual_dropout, dropout, 3 * self.layer + 2)
 
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "swiglu": F.silu,
     "silu": F.silu,
     "geglu": F.gelu,
@@ -237,7 +238,7 @@ ACTIVATIONS = {
 class FeedForward(nn.Module):
     """down(act(up x)), or gated: down(act(gate x) * up x) (Shazeer 2020)."""
 
-    def __init__(self, model: ModelConfig) -> None:
+    def __init__(self, model: ResolvedModel) -> None:
         super().__init__()
         m, self.activation, bias = model, ACTIVATIONS[model.ffn], model.bias == "all"
         self.gated = m.ffn in ("swiglu", "geglu")
@@ -258,7 +259,7 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Attention and feed-forward, each x + f(norm(x)) (pre) or norm(x + f(x)) (post)."""
 
-    def __init__(self, model: ModelConfig, layer: int) -> None:
+    def __init__(self, model: ResolvedModel, layer: int) -> None:
         super().__init__()
         self.model, self.layer = model, layer
         self.attention_norm, self.attention = block_norm(model), Attention(model, layer)
@@ -290,8 +291,15 @@ class Transformer(nn.Module):
     activations are computed again in the backward pass.
     """
 
+    embedding: nn.Identity  # seen by hooks, as are normed and logits
+    normed: nn.Identity
+    logits: nn.Identity
+    cos: Tensor
+    sin: Tensor
+    waves: Tensor
+
     def __init__(
-        self, model: ModelConfig, dtype: torch.dtype = torch.float32, remat: bool = False
+        self, model: ResolvedModel, dtype: torch.dtype = torch.float32, remat: bool = False
     ) -> None:
         super().__init__()
         self.model, self.dtype, self.remat = model, dtype, remat

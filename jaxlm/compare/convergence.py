@@ -89,4 +89,5 @@ def loss_at(run: Run, name: str, x: float, loss: str) -> float | None:
 
 def by_seed(runs: Sequence[Run], value: Mapping[Any, float | None]) -> dict[int, float]:
     """seed -> value of the runs that have one; `value` maps a run's path to it."""
-    return {r.seed: value[r.path] for r in runs if value.get(r.path) is not None}
+    found = ((r.seed, value.get(r.path)) for r in runs)
+    return {seed: number for seed, number in found if number is not None}

@@ -78,13 +78,12 @@ def _having(kinds: Kinds, name: str, keys: list[str]) -> str:
 
 def _foreign(section: str, name: str, inside: Tree) -> list[str]:
     kinds: Kinds = SECTIONS[section]
-    own = kinds[name].__dataclass_fields__
-    return [key for key in inside if key not in own and kinds.having(str(key))]
+    return [key for key in inside if name not in (having := kinds.having(str(key))) and having]
 
 
 def _default(section: str, key: str) -> Any:
     kinds: Kinds = SECTIONS[section]
-    item = kinds[kinds.having(key)[0]].__dataclass_fields__[key]
+    item = kinds.field(kinds.having(key)[0], key)
     made = item.default_factory
     return item.default if made is dataclasses.MISSING else made()
 
