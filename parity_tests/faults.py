@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxlm.config.optimizers import AdamW
 from jaxlm.config.schedules import Cosine
 from jaxlm.verify import parity
-from torchref import checkpoint, engine, model, optimizer, step
+from torchref import attention, checkpoint, engine, layers, model, optimizer, step
 
 
 class Fault(NamedTuple):
@@ -41,12 +41,12 @@ def replaced(owner: Any, name: str, value: Any) -> Callable[[], contextlib.Abstr
 # -- the network -----------------------------------------------------------------------------------
 
 
-def wrong_theta(m, _tables=model.rotation_tables):
+def wrong_theta(m, _tables=layers.rotation_tables):
     return _tables(dataclasses.replace(m, rope_theta=m.rope_theta * 1.01))
 
 
 def interleaved_rotation(x, cos, sin):
-    wide = model.at_least_float32(x)
+    wide = layers.at_least_float32(x)
     x1, x2 = wide[..., 0::2], wide[..., 1::2]
     cos, sin = cos[:, None], sin[:, None]
     pairs = torch.stack([x1 * cos - x2 * sin, x2 * cos + x1 * sin], dim=-1)
@@ -54,19 +54,19 @@ def interleaved_rotation(x, cos, sin):
 
 
 def epsilon_outside(self, x):
-    y = model.at_least_float32(x)
+    y = layers.at_least_float32(x)
     return (y / (y.square().mean(-1, keepdim=True).sqrt() + self.eps) * self.weight).to(x.dtype)
 
 
 @contextlib.contextmanager
 def other_epsilon() -> Iterator[None]:
     """1e-6 where 1e-5 is configured."""
-    before = model.RMSNorm.__init__
+    before = layers.RMSNorm.__init__
 
     def initialise(self, width, eps):
         before(self, width, eps / 10)
 
-    with mock.patch.object(model.RMSNorm, "__init__", initialise):
+    with mock.patch.object(layers.RMSNorm, "__init__", initialise):
         yield
 
 
@@ -83,7 +83,7 @@ def norm_after() -> Iterator[None]:
 
 
 def unscaled_scores(q, k, divisor):
-    return model.at_least_float32(q) @ model.at_least_float32(k).mT
+    return layers.at_least_float32(q) @ layers.at_least_float32(k).mT
 
 
 def unscaled_fused(q, k, v, is_causal, scale, _fused=F.scaled_dot_product_attention):
@@ -100,7 +100,7 @@ def heads_interleaved(x, heads):
 
 
 def swapped(self, x):
-    return self.down(self.hidden(self.activation(self.up(x)) * self.gate(x)))
+    return self.down(self.activation(self.up(x)) * self.gate(x))
 
 
 def scaled_embedding(self, indices):
@@ -112,7 +112,7 @@ def transposed_output() -> Iterator[None]:
     """The output matrix of attention, which is square, used as (in, out)."""
     before = model.Attention.__init__
 
-    class Transposed(model.Linear):
+    class Transposed(layers.Linear):
         def forward(self, x):
             return F.linear(x, self.weight.T.to(x.dtype))
 
@@ -228,30 +228,28 @@ FAULTS = {
     "norm_epsilon_place": Fault(
         "norm epsilon outside the root",
         FORWARD,
-        replaced(model.RMSNorm, "forward", epsilon_outside),
+        replaced(layers.RMSNorm, "forward", epsilon_outside),
     ),
     "norm_placement": Fault("norms after the residual sum", FORWARD, norm_after),
     "gelu": Fault(
         "tanh form of GELU for the exact one",
         FORWARD,
         lambda: mock.patch.dict(
-            model.ACTIVATIONS, {"gelu": lambda x: F.gelu(x, approximate="tanh")}
+            layers.ACTIVATIONS, {"gelu": lambda x: F.gelu(x, approximate="tanh")}
         ),
         {"ffn": "gelu"},
     ),
-    "scale": Fault("no 1/sqrt(head_dim)", FORWARD, replaced(model.F, FUSED, unscaled_fused)),
+    "scale": Fault("no 1/sqrt(head_dim)", FORWARD, replaced(F, FUSED, unscaled_fused)),
     "scale_cached": Fault(
         "no 1/sqrt(head_dim) where the cache is used",
         GENERATION,
-        replaced(model, "attention_scores", unscaled_scores),
+        replaced(attention, "attention_scores", unscaled_scores),
     ),
-    "mask": Fault(
-        "each query sees one key ahead", FORWARD, replaced(model.F, FUSED, seeing_one_ahead)
-    ),
+    "mask": Fault("each query sees one key ahead", FORWARD, replaced(F, FUSED, seeing_one_ahead)),
     "grouping": Fault(
         "key/value heads interleaved over the query heads",
         FORWARD,
-        replaced(model, "share_heads", heads_interleaved),
+        replaced(attention, "share_heads", heads_interleaved),
         {"n_kv_heads": 2},
     ),
     "gate": Fault("gate and up swapped", FORWARD, replaced(model.FeedForward, "forward", swapped)),
@@ -259,7 +257,7 @@ FAULTS = {
     "embedding": Fault(
         "embedding scaled by sqrt(d_model)",
         FORWARD,
-        replaced(model.Embedding, "forward", scaled_embedding),
+        replaced(layers.Embedding, "forward", scaled_embedding),
     ),
     "decay": Fault(
         "norms and biases decay, too",

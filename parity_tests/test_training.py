@@ -174,8 +174,8 @@ def test_dropout_masks_are_the_same_bits_with_the_right_mean_and_variance(rate, 
     import jax.numpy as jnp
     import torch
 
-    from jaxlm.engine import model as engine
-    from torchref import model as twin
+    from jaxlm.engine import dropout as engine
+    from torchref import dropout as twin
     from torchref.threefry import fold_in, random_key
 
     shape, rows = (8, 50, 64), np.arange(3, 11)

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from jaxlm.data.continuation import window_start
-from torchref.model import Cache, Transformer, empty_cache
+from torchref.attention import Cache, empty_cache
+from torchref.model import Transformer
 from torchref.sampling import draw, filtered_logits
 
 

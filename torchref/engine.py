@@ -6,7 +6,7 @@ Legend: B rows, L length, M = L + 1, V vocabulary.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,9 @@ from jaxlm.spec.contract import EvalBatch, StepMetrics
 from jaxlm.spec.flops import peak_flops
 from torchref import device as devices
 from torchref.decoding import Decoder
-from torchref.model import Block, Dropout, Transformer, at_least_float32
+from torchref.dropout import Dropout
+from torchref.layers import at_least_float32
+from torchref.model import Transformer
 from torchref.optimizer import make_optimizer
 from torchref.step import (
     TrainState,
@@ -29,6 +31,7 @@ from torchref.step import (
     loss_of,
     make_train_step,
 )
+from torchref.taps import taps, watched
 from torchref.threefry import fold_in, random_key
 
 
@@ -185,28 +188,14 @@ class Engine:
 
     @torch.no_grad()
     def components(self, parameters: Transformer, tokens_BxL: np.ndarray) -> dict[str, np.ndarray]:
-        """What each `nn.Identity` of the network saw, by dotted name."""
-        found: dict[str, np.ndarray] = {}
-        attentions = [cast(Block, block).attention for block in parameters.blocks]
-        hooks = [
-            module.register_forward_hook(
-                lambda _, __, out, name=name: found.update(
-                    {name: at_least_float32(out).cpu().numpy()}
-                )
-            )
-            for name, module in parameters.named_modules()
-            if isinstance(module, torch.nn.Identity)
-        ]
-        try:
-            for attention in attentions:
-                attention.fused = False
+        """What each part of the network puts out, by dotted name."""
+        with watched(parameters) as seen:
             parameters(self._put(tokens_BxL.astype(np.int32)))
-        finally:
-            for attention in attentions:
-                attention.fused = True
-            for hook in hooks:
-                hook.remove()
-        return found
+        return {
+            name: at_least_float32(seen[name]).cpu().numpy()
+            for name in taps(parameters)
+            if name in seen
+        }
 
     def gradients(
         self, parameters: Transformer, tokens_BxM: np.ndarray

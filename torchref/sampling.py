@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from torchref.model import at_least_float32
+from torchref.layers import at_least_float32
 from torchref.threefry import fold_in, random_bits, random_key
 
 _COLDEST = 1e-30  # a logit divided by less could overflow

@@ -14,7 +14,8 @@ from jaxlm.config.optimizers import OptimizerConfig
 from jaxlm.config.schema import ResolvedModel
 from jaxlm.spec.contract import EvalBatch, StepMetrics
 from jaxlm.spec.parameters import group_of, parameter_groups, parameter_shapes
-from torchref.model import Dropout, Transformer
+from torchref.dropout import Dropout
+from torchref.model import Transformer
 from torchref.optimizer import clip, set_lr
 from torchref.threefry import fold_in, random_key
 

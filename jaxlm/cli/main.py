@@ -92,7 +92,7 @@ def help_text(topics: list[str]) -> int:
     options = groups()
     print("jobs (job=NAME; --help jobs lists their options)")
     for name in JOBS:
-        print(f"  {name:<16} {JOBS.field(name, 'name').metadata['help']}")
+        print(f"  {name:<16} {JOBS.fields(name)['name'].metadata['help']}")
     print("\nexperiments (experiment=NAME)")
     for name in options.pop("experiment"):
         file: Path = config_folder() / "experiment" / f"{name}.yaml"
@@ -120,8 +120,20 @@ def _help_keys(topic: str) -> int:
         default = item.default if made is dataclasses.MISSING else made()
         choices = [_shown(choice) for choice in item.metadata["choices"]]
         allowed = f" [{' | '.join(map(str, choices))}]" if choices else ""
-        print(f"{name} = {_shown(default)}\n    {item.metadata['help']}{allowed}")
+        print(f"{name} = {_shown(default)}{_kinds(name)}\n    {item.metadata['help']}{allowed}")
     return 0
+
+
+def _kinds(name: str) -> str:
+    """The kinds that a key goes with, where its section has others."""
+    from jaxlm.config.schema import SECTIONS
+
+    section, _, key = name.partition(".")
+    kinds = SECTIONS.get(section)
+    having = kinds.having(key) if kinds else []
+    if not kinds or len(having) == len(kinds):
+        return ""
+    return f"   ({', '.join(f'{section}={kind}' for kind in having)})"
 
 
 def _shown(value: object) -> object:

@@ -78,12 +78,13 @@ def _having(kinds: Kinds, name: str, keys: list[str]) -> str:
 
 def _foreign(section: str, name: str, inside: Tree) -> list[str]:
     kinds: Kinds = SECTIONS[section]
-    return [key for key in inside if name not in (having := kinds.having(str(key))) and having]
+    own = kinds.fields(name)
+    return [key for key in inside if key not in own and kinds.having(str(key))]
 
 
 def _default(section: str, key: str) -> Any:
     kinds: Kinds = SECTIONS[section]
-    item = kinds.field(kinds.having(key)[0], key)
+    item = kinds.fields(kinds.having(key)[0])[key]
     made = item.default_factory
     return item.default if made is dataclasses.MISSING else made()
 

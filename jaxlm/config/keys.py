@@ -21,13 +21,13 @@ class Kinds(dict[str, type]):
     def __init__(self, *kinds: type) -> None:
         super().__init__((str(_fields(kind)["name"].default), kind) for kind in kinds)
 
-    def field(self, kind: str, key: str) -> Leaf:
-        """A key of a kind."""
-        return _fields(self[kind])[key]
+    def fields(self, name: str) -> dict[str, Leaf]:
+        """Key -> field of one kind."""
+        return _fields(self[name])
 
     def having(self, key: str) -> list[str]:
         """The names of the kinds that have a key."""
-        return [name for name, kind in self.items() if key in _fields(kind)]
+        return [name for name in self if key in self.fields(name)]
 
 
 def key(

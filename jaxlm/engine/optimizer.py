@@ -92,10 +92,17 @@ def moments_of(rule: optax.GradientTransformation, parameters: Any, saved: dict[
         first, *rest = _names(path)
         found = saved[first][".".join(rest)] if rest else saved[first]
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(found, impl=jax.random.key_impl(leaf))  # type: ignore[arg-type]  # its dtype is enough
+            return jax.random.wrap_key_data(found, impl=_generator(leaf))
         return found
 
     return jax.tree_util.tree_map_with_path(value, jax.eval_shape(rule.init, parameters))
+
+
+def _generator(key: jax.ShapeDtypeStruct) -> Any:
+    """Which generator a typed random key is of; only a traced key tells."""
+    found = []
+    jax.eval_shape(lambda traced: found.append(jax.random.key_impl(traced)), key)
+    return found[0]
 
 
 def _names(path: tuple) -> list[str]:

@@ -209,6 +209,8 @@ def test_help_names_every_job_experiment_and_group(capsys):
     for topic, known in (("keys", "model.d_model = "), ("jobs", "job.count = null")):
         assert cli.main(["--help", topic]) == 0
         assert known in capsys.readouterr().out
+    assert cli.main(["--help", "data"]) == 0
+    assert "data.choices = null   (data=stories)" in capsys.readouterr().out
     assert cli.main(["--help", "nothing"]) == 2
 
 
