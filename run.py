@@ -1,4 +1,4 @@
-"""python run.py [experiment=NAME] [job=JOB] [group=option] [key=value ...]; --help tells more."""
+"""python run.py [experiment=NAME] [job=JOB] [group=option] [key=value ...]; see --help."""
 
 import sys
 

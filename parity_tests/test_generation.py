@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jaxlm.data.dataset import Dataset
@@ -53,7 +53,6 @@ LOGITS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     logits=LOGITS,
     seen=st.lists(st.booleans(), min_size=9, max_size=9),

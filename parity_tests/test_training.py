@@ -1,11 +1,13 @@
 """Optimizer steps, whole trajectories, dropout and resuming in the other backend."""
 
 import dataclasses
+import itertools
 import json
 import math
 
 import numpy as np
 import pytest
+from sweeps import sweep
 
 from jaxlm.cli import main as cli
 from jaxlm.config.duration import Horizon
@@ -32,9 +34,13 @@ def batches(steps, config, rows=4, length=17):
     ]
 
 
-@pytest.mark.parametrize("precision", ["float64", "float32"])
-@pytest.mark.parametrize("parts", [1, 4])
-@pytest.mark.parametrize("clip", [None, 1e-2, 1e3], ids=["without", "active", "inactive"])
+CLIPS, PARTS = (None, 1e-2, 1e3), (1, 4)  # without, active, inactive
+
+
+@pytest.mark.parametrize("precision, parts, clip", sweep(
+    list(itertools.product(("float64", "float32"), PARTS, CLIPS)),
+    quick=[*itertools.product(["float64"], PARTS, CLIPS), ("float32", 4, 1e-2)],
+))  # fmt: skip
 def test_parameters_and_moments_after_1_and_20_steps(pair, precision, parts, clip):
     """Through warm-up and decay, biases and norms included."""
     made = pair(

@@ -277,10 +277,10 @@ def typed(
         plain.setdefault(section, {})[inner] = _uninterpolated(value)
     kinds = choose_kinds(plain, given, job=job_name, strict=strict)
     try:
-        schema = OmegaConf.structured(Config)
+        schema = _schema(Config).copy()
         for section, kind in kinds.items():
-            schema[section] = OmegaConf.structured(kind)
-        job = OmegaConf.merge(OmegaConf.structured(JOBS[job_name]), plain.pop("job", {}))
+            schema[section] = _schema(kind)
+        job = OmegaConf.merge(_schema(JOBS[job_name]), plain.pop("job", {}))
         tree = OmegaConf.merge(schema, plain)
         tree.job = job
         experiment = choices.get("experiment")
@@ -304,6 +304,14 @@ def typed(
         check_place(config.run.dir, "run.dir")
         check_place(config.run.cache, "run.cache")
     return config
+
+
+@functools.lru_cache
+def _schema(kind: type) -> typing.Any:
+    """A dataclass as OmegaConf's tree of types and defaults; `merge` copies it."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.structured(kind)
 
 
 def _job_name(tree: typing.Any) -> str:

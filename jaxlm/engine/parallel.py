@@ -22,9 +22,10 @@ def configure(config: Config, cache: Path) -> None:
     exact = config.precision != "bfloat16" and not config.parallel.tf32
     jax.config.update("jax_default_matmul_precision", "highest" if exact else None)
     jax.config.update("jax_disable_jit", config.debug.eager)
-    folder = cache / "xla" / f"{socket.gethostname()}-jaxlib-{jax.lib.__version__}"
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the user's own choice stays
+        folder = cache / "xla" / f"{socket.gethostname()}-jaxlib-{jax.lib.__version__}"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 

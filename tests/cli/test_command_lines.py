@@ -4,7 +4,7 @@ import math
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxlm.cli import main as cli
@@ -173,7 +173,6 @@ WORDS = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(job=st.sampled_from(sorted(JOBS)), words=st.lists(WORDS, min_size=1, max_size=2))
 def test_any_line_is_a_configuration_or_one_error(job, words):
     try:

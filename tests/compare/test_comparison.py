@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from synthetic_study import STEPS, TOKENS_PER_STEP, heads_study, write_run, write_study
@@ -72,7 +72,6 @@ def test_equal_values_are_no_difference_and_exact_ones_a_sure_one():
 
 
 @given(st.lists(st.none() | st.floats(0, 1), max_size=5))
-@settings(max_examples=60, deadline=None)
 def test_holm_is_the_closed_test_of_bonferroni(p_values):
     """By brute force: a hypothesis' p is the largest Bonferroni p of all sets that contain it."""
     tested = [i for i, p in enumerate(p_values) if p is not None]

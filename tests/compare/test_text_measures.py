@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jaxlm.compare.texts import overlap
@@ -47,7 +47,6 @@ def codes(text):
     return np.array([ord(c) for c in text], np.uint32)
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.text("ab", max_size=24), max_size=4),
     st.text("abc", max_size=60),

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxlm.config.duration import number_of_windows
@@ -22,7 +22,6 @@ from jaxlm.host.errors import UserError
 TOKENS = np.arange(10_007, dtype=np.uint16)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 3000), st.integers(0, 2**31), st.integers(0, 1000))
 def test_permutation_is_a_bijection(n, seed, epoch):
     image = permutation(np.arange(n), n, seed=seed, epoch=epoch)
@@ -67,7 +66,6 @@ def test_neighbours_are_torn_apart():
     assert abs(np.corrcoef(np.arange(n), image)[0, 1]) < 0.06
 
 
-@settings(deadline=None)
 @given(
     n_tokens=st.integers(2, 400),
     batch_size=st.integers(1, 9),
@@ -172,7 +170,6 @@ def scored(dataset, batch_size, context_length):
     return pairs
 
 
-@settings(deadline=None)
 @given(st.integers(2, 300), st.integers(1, 7), st.integers(1, 40))
 def test_evaluation_covers_each_target_of_a_stream_once(n_tokens, batch_size, context_length):
     tokens = np.arange(n_tokens, dtype=np.uint16)
@@ -181,7 +178,6 @@ def test_evaluation_covers_each_target_of_a_stream_once(n_tokens, batch_size, co
     assert scored(dataset, batch_size, context_length) == expected
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.lists(st.integers(1, 50), max_size=30), min_size=1, max_size=12),
     st.integers(1, 7),
@@ -214,7 +210,6 @@ def test_a_split_with_nothing_to_score_is_refused():
         next(evaluation_batches(dataset, 2, 4))
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.lists(st.integers(1, 50), max_size=12), min_size=1, max_size=9),
     st.integers(1, 5),

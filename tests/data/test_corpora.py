@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from configured import configured as make
-from conftest import shared_file
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import shared_file
 from jaxlm.config.tokenizers import Char
 from jaxlm.data import corpora
 from jaxlm.data.batches import batch
@@ -119,7 +119,6 @@ texts = st.lists(
 ).map("".join)
 
 
-@settings(deadline=None)
 @given(texts, st.lists(st.integers(0, 100), max_size=6))
 def test_documents_do_not_depend_on_how_the_file_is_read(text, places):
     places = sorted({0, len(text), *(p for p in places if p < len(text))})
@@ -194,7 +193,6 @@ def test_documents_are_followed_by_end_of_text(tmp_path):
 # The split
 
 
-@settings(deadline=None)
 @given(st.integers(2, 500), st.sets(st.integers(0, 500)), st.floats(0.01, 0.9))
 def test_the_split_falls_on_the_nearest_end_of_a_document(length, ends, fraction):
     target = length - int(np.ceil(length * fraction - 1e-9))
@@ -216,7 +214,6 @@ def test_a_split_that_leaves_nothing_is_refused(fraction):
         cut_place(1000, [], fraction)
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.text("ab", min_size=1), min_size=1), min_size=1), st.integers(0, 60))
 def test_both_sides_of_a_cut_make_the_whole(documents, cut):
     pieces = [
@@ -334,7 +331,6 @@ def test_memory_stays_flat(tmp_path):
 # Bad input
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.text(max_size=60), st.integers(1, 7), st.sampled_from([b"\xff", b"\xc3", b"\xe2\x82"]))
 def test_the_offset_of_what_is_not_utf8_is_named(tmp_path_factory, text, read_bytes, bad):
     path = tmp_path_factory.mktemp("bad") / "x.txt"

@@ -13,7 +13,7 @@ import zipfile
 import numpy as np
 import pytest
 from configured import configured
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxlm.data import corpora, tables
@@ -142,7 +142,6 @@ def test_a_field_named_for_plain_text_is_refused(tmp_path):
 texts_lists = st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=9), max_size=5)
 
 
-@settings(deadline=None, max_examples=60)
 @given(texts_lists, st.integers(1, 30), st.sampled_from([None, 1]), st.booleans())
 def test_json_lists_are_read_in_pieces_as_whole(texts, size, indent, lines):
     records = [{"text": text, "n": [1.5e10, -3, None, True]} for text in texts]

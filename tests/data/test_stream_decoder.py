@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers_made import MAKERS, library, tokenizer
 
@@ -24,7 +24,6 @@ def streamed(tokenizer, ids, cuts, after=()):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-@settings(deadline=None, max_examples=30)
 @given(st.data())
 def test_a_stream_of_any_ids_gives_what_decode_gives(name, data):
     """Random ids: bytes that are no UTF-8, control ids, ids beyond the vocabulary."""
@@ -36,7 +35,6 @@ def test_a_stream_of_any_ids_gives_what_decode_gives(name, data):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-@settings(deadline=None, max_examples=30)
 @given(TEXTS, st.data())
 def test_prompt_and_continuation_are_what_decode_gives(name, text, data):
     kind = tokenizer(name)
@@ -51,7 +49,6 @@ def test_prompt_and_continuation_are_what_decode_gives(name, text, data):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-@settings(deadline=None, max_examples=40)
 @given(TEXTS)
 def test_texts_are_decoded_as_the_library_does(name, text):
     """But for added words of byte-level tokenizers, which it takes for bytes, and blanks that it
@@ -99,7 +96,6 @@ def test_bytes_of_a_fallback_are_joined_across_ids():
 
 
 @pytest.mark.parametrize("name", ["unigram always", "fallback, legacy", "byte level", "suffix"])
-@settings(deadline=None, max_examples=30)
 @given(st.sampled_from(["the", "cat", " the", "a time", "upon", "e t"]), st.integers(1, 4))
 def test_stop_strings_are_found_across_pieces(name, stop, chunk):
     kind, text = tokenizer(name), "Once upon a time there was the cat"
@@ -111,7 +107,6 @@ def test_stop_strings_are_found_across_pieces(name, stop, chunk):
     assert shown + continuation.finish() == text.removeprefix("Once").split(stop)[0]
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=20), st.lists(st.integers(0, 20), max_size=3))
 def test_bytes_that_are_no_text_are_replaced_as_python_does(content, cuts):
     kind = ByteTokenizer()

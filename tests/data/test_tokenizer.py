@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from conftest import shared_file
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import shared_file
 from jaxlm.data.tokenizer import (
     ByteTokenizer,
     CharTokenizer,
@@ -24,14 +24,12 @@ CHAR = CharTokenizer("".join(sorted(set(TEXT))), documents=True)
 KINDS = {"char": CHAR, "byte": ByteTokenizer(), "bpe": BPE}
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_any_text_survives_encoding_and_decoding(text):
     for tokenizer in (KINDS["byte"], BPE):
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(alphabet=sorted(set(TEXT)))))
 def test_char_encodes_batches_like_single_texts(texts):
     encoded = CHAR.encode_batch(texts)
@@ -39,7 +37,6 @@ def test_char_encodes_batches_like_single_texts(texts):
     assert all(ids.dtype == np.int32 for ids in encoded)
 
 
-@settings(deadline=None)
 @given(st.text(min_size=1), st.data())
 def test_stream_decoder_yields_valid_text_that_adds_up(text, data):
     for tokenizer in (KINDS["byte"], BPE):

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 from configured import configured as make
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_stream_decoder import TEXTS
 from tokenizers_made import LOSSLESS, MAKERS, library, tokenizer
@@ -34,7 +34,6 @@ def unknown(name):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-@settings(deadline=None, max_examples=40)
 @given(TEXTS)
 def test_no_control_id_comes_from_any_text(name, text):
     kind = tokenizer(name)
@@ -43,7 +42,6 @@ def test_no_control_id_comes_from_any_text(name, text):
 
 
 @pytest.mark.parametrize("name", ANY_TEXT + ALL_BUT_MARKS)
-@settings(deadline=None, max_examples=40)
 @given(TEXTS)
 def test_what_has_bytes_for_all_gives_any_text_back(name, text):
     if name in ALL_BUT_MARKS:  # there U+2581 is the mark of a blank
@@ -55,7 +53,6 @@ def test_what_has_bytes_for_all_gives_any_text_back(name, text):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-@settings(deadline=None, max_examples=30)
 @given(TEXTS)
 def test_a_text_comes_back_or_is_refused(name, text):
     kind = tokenizer(name)
@@ -158,7 +155,6 @@ def test_lossy_is_accepted_where_it_is_asked_for():
     assert kind.decode(kind.encode("The  Cat")) == "the cat"
 
 
-@settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.text("ab ", max_size=6), st.booleans()), max_size=8), st.data())
 def test_comparison_counts_what_vanishes_whatever_the_pieces(parts, data):
     """A tokenizer of bytes, from whose ids some are taken."""

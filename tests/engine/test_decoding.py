@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxlm.config.schema import ModelConfig, resolve_model
@@ -100,7 +100,6 @@ def test_cached_and_uncached_decoding_give_the_same_greedy_tokens(switches):
         assert context == 1 or len(set(expected)) > 3  # a constant text would prove little
 
 
-@settings(deadline=None)
 @given(st.integers(1, 300), st.integers(1, 40))
 def test_window_holds_the_end_of_the_text_and_moves_by_half_a_context(length, context):
     start = window_start(length, context)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from jaxlm.engine.sampling import Sampling, filtered_logits, options
@@ -39,7 +39,6 @@ def brute_force(logits_V, seen_V, *, temperature, top_k, top_p, min_p, repetitio
     return {i: x[i] for i in order}, margin
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     logits=LOGITS,
     seen=st.lists(st.booleans(), min_size=V, max_size=V),

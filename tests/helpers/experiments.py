@@ -7,4 +7,6 @@ STUDIES = [
     for name in groups()["experiment"]
     if "\nstudy:" in (config_folder() / "experiment" / f"{name}.yaml").read_text("utf-8")
 ]
+# The default, a ladder, one that ends by the clock, and one that drops out.
+TRAIN_ALWAYS = ("quickstart", "markov_ladder", "openwebtext_leaderboard", "shakespeare_gpt")
 SINGLE = [name for name in groups()["experiment"] if name not in STUDIES]

@@ -4,7 +4,7 @@ import math
 import shlex
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxlm.cli import main as cli
@@ -21,7 +21,6 @@ PRECISIONS = st.sampled_from(["bfloat16", "float32", "float64"])
 SIZES = {"70m": 42e6, "130m": 113e6, "300m": 255e6}
 
 
-@settings(deadline=None, max_examples=150)
 @given(PARAMETERS, TOKENS, DEVICES, PRECISIONS, st.sampled_from([64, 256, 2048]))
 def test_every_size_gets_a_plan_that_keeps_the_rules(parameters, tokens, device, precision, length):
     found = plan.plan(parameters, tokens, device=device, precision=precision, context_length=length)

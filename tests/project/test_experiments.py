@@ -1,8 +1,8 @@
 """The experiments of EXPERIMENTS.md: each composes at every scale, each study runs for real.
 
 The studies run at smoke scale in this process, through the same code as `python run.py`, except
-that no process is started for a run: importing JAX a hundred times would take minutes. XLA
-optimises little, runs draw no figures, and a configuration that several studies share trains once.
+that no process is started for a run: importing JAX a hundred times would take minutes. Runs draw no
+figures, and a configuration that several studies share trains once.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from experiments import SINGLE, STUDIES
+from sweeps import sweep
 
 from jaxlm.cli import main as cli
 from jaxlm.config.compose import compose, groups
@@ -201,8 +202,6 @@ class InThisProcess:
 
 @pytest.fixture
 def quick(monkeypatch, tmp_path):
-    import jax
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(study, "Process", InThisProcess)
     monkeypatch.setattr(limit, "Process", InThisProcess)
@@ -210,13 +209,15 @@ def quick(monkeypatch, tmp_path):
     report = types.ModuleType("jaxlm.compare.report")
     report.write_report = lambda runs, out, **_: out / "research_report.md"
     monkeypatch.setitem(sys.modules, "jaxlm.compare.report", report)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+
+
+# A study of sizes, of widths under muP, of a missing norm, of optimizers, schedules and tokenizers.
+RUN_ALWAYS = ("shakespeare_heads", "mup_transfer", "tinystories_no_norm", "tinystories_optimizer",
+              "shakespeare_schedules", "tinystories_vocabulary")  # fmt: skip
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", sweep(STUDIES, quick=RUN_ALWAYS))
 def test_every_study_runs(name, quick, cache):
     words = [f"experiment={name}", "scale=smoke", "data=stories", "data.train_tokens=20000"]
     words += ["train.duration=2", "train.eval_every=100%", "train.checkpoint_every=0"]

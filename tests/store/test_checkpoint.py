@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import jax
@@ -15,7 +14,8 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from examples import few
+from hypothesis import example, given
 from hypothesis import strategies as st
 from jax.sharding import SingleDeviceSharding
 
@@ -69,7 +69,7 @@ def data_file(folder, step):
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=8, deadline=None)
+@few
 def test_every_type_comes_back_to_the_same_bits(tmp_path_factory, seed):
     rng = np.random.default_rng(seed)
     types = [np.float64, np.float32, np.float16, ml_dtypes.bfloat16, np.int32, np.int64]
@@ -243,7 +243,6 @@ def files_of(folder):
 
 
 @given(data=st.data())
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_flipped_bit_anywhere_means_the_step_before(two_steps, data):
     path = data.draw(st.sampled_from(files_of(two_steps / "200")))
     offset = data.draw(st.integers(0, path.stat().st_size - 1))
@@ -348,7 +347,7 @@ def test_last_best_or_a_step_by_number(tmp_path):
     keep=st.integers(1, 3),
 )
 @example(best=[True, False, False, False], keep=1)
-@settings(max_examples=8, deadline=None)
+@few
 def test_the_newest_and_the_best_are_kept(tmp_path_factory, best, keep):
     folder = tmp_path_factory.mktemp("checkpoints")
     with Checkpoints(folder, keep) as checkpoints:
@@ -446,8 +445,9 @@ def test_readers_never_fail_while_a_writer_saves_and_prunes(tmp_path):
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        until = time.monotonic() + 60
-        while newest < 12 and time.monotonic() < until:
+        reads = 0
+        while newest <= 3 or reads < 30:
+            reads += 1
             for which in ("last", "best") if newest > 3 else ("last",):
                 step, tree, metadata, _ = restore(tmp_path, which)
                 assert metadata == {"step": step} or step == 0
@@ -458,7 +458,7 @@ def test_readers_never_fail_while_a_writer_saves_and_prunes(tmp_path):
     finally:
         stop.set()
         writer.join()
-    assert newest >= 12
+    assert newest > 3
 
 
 # Killed
@@ -482,15 +482,27 @@ def train(first, moment):
         manifest.shutil.rmtree = die
     checkpoints = checkpoint.Checkpoints(folder, 1)
     for step in range(first, first + 1000):
+        if moment == "between" and step == first + 2:
+            die()
         checkpoints.save(step, tree_of(step, size=100_000), {"step": step})
 
 first = 1
-for moment in ["before the manifest"] + ["any"] * 6 + ["before the manifest", "while pruning"]:
+def half_written():
+    return any("orbax-checkpoint-tmp" in name for name in os.listdir(folder))
+
+def newest():
+    return max([s for s in manifest.whole_steps(manifest.Path(folder))], default=0)
+
+moments = ["before the manifest"] + ["between", "half written"] * 3
+for moment in moments + ["before the manifest", "while pruning"]:
     child = os.fork()
     if child == 0:
         train(first, moment)
-    if moment == "any":
-        time.sleep(rng.uniform(0.2, 1.2))
+    if moment == "half written":
+        while newest() < first or not half_written():
+            os.kill(child, signal.SIGCONT)
+            time.sleep(rng.uniform(0, 0.002))
+            os.kill(child, signal.SIGSTOP)  # so that it is so still when the child dies
         os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     reader = os.fork()
@@ -510,7 +522,7 @@ for moment in ["before the manifest"] + ["any"] * 6 + ["before the manifest", "w
         os._exit(0)
     if os.waitpid(reader, 0)[1]:
         sys.exit("the reader failed")
-    first = max([s for s in manifest.whole_steps(manifest.Path(folder))], default=0) + 1
+    first = newest() + 1
 """
 
 
@@ -518,10 +530,10 @@ def test_killed_at_any_moment_the_step_before_is_found(tmp_path):
     answer = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path), "0"],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests/helpers'}"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert answer.returncode == 0, answer.stderr
     lines = answer.stdout.splitlines()

@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_study import write_run, write_study
 
@@ -124,7 +124,6 @@ def test_any_field_of_a_wrong_type_is_an_error_or_does_no_harm(run, name):
                 in_words(read_run, run.path)
 
 
-@settings(max_examples=60, deadline=None)
 @given(key=st.sampled_from(["seed", "model", "job", "run", "study", "optimizer"]), value=ANY_JSON)
 def test_any_section_of_a_configuration_may_be_anything(tmp_path_factory, key, value):
     path = tmp_path_factory.getbasetemp() / "configured"

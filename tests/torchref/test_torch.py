@@ -1,14 +1,13 @@
 """backend=torch: devices, resuming, errors, and the walls around it; its numbers are parity's."""
 
 import ast
+import functools
 import json
 import os
 import pickle
 import signal
 import subprocess
 import sys
-import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from experiments import SINGLE  # noqa: E402
-from real_runs import assert_same_run, finish, start  # noqa: E402
+from experiments import SINGLE, TRAIN_ALWAYS  # noqa: E402
+from real_runs import assert_same_run, finish, start, stopping_at  # noqa: E402
+from sweeps import sweep  # noqa: E402
 
 from jaxlm.cli import jobs  # noqa: E402
 from jaxlm.cli import main as cli  # noqa: E402
@@ -88,7 +88,7 @@ def test_no_pickle_is_ever_loaded():
 # -- runs ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("experiment", SINGLE)
+@pytest.mark.parametrize("experiment", sweep(SINGLE, quick=TRAIN_ALWAYS))
 def test_every_experiment_trains_at_smoke_scale(experiment, train, cache):
     words = [f"experiment={experiment}", "job=train", "scale=smoke", *TORCH, "data=stories"]
     assert cli.main([*words, "run.name=run", f"run.cache={cache}", "run.samples=0"]) == 0
@@ -100,22 +100,15 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
     """Killed with -9 at the start and on the way, then stopped with SIGTERM; dropout and all."""
     words = np.random.default_rng(0).choice("the cat sat on a mat and saw it run".split(), 6000)
     (tmp_path / "text.txt").write_text(" ".join(words), "utf-8")
-    status, output = finish(start(tmp_path, "reference", *TORCH))
+    train = functools.partial(start, tmp_path)
+    short = [*TORCH, "train.duration=100", "train.eval_every=25", "train.checkpoint_every=20"]
+    status, output = finish(train("reference", *short))
     assert status == 0, output
-    metrics = tmp_path / "killed" / "metrics.jsonl"
-    for lines, with_signal in ((0, signal.SIGKILL), (60, signal.SIGKILL), (150, signal.SIGTERM)):
-        process = start(tmp_path, "killed", *TORCH)
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and process.poll() is None:
-            if (lines == 0 and (tmp_path / "killed").exists()) or (
-                lines and metrics.exists() and metrics.read_text().count("\n") > lines
-            ):
-                break
-            time.sleep(0.005)
-        process.send_signal(with_signal)
+    for step, number in ((1, signal.SIGKILL), (50, signal.SIGKILL), (70, signal.SIGTERM)):
+        process = train("killed", *short, program=stopping_at(step, number))
         status, output = finish(process)
-        assert status == (-9 if with_signal == signal.SIGKILL else 143), output
-    status, output = finish(start(tmp_path, "killed", *TORCH))
+        assert status == (-9 if number == signal.SIGKILL else 143), output
+    status, output = finish(train("killed", *short))
     assert status == 0 and "resuming" in output
     assert_same_run(tmp_path / "killed", tmp_path / "reference")
 
@@ -127,9 +120,8 @@ def test_compiled_training_is_eager_training(backend, tmp_path, monkeypatch):
     words = ["scale=smoke", "model.residual_dropout=0.2", "train.grad_accumulation=2"]
     config = compose([*words, "precision=float64", "backend=torch"])
     if backend == "aot_eager":
-        monkeypatch.setattr(
-            devices, "compiler", lambda *_: (partial(torch.compile, backend=backend), backend)
-        )
+        compiler = functools.partial(torch.compile, backend=backend)
+        monkeypatch.setattr(devices, "compiler", lambda *_: (compiler, backend))
     tokens = np.random.default_rng(0).integers(0, 64, (4, 33)).astype(np.int32)
     losses = []
     for compiled in (True, False):
@@ -176,6 +168,8 @@ def test_doctor_tests_the_backend_it_is_asked_for(capsys, tmp_path):
     assert "torch on cpu" in capsys.readouterr().out
 
 
+@pytest.mark.optimized
+@pytest.mark.slow
 def test_parity_job_prints_and_writes_its_table_and_fails_with_a_fault(train, monkeypatch):
     words = ["job=parity", "job.max_tokens=40", "torch.compile=false", "train.duration=30"]
     for precision in ("float64", "float32", "bfloat16"):

@@ -1,6 +1,5 @@
 """Training as a whole, in this process: how runs end, what they record, and what they refuse."""
 
-import itertools
 import json
 import math
 import os
@@ -8,11 +7,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from experiments import SINGLE
+from experiments import SINGLE, TRAIN_ALWAYS
+from sweeps import sweep
 
 from jaxlm.cli import main as cli
 from jaxlm.config.compose import compose
@@ -60,6 +59,7 @@ def records(kind, name="runs/run"):
     return [r for r in map(json.loads, lines) if r["kind"] == kind]
 
 
+@pytest.mark.draws
 def test_a_run_leaves_everything_that_design_lists(train):
     status, out, _ = train("run.samples=2", "train.duration=8", "train.eval_every=4")
     assert status == 0
@@ -98,6 +98,7 @@ def test_records_have_every_norm_and_every_metric(train):
     assert evaluation["bits_per_byte"] == pytest.approx(evaluation["loss"] / math.log(2), rel=1e-6)
 
 
+@pytest.mark.optimized
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(train):
     losses = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -141,20 +142,46 @@ def test_early_stopping_ends_after_patience_evaluations_without_a_better_loss(tr
     assert train(*words)[1].count("is finished") == 1
 
 
+class Hands:
+    """A clock that stands still but for what is known to take time."""
+
+    def __init__(self, monkeypatch, step, evaluation, compilation):
+        self.now = 1000.0
+        for module in (clocks, loop):
+            monkeypatch.setattr(module, "time", self)
+        for owner, name, seconds in (
+            (Engine, "train_step", step),
+            (Engine, "compile", compilation),
+            (loop.Evaluator, "__call__", evaluation),
+        ):
+            monkeypatch.setattr(owner, name, self._taking(seconds, getattr(owner, name)))
+
+    def _taking(self, seconds, call):
+        def taking(*arguments, **named):
+            self.now += seconds
+            return call(*arguments, **named)
+
+        return taking
+
+    def monotonic(self):
+        return self.now
+
+
 def test_a_clocked_run_ends_in_time_with_its_schedule_complete(train, monkeypatch):
-    """By a clock of which every look takes 4 ms: how fast the machine is does not matter."""
-    limit, looks = 4.0, itertools.count()
-    clock = SimpleNamespace(monotonic=lambda: 0.004 * next(looks))
-    for module in (clocks, loop):
-        monkeypatch.setattr(module, "time", clock)
+    limit, step, evaluation = 4.0, 0.125, 0.5
+    Hands(monkeypatch, step, evaluation, compilation=0.75)
     words = (f"train.duration={limit / 3600}hours", "train.eval_every=50%", "schedule.warmup=10%")
     status, _, _ = train(*words, "train.checkpoint_every=50%", "train.log_every=1")
     found, lr = summary(), [r["lr"] for r in records("train")]
     assert status == 0 and found["status"] == "finished"
-    assert len(lr) > 40
-    assert records("eval")[-1]["step"] == found["step"]
-    assert limit - 0.2 < records("train")[-1]["wall_seconds"] <= limit + 0.2
-    assert lr[-1] < 0.15 * max(lr)
+    # 4 s hold the compilation, two evaluations and 2.25 s of steps, and no step more.
+    assert found["step"] == len(lr) == 18
+    assert [r["step"] for r in records("eval")] == [10, 18]
+    assert records("train")[-1]["wall_seconds"] + evaluation <= limit
+    assert found["wall_seconds"] == limit and found["seconds"] == 18 * step
+    # The cosine from the first step after the warm-up down to a tenth.
+    assert lr.index(max(lr)) <= 3 and lr[3:] == sorted(lr[3:], reverse=True)
+    assert lr[-1] < 0.12 * max(lr)
 
 
 def test_epochs_count_passes_over_the_training_tokens(train, text):
@@ -168,6 +195,7 @@ def test_epochs_count_passes_over_the_training_tokens(train, text):
     assert saved == [r["step"] for r in records("eval")]
 
 
+@pytest.mark.optimized
 def test_bfloat16_float64_and_accumulation_train_alike(train):
     losses = {}
     for name, words in {
@@ -205,9 +233,7 @@ def test_a_run_on_stories_knows_its_distance_to_the_floor(text, cache, capsys):
 
 
 @pytest.mark.parametrize("experiment", SINGLE)
-def test_every_experiment_traces_at_full_size_and_trains_at_smoke_scale(
-    experiment, text, cache, capsys
-):
+def test_every_experiment_traces_at_full_size(experiment, cache):
     import jax
 
     config = compose([f"experiment={experiment}"])
@@ -219,6 +245,10 @@ def test_every_experiment_traces_at_full_size_and_trains_at_smoke_scale(
     step = make_train_step(engine.model, config.optimizer, config.seed)
     _, metrics = jax.eval_shape(step, state, Batch(tokens, rows, lr))
     assert metrics.loss.shape == ()
+
+
+@pytest.mark.parametrize("experiment", sweep(SINGLE, quick=TRAIN_ALWAYS))
+def test_every_experiment_trains_at_smoke_scale(experiment, text, cache):
     words = [f"experiment={experiment}", "job=train", "scale=smoke", "data=stories"]
     assert cli.main([*words, "run.name=run", f"run.cache={cache}", "run.samples=0"]) == 0
     assert summary()["status"] == "finished"
@@ -320,7 +350,8 @@ def test_jobs_without_a_run_or_a_checkpoint_say_so(train, text, capsys, cache):
 def test_a_sweep_runs_every_value_and_reports_the_refused_one(text, cache):
     words = ["scale=smoke", "data=text", "data.path=text.txt", f"run.cache={cache}"]
     command = [sys.executable, "-m", "jaxlm", "-m", *words, "run.samples=0", "model.n_heads=1,2,3"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    found = {"PYTHONPATH": str(Path(cli.__file__).parents[2])}
+    done = subprocess.run(command, env=os.environ | found, capture_output=True, text=True)
     assert done.returncode == 2 and "3 runs, 1 of them failed" in done.stdout, done.stderr
     assert "model.n_heads=3 does not divide" in done.stderr
     done = [p for p in Path("runs").iterdir() if (p / "summary.json").exists()]

@@ -17,6 +17,7 @@ from jaxlm.inference.evaluate import Evaluator
 from jaxlm.spec.contract import EvalBatch
 from jaxlm.train.ledger import Position
 
+pytestmark = pytest.mark.optimized
 TINY = [
     "scale=smoke", "data=text", "data.path=text.txt", "tokenizer=byte", "run.name=run",
     "run.samples=0", "torch.compile=false", "model.n_layers=1", "model.d_model=32",

@@ -12,11 +12,12 @@ import jax
 import numpy as np
 import pytest
 import scipy.optimize
-from conftest import shared_file
-from hypothesis import given, settings
+from examples import few
+from hypothesis import given
 from hypothesis import strategies as st
 
 import scaling
+from conftest import shared_file
 from scaling import ScalingError, fit, predict
 from scaling.estimate.bootstrap import resample_weights
 from scaling.estimate.holdout import cut_of, hold_out
@@ -70,7 +71,7 @@ def test_noise_free_isoflops_give_the_true_law():
     assert found.allocation(1e23)["N"] == pytest.approx(9.18925e10, rel=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@few
 @given(
     floor=st.floats(0.5, 8.0),
     shares=st.tuples(st.floats(0.02, 1.0), st.floats(0.02, 1.0)),

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import scipy.interpolate
-from conftest import shared_file
 
+from conftest import shared_file
 from scaling.errors import ScalingError
 from scaling.estimate import isoflop
 from scaling.estimate.envelope import approach1

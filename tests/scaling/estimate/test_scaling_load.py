@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scaling.errors import ScalingError
@@ -146,7 +146,6 @@ def test_an_error_shows_a_key_of_control_characters_on_one_line(files, place):
     assert str(error.value).isprintable() and "\\x1b" in str(error.value)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_mutated_file_is_refused_or_gives_the_same_fit(files, place, data):
     content = json.loads((files / "fit.json").read_text())
@@ -179,7 +178,6 @@ def test_a_mutated_file_is_refused_or_gives_the_same_fit(files, place, data):
     json.dumps(found.to_dict())
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_damaged_byte_is_refused_or_harmless(files, place, data):
     raw = bytearray((files / "fit.json").read_bytes())
@@ -196,7 +194,6 @@ def test_a_damaged_byte_is_refused_or_harmless(files, place, data):
         assert len(str(error).splitlines()) <= 3
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_damaged_header_of_the_resamples_is_refused_or_harmless(files, place, data):
     raw = bytearray((files / "bootstrap.npy").read_bytes())

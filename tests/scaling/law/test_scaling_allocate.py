@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import few
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
@@ -56,7 +57,7 @@ def test_reference_allocations_are_met():
     assert coefficients(CHINCHILLA, fitted)["a"] == pytest.approx(0.5138995, abs=1e-7)
 
 
-@settings(max_examples=20, deadline=None)
+@few
 @given(
     E=st.floats(0.1, 10),
     A=st.floats(1, 1e7),

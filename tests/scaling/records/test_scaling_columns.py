@@ -9,10 +9,10 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import shared_file
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import shared_file
 from scaling.errors import ScalingError
 from scaling.records.columns import columns_said
 from scaling.records.records import read_records
@@ -161,7 +161,6 @@ def test_what_the_caller_cannot_mean_is_refused(refused, said, expected):
 name = st.text("abcxyz/*=+.", min_size=1, max_size=8)
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     names=st.lists(name, min_size=3, max_size=3, unique=True),
     order=st.permutations(range(3)),

@@ -7,10 +7,10 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, shared_file
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import ROOT, shared_file
 from scaling.errors import ScalingError
 from scaling.records.records import Records, read_records
 
@@ -80,7 +80,6 @@ def check(records):
 
 
 @pytest.mark.parametrize("name", ["a.csv", "rows.json", "columns.json", "a.jsonl"])
-@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_any_order_and_spelling_of_columns_reads_alike(tmp_path_factory, name, data):
     order = data.draw(st.permutations(list(TABLE)))
@@ -288,7 +287,6 @@ def test_what_is_not_there_or_not_an_array_of_four_columns_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl", ".npy"])
-@settings(max_examples=150, deadline=None)
 @given(content=st.binary(max_size=200), shaped=st.booleans())
 def test_no_content_whatever_raises_another_error(tmp_path_factory, suffix, content, shaped):
     path = tmp_path_factory.getbasetemp() / f"fuzz{suffix}"
@@ -303,7 +301,6 @@ def test_no_content_whatever_raises_another_error(tmp_path_factory, suffix, cont
 positive = st.floats(1e-30, 1e30)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     data=st.data(),
     size=st.integers(1, 8),

@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scaling.estimate.fit import warn
@@ -94,7 +94,6 @@ def test_seeds_are_no_search(read):
     assert not read(seeds | {"seed": np.tile([1, 2, 3], 25)}).warnings
 
 
-@settings(max_examples=100, deadline=None)
 @given(data=st.data(), size=st.integers(1, 30))
 def test_the_best_of_each_place_is_its_lowest_loss(data, size):
     def column(values):

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scaling.errors import ScalingError
@@ -114,7 +114,6 @@ def test_sizes_and_tokens_that_both_begin_with_n_are_told_apart(read):
     np.testing.assert_allclose(records.N, N)
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     base=st.sampled_from([("params", "unstated"), ("N", "unstated"), ("training tokens", "D")]),
     unit=st.sampled_from([("M", 1e6), ("B", 1e9), ("millions", 1e6), ("1e9", 1e9), ("bn", 1e9)]),
@@ -159,7 +158,6 @@ def test_a_cell_that_is_no_number_is_refused(cell):
         number(cell)
 
 
-@settings(max_examples=200, deadline=None)
 @given(value=st.integers(0, 10**15), places=st.integers(0, 6), data=st.data())
 def test_grouped_and_decimal_numbers_read_back(value, places, data):
     """In either style, with either of its separators of groups or none."""
@@ -363,7 +361,6 @@ def test_losses_below_the_entropy_floor_are_warned_of(read):
     assert not read(TABLE | {"entropy_floor": [1.5] * len(N)}).warnings
 
 
-@settings(max_examples=50, deadline=None)
 @given(
     data=st.data(),
     size=st.integers(1, 12),

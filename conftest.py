@@ -1,0 +1,95 @@
+"""How every test runs: one thread per worker, shared compiled programs, two sizes of search.
+
+`--thorough` is `make test-thorough`: all examples of hypothesis and the sweeps marked `thorough`.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+
+# Two workers on two cores: threads beyond one each would only wait for one another.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+# Programs compiled by one worker, or by a process that a test starts, serve all others. The folder
+# is new for each run of the suite, so that no result depends on an earlier one.
+_PROGRAMS = "JAX_COMPILATION_CACHE_DIR"
+_made: list[str] = []
+if _PROGRAMS not in os.environ:  # workers inherit it
+    _made.append(tempfile.mkdtemp(prefix="jaxlm-tests-xla-"))
+    os.environ[_PROGRAMS] = _made[0]
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+# No limit of time per example: the machine's speed decides nothing.
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("quick", max_examples=30, derandomize=True, **_COMMON)
+settings.register_profile("thorough", max_examples=300, print_blob=True, **_COMMON)
+settings.load_profile("quick")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--thorough", action="store_true", help="run all sweeps, with 300 examples of hypothesis"
+    )
+
+
+def pytest_configure(config):
+    if config.getoption("thorough"):
+        settings.load_profile("thorough")
+    _draw_in_marked_tests_only()
+
+
+def pytest_unconfigure():
+    for folder in _made:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Without --thorough, sweeps marked `thorough` are left out, except where named by id."""
+    if config.getoption("thorough") or any("::" in word for word in config.args):
+        return
+    left_out = [item for item in items if item.get_closest_marker("thorough")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("thorough")]
+
+
+# -- what most tests need not wait for ------------------------------------------------------------
+
+_NOT_ABOUT_FIGURES = {"cli", "data", "project", "store", "study", "torchref", "train", "verify"}
+_NOT_ABOUT_NUMERICS = _NOT_ABOUT_FIGURES - {"study"} | {"compare", "inference"}
+_NOT_DRAWN = b"not drawn: this test is not about figures\n"
+_drawing = {"real": True}
+
+
+def pytest_runtest_setup(item):
+    """Before the test's fixtures: does it draw, and do its programs take XLA's optimizations?
+
+    Tests of numerics and of bits compile as a user's run does, and so do all processes.
+    """
+    import jax
+
+    room = item.path.relative_to(item.config.rootpath).parts[1]
+    _drawing["real"] = room not in _NOT_ABOUT_FIGURES or bool(item.get_closest_marker("draws"))
+    quickly = room in _NOT_ABOUT_NUMERICS and not item.get_closest_marker("optimized")
+    jax.config.update("jax_disable_most_optimizations", quickly)
+
+
+def _draw_in_marked_tests_only():
+    """A run's figures take longer than its training here: unless a test is marked `draws`, they
+    are made but not rendered. Processes that tests start render theirs."""
+    from matplotlib.figure import Figure
+
+    render = Figure.savefig
+
+    def savefig(self, name, **arguments):
+        if _drawing["real"] or not isinstance(name, str | Path):
+            render(self, name, **arguments)
+        else:
+            Path(name).write_bytes(_NOT_DRAWN)
+
+    Figure.savefig = savefig
