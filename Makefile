@@ -43,6 +43,7 @@ test-latest:
 lint:
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
 
 clean:
 	rm -rf $(VENV) $(LATEST_VENV) build dist *.egg-info .cache

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jaxlm.config.schema import ModelConfig
+from jaxlm.config.schema import ResolvedModel
 from torchref.dropout import Dropout, drop
 from torchref.layers import at_least_float32
 
@@ -24,7 +24,7 @@ class Cache(NamedTuple):
     values: Tensor
 
 
-def empty_cache(model: ModelConfig, batch: int, dtype: torch.dtype, device) -> list[Cache]:
+def empty_cache(model: ResolvedModel, batch: int, dtype: torch.dtype, device) -> list[Cache]:
     """A cache of zeros for `batch` sequences of up to context_length tokens."""
     shape = (batch, model.context_length, model.n_kv_heads, model.head_dim)
     zeros = lambda: torch.zeros(shape, dtype=dtype, device=device)  # noqa: E731
@@ -69,7 +69,7 @@ def plain_attention(
     """
     scores = attention_scores(q_BxHxLxK, k_BxHxTxK, divisor)
     show(scores)
-    visible_LxT = causal_mask(start, *scores.shape[2:], scores.device)
+    visible_LxT = causal_mask(start, scores.shape[2], scores.shape[3], scores.device)
     weights = scores.masked_fill(~visible_LxT, -math.inf).softmax(dim=-1).to(q_BxHxLxK.dtype)
     return drop(weights, rate, dropout, site) @ v_BxHxTxK
 

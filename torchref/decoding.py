@@ -55,7 +55,7 @@ class Decoder:
             if length > context:
                 start, cache = self._open(text_BxT, rows)
                 length = text_BxT.shape[1] - start
-            new = []
+            new: list[torch.Tensor] = []
             for at in range(
                 length, min(length + min(max_tokens, chunk or max_tokens), context + 1)
             ):

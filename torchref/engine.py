@@ -102,7 +102,7 @@ class Engine:
 
     def train_step(
         self, state: TrainState, tokens_BxM: np.ndarray, lr: float
-    ) -> tuple[TrainState, dict[str, Any]]:
+    ) -> tuple[TrainState, StepMetrics]:
         return self._train_step(state, self._put(tokens_BxM), lr)
 
     def _put(self, array: np.ndarray) -> torch.Tensor:

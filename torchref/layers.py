@@ -5,12 +5,14 @@ Parameters are float32 (or float64); a product has the type of its input, and no
 have at least float32.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jaxlm.config.schema import ModelConfig
+from jaxlm.config.schema import ResolvedModel
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -79,7 +81,7 @@ class LayerNorm(nn.Module):
         return y.to(x.dtype)
 
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "swiglu": F.silu,
     "silu": F.silu,
     "geglu": F.gelu,
@@ -90,7 +92,7 @@ ACTIVATIONS = {
 }
 
 
-def rotation_tables(model: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
+def rotation_tables(model: ResolvedModel) -> tuple[np.ndarray, np.ndarray]:
     """Cosines and sines, float64 (C, K/2), of rotary positions (Su et al. 2021, eq. 34)."""
     half = model.head_dim // 2
     frequency = model.rope_theta ** -(np.arange(half) / half)
@@ -98,7 +100,7 @@ def rotation_tables(model: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
     return np.cos(angle), np.sin(angle)
 
 
-def sinusoidal_table(model: ModelConfig) -> np.ndarray:
+def sinusoidal_table(model: ResolvedModel) -> np.ndarray:
     """Positions of Vaswani et al. 2017 (section 3.5), float64 (C, D): sines even, cosines odd."""
     table = np.zeros((model.context_length, model.d_model))
     even = np.arange(0, model.d_model, 2)

@@ -9,13 +9,15 @@ type `dtype`; norms, softmax, rotation and loss have at least float32, as in the
 (`torch.autocast` would keep the residual stream in float32 and so be another computation.)
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from jaxlm.config.model_kinds import FEED_FORWARDS
-from jaxlm.config.schema import ModelConfig
+from jaxlm.config.schema import ResolvedModel
 from jaxlm.spec.parameters import initial_parameters
 from jaxlm.spec.parametrization import readout_factor, score_divisor
 from torchref.attention import Cache, attend
@@ -44,8 +46,12 @@ class Transformer(nn.Module):
     activations are computed again in the backward pass.
     """
 
+    cos: Tensor  # buffers, as are sin and waves: there where the kind of positions needs them
+    sin: Tensor
+    waves: Tensor
+
     def __init__(
-        self, model: ModelConfig, dtype: torch.dtype = torch.float32, remat: bool = False
+        self, model: ResolvedModel, dtype: torch.dtype = torch.float32, remat: bool = False
     ) -> None:
         super().__init__()
         self.model, self.dtype, self.remat = model, dtype, remat
@@ -122,7 +128,7 @@ class Transformer(nn.Module):
 class Block(nn.Module):
     """Attention and feed-forward, each x + f(norm(x)) (pre) or norm(x + f(x)) (post)."""
 
-    def __init__(self, model: ModelConfig, layer: int) -> None:
+    def __init__(self, model: ResolvedModel, layer: int) -> None:
         super().__init__()
         self.model, self.layer = model, layer
         self.attention_norm, self.attention = block_norm(model), Attention(model, layer)
@@ -150,7 +156,7 @@ class Block(nn.Module):
         return x if pre else self.feedforward_norm(x)
 
 
-def block_norm(model: ModelConfig) -> nn.Module:
+def block_norm(model: ResolvedModel) -> nn.Module:
     """A norm of the residual stream."""
     if model.norm == "none":
         return nn.Identity()
@@ -167,7 +173,7 @@ class Attention(nn.Module):
     what no module computes: see `taps`.
     """
 
-    def __init__(self, model: ModelConfig, layer: int) -> None:
+    def __init__(self, model: ResolvedModel, layer: int) -> None:
         super().__init__()
         m, self.model, self.layer, self.fused = model, model, layer, True
         bias = m.bias in ("qkv", "all")
@@ -207,9 +213,10 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     """down(act(up x)), or gated: down(act(gate x) * up x) (Shazeer 2020)."""
 
-    def __init__(self, model: ModelConfig) -> None:
+    def __init__(self, model: ResolvedModel) -> None:
         super().__init__()
-        m, self.activation, bias = model, ACTIVATIONS[model.ffn], model.bias == "all"
+        m, bias = model, model.bias == "all"
+        self.activation: Callable[[Tensor], Tensor] = ACTIVATIONS[m.ffn]
         self.gated = FEED_FORWARDS[m.ffn].gated
         if self.gated:
             self.gate = Linear(m.d_model, m.d_ff, bias)

@@ -54,7 +54,7 @@ class Lion(torch.optim.Optimizer):
         super().__init__(groups, {"lr": lr, "betas": betas, "weight_decay": 0.0})
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self) -> None:  # type: ignore[override]  # without a closure
         for group in self.param_groups:
             first, second = group["betas"]
             for p in group["params"]:
@@ -114,7 +114,7 @@ def set_moments(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     config: OptimizerConfig,
-    saved: dict[str, dict[str, Tensor] | int],
+    saved: dict[str, Any],  # of `moments_of`: counts, and dicts of tensors
 ) -> None:
     """The inverse of `moments_of`."""
     for parameter, p in model.named_parameters():

@@ -4,14 +4,14 @@ Legend: A accumulation parts, B rows, L length, M = L + 1, V vocabulary.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from jaxlm.config.optimizers import OptimizerConfig
-from jaxlm.config.schema import ModelConfig
+from jaxlm.config.schema import ResolvedModel
 from jaxlm.spec.contract import EvalBatch, StepMetrics
 from jaxlm.spec.parameters import group_of, parameter_groups, parameter_shapes
 from torchref.dropout import Dropout
@@ -49,7 +49,7 @@ def split(rows: Tensor, parts: int) -> tuple[Tensor, ...]:
     return rows.chunk(parts)
 
 
-def has_dropout(model: ModelConfig) -> bool:
+def has_dropout(model: ResolvedModel) -> bool:
     return bool(model.attention_dropout or model.residual_dropout)
 
 
@@ -60,7 +60,7 @@ def norms(tensors: list[Tensor], group_T: Tensor, groups: int) -> Tensor:
 
 
 def make_train_step(
-    model: ModelConfig,
+    model: ResolvedModel,
     config: OptimizerConfig,
     seed: int,
     parts: int = 1,
@@ -75,14 +75,16 @@ def make_train_step(
     numbers = [names.index(group_of(name)) for name in parameter_shapes(model)]
 
     def train_step(state: TrainState, tokens_BxM: Tensor, lr: float):
-        tensors, device = list(state.model.parameters()), tokens_BxM.device
+        tensors: list[Tensor] = list(state.model.parameters())
+        device = tokens_BxM.device
         group_T, key = torch.tensor(numbers, device=device), random_key(seed, device)
         batch, length = tokens_BxM.shape[0], tokens_BxM.shape[1] - 1
         step_key, rows_B = (
             fold_in(key, state.step),
             torch.arange(batch, dtype=torch.int32, device=device),
         )
-        loss, squares = 0.0, 0.0
+        loss: Tensor | float = 0.0
+        squares: Tensor | float = 0.0
         for tensor in tensors:
             tensor.grad = None
         for tokens, rows in zip(split(tokens_BxM, parts), split(rows_B, parts), strict=True):
@@ -91,21 +93,21 @@ def make_train_step(
             loss_part.backward()
             loss, squares = loss + loss_part.detach(), squares + squares_part
         with torch.no_grad():
-            gradients = [p.grad for p in tensors]
+            gradients = [cast(Tensor, p.grad) for p in tensors]
             gradient_norms = norms(gradients, group_T, len(names))
             norm = gradient_norms.square().sum().sqrt()
             clip(gradients, norm, config.clip_norm)
-            before = torch._foreach_add(tensors, 0.0)  # copies
+            before = list(torch._foreach_add(tensors, 0.0))  # copies
             set_lr(state.optimizer, lr)
             state.optimizer.step()
-            changes = torch._foreach_sub(tensors, before)
+            changes = list(torch._foreach_sub(tensors, before))
             metrics = StepMetrics(
                 loss=loss,
                 gradient_norm=norm,
                 gradient_norms=gradient_norms,
                 weight_norms=norms(tensors, group_T, len(names)),
                 update_norms=norms(changes, group_T, len(names)),
-                activation_rms=(squares / parts).sqrt(),
+                activation_rms=torch.as_tensor(squares / parts).sqrt(),
             )
         return state._replace(step=state.step + 1), metrics
 

@@ -5,7 +5,7 @@ Hooks on the modules read it: a part's output, or the input of whatever comes ne
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -20,10 +20,14 @@ class Tap(NamedTuple):
     before: bool = False
 
 
+def blocks_of(model: Transformer) -> list[Block]:
+    return [cast(Block, block) for block in model.blocks]
+
+
 def taps(model: Transformer) -> dict[str, Tap]:
     """Dotted name -> where to read it, in the order of the forward pass."""
     found = {"embedding": Tap(model.blocks[0], before=True)}
-    for layer, block in enumerate(model.blocks):
+    for layer, block in enumerate(blocks_of(model)):
         found |= {f"blocks.{layer}.{name}": tap for name, tap in _of_block(block).items()}
     return found | {"normed": Tap(model.final_norm), "logits": Tap(model)}
 
@@ -54,7 +58,7 @@ def watched(model: Transformer) -> Iterator[dict[str, Tensor]]:
     """A mapping that a forward pass inside fills by name; attention shows its scores."""
     seen: dict[str, Tensor] = {}
     with ExitStack() as stack:
-        for block in model.blocks:
+        for block in blocks_of(model):
             block.attention.fused = False
             stack.callback(setattr, block.attention, "fused", True)
         for name, tap in taps(model).items():

@@ -93,8 +93,8 @@ def help_text(topics: list[str]) -> int:
     print(USAGE)
     options = groups()
     print("jobs (job=NAME; --help jobs lists their options)")
-    for name, job in JOBS.items():
-        print(f"  {name:<16} {job.__dataclass_fields__['name'].metadata['help']}")
+    for name in JOBS:
+        print(f"  {name:<16} {JOBS.fields(name)['name'].metadata['help']}")
     print("\nexperiments (experiment=NAME)")
     for name in options.pop("experiment"):
         file: Path = config_folder() / "experiment" / f"{name}.yaml"
@@ -123,7 +123,7 @@ def _help_keys(topic: str) -> int:
         made = item.default_factory
         default = item.default if made is dataclasses.MISSING else made()
         choices = [_shown(choice) for choice in item.metadata["choices"]]
-        allowed = f" [{' | '.join(choices)}]" if choices else ""
+        allowed = f" [{' | '.join(map(str, choices))}]" if choices else ""
         print(f"{name} = {_shown(default)}{_kinds(name)}\n    {item.metadata['help']}{allowed}")
     return 0
 

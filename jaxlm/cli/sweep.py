@@ -18,6 +18,7 @@ from jaxlm.config.compose import (
     first_line,
     free_text_keys,
     groups,
+    plain_tree,
     read_override,
     refuse_list,
     store_kinds,
@@ -52,6 +53,9 @@ class Outcome:
     def _words(self) -> str:
         if self.error is not None:
             return f"failed: {self.error}"
+        ended = "done" if self.status == 0 else f"exit status {self.status}"
+        if self.folder is None:
+            return ended
         try:
             summary = json.loads((self.folder / "summary.json").read_text("utf-8"))
             loss, best = summary.get("val_loss"), summary.get("best_val_loss")
@@ -61,7 +65,7 @@ class Outcome:
                 said += f" (best {best:.4f} at step {summary['best_step']:,})"
             return f"{said}; {self.folder}"
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return "done" if self.status == 0 else f"exit status {self.status}"
+            return ended
 
 
 def sweep(overrides: list[str]) -> int:
@@ -195,7 +199,7 @@ def _read(key: str, value: str) -> tuple[str, int | None]:
         return value, len(options)
     if not override.is_discrete_sweep():
         raise UserError(f"{key}={value}: a sweep needs values that can be counted.")
-    if isinstance(content, RangeSweep):
+    if isinstance(content, RangeSweep) and content.start is not None and content.stop is not None:
         return value, max(0, math.ceil((content.stop - content.start) / (content.step or 1)))
     for item in content.list:
         refuse_list(key, str(item), item)
@@ -225,9 +229,7 @@ def _values(task: list[str]) -> Json:
 
 def _places(composed: Any, values: Json, swept: list[str], choices: Json) -> dict[str, str]:
     """run.name of one job, and run.dir where it does not follow the name, with what is swept."""
-    from omegaconf import OmegaConf
-
-    run = OmegaConf.to_container(composed.run, resolve=False) if "run" in composed else {}
+    run = plain_tree(composed.run) if "run" in composed else {}
     making = (choices.get("job") or "train") in _MAKING
     named = [
         key

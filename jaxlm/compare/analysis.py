@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from jaxlm.compare import convergence, sweeps
 from jaxlm.compare.claims import Answer, answer_claims, reported_rows
@@ -67,10 +67,17 @@ class Comparison:
     def values(self, variant: str, metric: str) -> dict[int, float]:
         """seed -> value, of the variant's finished runs."""
         runs = [run for run in self.study.of(variant) if run.complete]
-        return {r.seed: r.metrics[metric] for r in runs if r.metrics.get(metric) is not None}
+        found = ((r.seed, r.metrics.get(metric)) for r in runs)
+        return {seed: value for seed, value in found if value is not None}
 
     def mean(self, variant: str, metric: str) -> Mean | None:
         return mean(list(self.values(variant, metric).values()))
+
+    def mean_of_ranked(self, variant: str) -> Mean:
+        """The mean of the primary metric of a variant of `ranking`, which has one."""
+        found = self.mean(variant, self.primary.name)
+        assert found is not None
+        return found
 
     @cached_property
     def diverged(self) -> dict[str, int]:
@@ -144,7 +151,7 @@ class Comparison:
     @cached_property
     def shares(self) -> dict[str, dict[float, Mean]]:
         """variant -> part of the run -> share of the fall of the training loss."""
-        found = {}
+        found: dict[str, dict[float, Mean]] = {}
         for variant in self.variants:
             by_part = {
                 part: self.over_seeds(
@@ -152,8 +159,9 @@ class Comparison:
                 )
                 for part in convergence.EARLY
             }
-            if all(by_part.values()):
-                found[variant] = by_part
+            known = {part: share for part, share in by_part.items() if share}
+            if len(known) == len(by_part):
+                found[variant] = known
         return found
 
     @cached_property
@@ -173,7 +181,9 @@ class Comparison:
         """variant -> step, tokens, flops, seconds -> where it reached the common loss."""
         found = {v: self.reached_by_run(v) for v in self.variants}
         return {
-            variant: {name: mean([one[name] for one in runs]) for name in convergence.BUDGETS}
+            variant: {
+                name: cast(Mean, mean([one[name] for one in runs])) for name in convergence.BUDGETS
+            }
             for variant, runs in found.items()
             if runs
         }
@@ -240,8 +250,9 @@ def _baseline(comparison: Comparison, asked: str | None) -> str | None:
 
 def _notes(comparison: Comparison) -> list[str]:
     """What a reader must know before believing the figures."""
-    study, notes = comparison.study, []
-    declared = study.definition.get("baseline") or (comparison.variants or [None])[0]
+    study = comparison.study
+    notes: list[str] = []
+    declared = study.definition.get("baseline") or next(iter(comparison.variants), None)
     if comparison.baseline not in (None, declared) and declared in comparison.variants:
         if not comparison.values(declared, comparison.primary.name):
             notes.append(
@@ -254,7 +265,8 @@ def _notes(comparison: Comparison) -> list[str]:
             "perplexity or an accuracy of one is not comparable with another's, and no difference "
             "of them is given. Compared are bits per byte of text."
         )
-    tokens = {run.metrics["tokens"] for run in comparison.counted} - {None}
+    counts = (run.metrics["tokens"] for run in comparison.counted)
+    tokens = {count for count in counts if count is not None}
     if tokens and max(tokens) > 1.01 * min(tokens):
         notes.append(
             f"The runs saw different numbers of tokens, {min(tokens):,} to {max(tokens):,}: "
@@ -359,7 +371,7 @@ def run_dict(run: Run) -> Json:
 
 
 def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}

@@ -101,11 +101,9 @@ def _answer(
     times = ratio(up, down)
     gain = difference.value * metric.sign
     why = _numbers(claim, metric, better, than, difference, times)
-    if p is None and not metric.exact:
-        answer = OPEN
-    elif metric.exact:
+    if metric.exact:
         answer = HOLDS if gain > 0 else FAILS
-    elif p >= ALPHA:
+    elif p is None or p >= ALPHA:
         answer = OPEN
     else:
         answer = HOLDS if gain > 0 else FAILS
@@ -145,6 +143,7 @@ def _numbers(
     parts = []
     for side, values in (("better", better), ("than", than)):
         found = mean(list(values.values()))
+        assert found is not None  # a difference is of both
         parts.append(f"{claim[side]} {shown(metric, found.value, found.half)}")
     text = f"{metric.title}: {', '.join(parts)}; difference "
     unit = "points" if metric.unit == "%" else metric.unit

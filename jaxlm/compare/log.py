@@ -172,7 +172,7 @@ def _studies_table(found: Sequence[Entry]) -> Table:
         members = [entry for entry in found if entry.study == name]
         done = sum(entry.run.complete for entry in members)
         known = [e for e in members if e.run.complete and e.run.metrics["best_val_loss"]]
-        best = min(known, key=lambda e: e.run.metrics["best_val_loss"], default=None)
+        best = min(known, key=lambda e: e.run.metrics["best_val_loss"] or 0.0, default=None)
         wall = sum(entry.run.cost_seconds for entry in members)
         flops = sum(entry.run.metrics["flops"] or 0 for entry in members)
         rows.append(
@@ -196,7 +196,7 @@ def _runs_table(found: Sequence[Entry], sort: str | None) -> Table:
         names.insert(0, sort)
     metrics = [METRICS[name] for name in names]
     header = ["started", "question", "outcome", "time", *map(heading, metrics), "folder"]
-    rows = []
+    rows: list[list[str | Cell]] = []
     for entry in found:
         run = entry.run
         wall = None if run.summary.get("wall_seconds") is None else run.cost_seconds

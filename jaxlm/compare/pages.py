@@ -103,16 +103,16 @@ def answer_words(comparison: Comparison) -> str:
         return f"No finished run has the metric {metric.name}: there is nothing to compare."
     if not ranking:
         return "No run has finished, so there is nothing to compare yet."
-    best = comparison.mean(ranking[0], metric.name)
+    best = comparison.mean_of_ranked(ranking[0])
     title = f"{metric.title[0].upper()}{metric.title[1:]}"
     if len(ranking) == 1:
-        said = f"{title} of **{ranking[0]}**: {amount(metric, best.value, best.half)}"
+        only = f"{title} of **{ranking[0]}**: {amount(metric, best.value, best.half)}"
         others = (
             len({*comparison.variants, *(comparison.study.definition.get("variants") or ())}) - 1
         )
         end = " No other variant has finished." if others else ""
-        return f"{said}, over {seeds_words([best.n])}.{end}"
-    counts = [comparison.mean(v, metric.name).n for v in ranking]
+        return f"{only}, over {seeds_words([best.n])}.{end}"
+    counts = [comparison.mean_of_ranked(v).n for v in ranking]
     which = "value" if max(counts) == 1 else "mean"
     text = f"{title}: **{ranking[0]}** has the best {which}, "
     text += f"{amount(metric, best.value, best.half)}, over {seeds_words(counts)}."
@@ -122,7 +122,7 @@ def answer_words(comparison: Comparison) -> str:
     tested = {v: d for v, d in found.items() if d.p_holm is not None}
     if not tested:
         return f"{text} With one seed each, no difference to {base} can be told from chance."
-    sure = {v: d for v, d in tested.items() if d.p_holm < ALPHA}
+    sure = {v: d for v, d in tested.items() if d.p_holm is not None and d.p_holm < ALPHA}
     better = [v for v in ranking if v in sure and sure[v].value * metric.sign > 0]
     worse = [v for v in ranking if v in sure and v not in better]
     same = [v for v in ranking if v in tested and v not in sure]
@@ -193,7 +193,7 @@ def _value(value: Any) -> str:
 def _results(comparison: Comparison) -> list[Block]:
     if not comparison.ranking:
         return []
-    seeds = max(comparison.mean(v, comparison.primary.name).n for v in comparison.ranking)
+    seeds = max(comparison.mean_of_ranked(v).n for v in comparison.ranking)
     said = (
         "Means over seeds with the 95 % interval of the mean (Student's t); the best mean of a "
         "column is bold."

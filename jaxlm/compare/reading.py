@@ -99,8 +99,9 @@ class Study:
 
     def place(self, path: Path) -> str:
         """A run's folder as a report shows it: within the study's, or as it was given."""
-        inside = self.folder is not None and path.is_relative_to(self.folder)
-        return path.relative_to(self.folder).as_posix() if inside else path.as_posix()
+        if self.folder is None or not path.is_relative_to(self.folder):
+            return path.as_posix()
+        return path.relative_to(self.folder).as_posix()
 
     @property
     def variants(self) -> list[str]:
@@ -145,7 +146,7 @@ def _keys(path: Path) -> tuple[Json, Json]:
     if tree is None:
         raise UserError("it has no config.yaml")
     leaves = flat(tree)
-    default = defaults({name: leaves.get(f"{name}.name") for name in SECTIONS})
+    default = defaults({name: str(leaves.get(f"{name}.name")) for name in SECTIONS})
     if wrong := _unlike(leaves, flat(identity(default))):
         raise UserError(f"its config.yaml is not a run's configuration: {wrong}")
     how = {item.name for item in dataclasses.fields(Config) if item.metadata["operation"]}
@@ -158,7 +159,8 @@ def _keys(path: Path) -> tuple[Json, Json]:
     keys = flat(identity(default)) | kept | {"backend": tree.get("backend", "jax")}
     if keys.get("data_seed") is None or tree.get("data_seed") is None:
         keys["data_seed"] = keys["seed"]
-    return keys, tree.get("run") if isinstance(tree.get("run"), dict) else {}
+    run = tree.get("run")
+    return keys, run if isinstance(run, dict) else {}
 
 
 def _unlike(leaves: Json, usual: Json) -> str | None:

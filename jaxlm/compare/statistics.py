@@ -98,6 +98,7 @@ def ratio(
     if not seeds or min(min(above[s], below[s]) for s in seeds) <= 0:
         return None
     found = mean([math.log(above[s] / below[s]) for s in seeds])
+    assert found is not None
     if found.half is None:
         return math.exp(found.value), 0.0, math.inf
     ends = (found.value - found.half, found.value, found.value + found.half)
@@ -113,6 +114,7 @@ def verdict(metric: Metric, difference: Difference | None) -> str:
         return "one seed: no statement"
     size = amount(metric, abs(difference.value), difference.half, difference=True)
     corrected = difference.p if difference.p_holm is None else difference.p_holm
+    assert corrected is not None and difference.p is not None  # of two seeds and more
     if corrected < ALPHA:
         if metric.better is None:
             return f"{'higher' if difference.value > 0 else 'lower'} by {size}"

@@ -89,8 +89,10 @@ class Sweep:
             for key, value in line.others:
                 values.setdefault(key, set()).add(value)
         counts = {key: len(found) for key, found in values.items() if len(found) > 1}
-        key = min(counts, key=counts.__getitem__, default=None)
-        return key if len(counts) > 1 and counts[key] <= _MOST_PANELS else None
+        if len(counts) < 2:
+            return None
+        key = min(counts, key=counts.__getitem__)
+        return key if counts[key] <= _MOST_PANELS else None
 
     @property
     def panels(self) -> dict[str, tuple[Line, ...]]:
@@ -98,8 +100,7 @@ class Sweep:
         key = self.panel_key
         found: dict[str, tuple[Line, ...]] = {}
         for line in self.lines:
-            value = dict(line.others).get(key)
-            name = f"{key.rsplit('.', 1)[-1]}={value}" if key else ""
+            name = f"{key.rsplit('.', 1)[-1]}={dict(line.others).get(key)}" if key else ""
             found[name] = (*found.get(name, ()), line)
         return found
 
@@ -117,7 +118,7 @@ def sweeps_of(runs: Sequence[Run], varied: Sequence[str], metric: Metric) -> lis
     rate is left to the other.
     """
     numbers = [key for key in varied if _numeric(runs, key)]
-    found = []
+    found: list[Sweep] = []
     for key in sorted(numbers, key=lambda key: key == LEARNING_RATE):
         if any(_follows(runs, key, one.key) and _follows(runs, one.key, key) for one in found):
             continue
@@ -175,11 +176,12 @@ def _lost(run: Run) -> bool:
 
 def words(sweep: Sweep, metric: Metric) -> list[str]:
     """The best value of each line and its relation to the edge of divergence, in sentences."""
-    said, lines = [], sweep.lines
+    said: list[str] = []
+    lines = sweep.lines
     if sweep.key != LEARNING_RATE and len(lines) > _MOST_LINES_TOLD:
-        known = [line for line in lines if line.best(metric.sign)]
-        value = {id(line): metric.sign * line.best(metric.sign)[1].value for line in known}
-        lines = sorted(known, key=lambda line: -value[id(line)])[:1]
+        known = [(line, best) for line in lines if (best := line.best(metric.sign))]
+        known.sort(key=lambda pair: -metric.sign * pair[1][1].value)
+        lines = tuple(line for line, _ in known[:1])
     for line in lines:
         where = f" ({line.label})" if line.label else ""
         best = line.best(metric.sign)
@@ -201,7 +203,7 @@ def words(sweep: Sweep, metric: Metric) -> list[str]:
 
 def _transfer_words(sweep: Sweep, metric: Metric) -> list[str]:
     """How far the best value moves from line to line, for each panel."""
-    said = []
+    said: list[str] = []
     if sweep.key != LEARNING_RATE:
         return said
     for name, lines in sweep.panels.items():

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from jaxlm.config import duration
@@ -88,7 +88,7 @@ _SIZES += "model.head_dim model.vocab_size train.batch_size job.samples job.max_
 _FRACTIONS = "model.attention_dropout model.residual_dropout data.validation_fraction".split()
 
 
-def is_weights_file(which: str | int | os.PathLike) -> bool:
+def is_weights_file(which: str | int | os.PathLike[str]) -> bool:
     """Whether job.checkpoint names a file rather than a step."""
     if isinstance(which, os.PathLike):
         return True
@@ -106,9 +106,9 @@ def _check_checkpoint(config: Config) -> None:
         )
 
 
-def _is_file(path: str | os.PathLike) -> bool:
+def _is_file(path: str | os.PathLike[str]) -> bool:
     try:
-        return expanded(path).is_file()
+        return expanded(os.fspath(path)).is_file()
     except OSError:  # for example, the name is too long
         return False
 
@@ -164,7 +164,7 @@ def _check_places(config: Config) -> None:
 
 
 def _check_ranges(config: Config) -> None:
-    rules = (
+    rules: tuple[tuple[list[str], Callable[[float], bool], str], ...] = (
         (_POSITIVE, lambda x: x > 0, "must be greater than 0"),
         (_NOT_NEGATIVE, lambda x: x >= 0, "must not be negative"),
         (_FRACTIONS, lambda x: 0 <= x < 1, "must lie in [0, 1)"),

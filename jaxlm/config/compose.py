@@ -10,10 +10,10 @@ from pathlib import Path
 from jaxlm.config import checks
 from jaxlm.config.effective import choose_kinds, settle
 from jaxlm.config.job_options import JOBS
-from jaxlm.config.keys import keys_of
+from jaxlm.config.keys import Leaf, keys_of
 from jaxlm.config.run_names import check_name, check_run_folder
 from jaxlm.config.schema import SECTIONS, ClaimConfig, Config
-from jaxlm.host.checked import read_yaml_text
+from jaxlm.host.checked import Json, read_yaml_text
 from jaxlm.host.errors import UserError, nearest
 from jaxlm.host.names import check_place, check_utf8, expanded, shortened
 
@@ -57,7 +57,7 @@ def free_text_keys() -> set[str]:
     }
 
 
-def all_keys() -> dict[str, dataclasses.Field]:
+def all_keys() -> dict[str, Leaf]:
     """Dotted name -> field of every key, including the options of all jobs."""
     known = keys_of(Config)
     for job in JOBS.values():
@@ -212,8 +212,15 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
+def plain_tree(composed: typing.Any) -> Json:
+    """OmegaConf's tree as dicts, lists and values, its interpolations as they are written."""
+    from omegaconf import OmegaConf
+
+    return typing.cast(Json, OmegaConf.to_container(composed, resolve=False))
+
+
 @functools.lru_cache(maxsize=64)
-def _tree_of(folder: str, chosen: tuple[str, ...]) -> tuple[dict, dict[str, str | None]]:
+def _tree_of(folder: str, chosen: tuple[str, ...]) -> tuple[Json, dict[str, str | None]]:
     """(configuration, group -> option) that Hydra composes from chosen options. Do not modify it.
 
     Cached, because a study composes its variants from few choices and many values.
@@ -221,21 +228,20 @@ def _tree_of(folder: str, chosen: tuple[str, ...]) -> tuple[dict, dict[str, str 
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
-    from omegaconf import OmegaConf
 
     GlobalHydra.instance().clear()
     store_kinds()
     with initialize_config_dir(folder, version_base="1.3"):
         composed = hydra_compose("config", overrides=list(chosen), return_hydra_config=True)
     choices = dict(composed.hydra.runtime.choices)
-    tree = OmegaConf.to_container(composed, resolve=False)
+    tree = plain_tree(composed)
     del tree["hydra"]
     return tree, choices
 
 
 def typed(
     composed: typing.Any,
-    literal: dict[str, str | None],
+    literal: typing.Mapping[str, str | None],
     choices: typing.Mapping[str, str | None],
     name: str | None = None,
     checked: bool = True,
@@ -251,7 +257,7 @@ def typed(
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    plain = OmegaConf.to_container(composed, resolve=False)
+    plain = plain_tree(composed)
     plain.pop("hydra", None)
     job_name = literal.get("job.name")
     job_name = _job_name(plain) if job_name is None else job_name
@@ -283,7 +289,7 @@ def typed(
             OmegaConf.update(tree, key, _uninterpolated(value), merge=False)
         if tree.run.name is None:
             tree.run.name = name or experiment or "run"
-        config = OmegaConf.to_object(tree)
+        config = typing.cast(Config, OmegaConf.to_object(tree))
     except (OmegaConfBaseException, ValueError, TypeError, AttributeError) as error:
         raise translated(error, job_name) from None
     config.run.dir = os.path.expanduser(config.run.dir)
@@ -291,6 +297,7 @@ def typed(
     if checked:
         checks.check(config)
     if checked and choices:  # a stored run already has its folder
+        assert config.run.name is not None
         check_name(config.run.name, "run.name")
         check_run_folder(config, cache_folder(config), config_folder())
     if given is not None:

@@ -20,10 +20,10 @@ def parse(text: str, key: str) -> tuple[float, str]:
     """'40Mtokens' -> (4e7, 'tokens'); a bare number is steps. `key` is named in the error."""
     match = _PATTERN.fullmatch(str(text))
     try:
-        value = float(match[1]) * _MULTIPLIER[match[2]]
-    except (TypeError, ValueError):
+        value = -1.0 if match is None else float(match[1]) * _MULTIPLIER[match[2]]
+    except ValueError:
         value = -1.0
-    if not (value >= 0 and math.isfinite(value)):
+    if match is None or not (value >= 0 and math.isfinite(value)):
         raise UserError(
             f"{key}={text} is not a duration.\n"
             "Write 2000 (steps), 40Mtokens, 3epochs, 1.5hours or, for intervals, 10%."
@@ -76,6 +76,7 @@ class Horizon:
                 )
             return value * self.steps_per_epoch
         if unit == "percent":
+            assert self.steps is not None  # a schedule's share of steps; `span` knows of seconds
             return value / 100 * self.steps
         if unit == "hours":
             raise UserError(
@@ -91,7 +92,10 @@ class Horizon:
     @property
     def length(self) -> float:
         """The run's length in steps, or in seconds if its duration is a time."""
-        return self.seconds if self.seconds is not None else self.steps
+        if self.seconds is not None:
+            return self.seconds
+        assert self.steps is not None
+        return self.steps
 
     def span(self, text: str, key: str) -> float:
         """An interval in the unit of the run's length, for schedules. Raises UserError."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxlm.config.keys import key
+from jaxlm.config.keys import Kinds, key
 
 
 @dataclass
@@ -200,13 +200,10 @@ class DoctorJob:
     )
 
 
-JOBS = {
-    job.__dataclass_fields__["name"].default: job
-    for job in (
-        TrainJob, EvaluateJob, GenerateJob, LogitsJob, StudyJob, ReportJob, LadderJob, FitJob,
-        PredictJob, ParityJob, DoctorJob,
-    )
-}  # fmt: skip
+JOBS = Kinds(
+    TrainJob, EvaluateJob, GenerateJob, LogitsJob, StudyJob, ReportJob, LadderJob, FitJob,
+    PredictJob, ParityJob, DoctorJob,
+)  # fmt: skip
 
 OPENING = ("evaluate", "generate", "logits")
 """Jobs that open a trained run and use the data of that run."""

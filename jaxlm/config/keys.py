@@ -8,16 +8,22 @@ import dataclasses
 from dataclasses import field
 from typing import Any
 
+Leaf = dataclasses.Field[Any]  # a key, of any type
+
+
+def _fields(kind: type) -> dict[str, Leaf]:
+    return {item.name: item for item in dataclasses.fields(kind)}
+
 
 class Kinds(dict[str, type]):
     """The kinds of a section by name. Each is a dataclass whose `name` defaults to that name."""
 
     def __init__(self, *kinds: type) -> None:
-        super().__init__((kind.__dataclass_fields__["name"].default, kind) for kind in kinds)
+        super().__init__((str(_fields(kind)["name"].default), kind) for kind in kinds)
 
-    def fields(self, name: str) -> dict[str, dataclasses.Field]:
+    def fields(self, name: str) -> dict[str, Leaf]:
         """Key -> field of one kind."""
-        return {item.name: item for item in dataclasses.fields(self[name])}
+        return _fields(self[name])
 
     def having(self, key: str) -> list[str]:
         """The names of the kinds that have `key`."""
@@ -28,7 +34,7 @@ def key(
     default: Any,
     help: str,
     *,
-    choices: tuple = (),
+    choices: tuple[object, ...] = (),
     operation: bool = False,
     kinds: Kinds | None = None,
 ) -> Any:
@@ -45,12 +51,12 @@ def key(
     return field(default=default, metadata=metadata)
 
 
-def keys_of(schema: Any, prefix: str = "") -> dict[str, dataclasses.Field]:
+def keys_of(schema: Any, prefix: str = "") -> dict[str, Leaf]:
     """Dotted name -> field of every leaf of a schema, except `job`.
 
     A class yields the keys of all kinds of its sections, an instance those of the kinds it holds.
     """
-    leaves: dict[str, dataclasses.Field] = {}
+    leaves: dict[str, Leaf] = {}
     for item in dataclasses.fields(schema):
         inside = f"{prefix}{item.name}."
         if not dataclasses.is_dataclass(item.type):
@@ -65,9 +71,9 @@ def keys_of(schema: Any, prefix: str = "") -> dict[str, dataclasses.Field]:
     return leaves
 
 
-def _keys_of_kinds(section: dataclasses.Field, prefix: str) -> dict[str, dataclasses.Field]:
+def _keys_of_kinds(section: Leaf, prefix: str) -> dict[str, Leaf]:
     kinds: Kinds = section.metadata["kinds"]
-    name = key(next(iter(kinds)), section.metadata["help"], choices=tuple(kinds))
+    name: Leaf = key(next(iter(kinds)), section.metadata["help"], choices=tuple(kinds))
     name.name, name.type = "name", str
     leaves = {f"{prefix}name": name}
     for kind in kinds.values():

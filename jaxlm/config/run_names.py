@@ -87,10 +87,13 @@ def check_run_folder(config: Config, cache: Path, configurations: Path) -> None:
 
 def _others(cache: Path, configurations: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Folders that cannot be run folders; the second group may not lie inside one either."""
-    own = {"the folder of all runs": "runs", _CACHE: cache}
-    above = {
+    own: dict[str, str | Path] = {"the folder of all runs": "runs", _CACHE: cache}
+    above: dict[str, str | Path] = {
         "the working folder": os.getcwd(),
         "your home folder": os.path.expanduser("~"),
         "the configurations": configurations,
     }
-    return tuple({w: os.path.realpath(place) for w, place in d.items()} for d in (own, above))
+    real_own, real_above = (
+        {w: os.path.realpath(place) for w, place in d.items()} for d in (own, above)
+    )
+    return real_own, real_above

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm.config.schema import ModelConfig
+from jaxlm.config.schema import ResolvedModel
 from jaxlm.engine.dropout import Dropout, drop
 
 Array = jax.Array
@@ -27,7 +27,7 @@ class Cache(NamedTuple):
     values: tuple
 
 
-def empty_cache(model: ModelConfig, batch: int, dtype: Any) -> Cache:
+def empty_cache(model: ResolvedModel, batch: int, dtype: Any) -> Cache:
     """A cache of zeros for `batch` sequences of up to context_length tokens."""
     shape = (batch, model.context_length, model.n_kv_heads, model.head_dim)
     zeros = tuple(jnp.zeros(shape, dtype) for _ in range(model.n_layers))

@@ -6,7 +6,7 @@ T tokens of a text so far.
 
 import functools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -86,7 +86,7 @@ def decode(
             w.start,
             w.seen_BxV.at[rows_B, next_B].set(True),
             w.ended_B | (next_B == end_of_text),
-            cache,
+            cast(Cache, cache),
         )
 
     return lax.while_loop(unfinished, step, window)
@@ -159,7 +159,7 @@ class Decoder:
         if len(part) != rows:
             tokens_BxC1 = np.repeat(tokens_BxC1, rows, axis=0)
             cache = jax.tree.map(lambda x: jnp.repeat(x, rows, axis=0), cache)
-        return self._put(Window(tokens_BxC1, length, np.int32(start), seen_BxV, ended_B, cache))
+        return Window(*self._put((tokens_BxC1, length, np.int32(start), seen_BxV, ended_B, cache)))
 
     def _put(self, tree: Any) -> Any:
         # Copied, because these buffers are donated, and numpy's must not be.

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm.config.schema import ModelConfig
+from jaxlm.config.schema import ResolvedModel
 
 Array = jax.Array
 
@@ -33,7 +33,7 @@ class Rates(NamedTuple):
     residual: Rate | None
 
     @classmethod
-    def of(cls, model: ModelConfig) -> "Rates":
+    def of(cls, model: ResolvedModel) -> "Rates":
         return cls(Rate.of(model.attention_dropout), Rate.of(model.residual_dropout))
 
 
@@ -57,7 +57,7 @@ def drop(x: Array, dropout: Dropout | None, kind: str, site: int) -> Array:
     that neither the precision nor the backend changes the mask. `kind` is attention or residual.
     """
     rate = getattr(dropout.rates, kind) if dropout else None
-    if rate is None:
+    if dropout is None or rate is None:
         return x
     key = jax.random.fold_in(dropout.key, site)
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, dropout.rows_B)

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from jaxlm.engine.parallel import Placement, configure
 from jaxlm.engine.step import Batch, TrainState, cross_entropy, make_eval_step, make_train_step
 from jaxlm.engine.tree import flatten, nest
 from jaxlm.host import memory
-from jaxlm.spec.contract import EvalBatch
+from jaxlm.spec.contract import EvalBatch, StepMetrics
 from jaxlm.spec.flops import peak_flops
 from jaxlm.spec.parameters import initial_parameters, parameter_shapes
 from jaxlm.store import checkpoint
@@ -99,7 +99,7 @@ class Engine:
 
     def train_step(
         self, state: TrainState, tokens_BxM: np.ndarray, lr: float
-    ) -> tuple[TrainState, dict[str, Any]]:
+    ) -> tuple[TrainState, StepMetrics]:
         """One step, dispatched; the state is donated."""
         state, metrics = self._train_step(state, self.place(tokens_BxM, lr))
         return state, self.placement.first_copy(metrics)
@@ -107,8 +107,10 @@ class Engine:
     def read(self, tree: Any) -> Any:
         return jax.device_get(tree)
 
-    def loader(self, tokens_N: np.ndarray, **arguments: Any) -> Iterator[np.ndarray]:
-        return loader(tokens_N, **arguments)
+    def loader(
+        self, tokens_N: np.ndarray, *, start_step: int, stop_step: int, **arguments: Any
+    ) -> Iterator[np.ndarray]:
+        return loader(tokens_N, start_step=start_step, stop_step=stop_step, **arguments)
 
     # -- evaluation and generation ---------------------------------------------------------------
 
@@ -220,7 +222,9 @@ class Engine:
         self.activate()
 
         def loss(parameters: Any, tokens_BxM: Any) -> jax.Array:
-            logits_BxLxV = self.model.apply({"params": parameters}, tokens_BxM[:, :-1])
+            logits_BxLxV = cast(
+                jax.Array, self.model.apply({"params": parameters}, tokens_BxM[:, :-1])
+            )
             return cross_entropy(logits_BxLxV, tokens_BxM[:, 1:]).mean()
 
         value, gradients = jax.jit(jax.value_and_grad(loss))(parameters, tokens_BxM)

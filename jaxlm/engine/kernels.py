@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from jaxlm.config.schema import Config, ModelConfig
+from jaxlm.config.schema import Config, ResolvedModel
 from jaxlm.host.errors import UserError
 
 
@@ -13,7 +13,7 @@ class Kernels(NamedTuple):
     attention: str = "plain"
 
 
-def choose_kernels(config: Config, model: ModelConfig, platform: str) -> tuple[Kernels, str]:
+def choose_kernels(config: Config, model: ResolvedModel, platform: str) -> tuple[Kernels, str]:
     """The kernels for devices of a platform, and why the attention is that one.
 
     cuDNN's fused attention where device and types allow, else blocks of queries on a CPU. Raises

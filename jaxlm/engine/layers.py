@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxlm.config.schema import ModelConfig
+from jaxlm.config.schema import ResolvedModel
 
 Array = jax.Array
 
@@ -146,7 +146,7 @@ ACTIVATIONS = {
 }
 
 
-def rotation_tables(model: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
+def rotation_tables(model: ResolvedModel) -> tuple[np.ndarray, np.ndarray]:
     """Cosines and sines, float64 (C, K/2), of rotary positions (Su et al. 2021, eq. 34)."""
     half = model.head_dim // 2
     frequency = model.rope_theta ** (-np.arange(half, dtype=np.float64) / half)
@@ -154,7 +154,7 @@ def rotation_tables(model: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
     return np.cos(angle), np.sin(angle)
 
 
-def sinusoidal_table(model: ModelConfig) -> np.ndarray:
+def sinusoidal_table(model: ResolvedModel) -> np.ndarray:
     """Positions of Vaswani et al. 2017 (section 3.5), float64 (C, D): sines even, cosines odd."""
     width = model.d_model
     frequency = 10000.0 ** (-np.arange(0, width, 2, dtype=np.float64) / width)
@@ -163,7 +163,7 @@ def sinusoidal_table(model: ModelConfig) -> np.ndarray:
     return table.reshape(model.context_length, -1)[:, :width]
 
 
-def rotate(x_BxLxHxK: Array, start: Array | int, model: ModelConfig) -> Array:
+def rotate(x_BxLxHxK: Array, start: Array | int, model: ResolvedModel) -> Array:
     """Rotate the halves (x1, x2) of each head by its position's angles, in at least float32."""
     length, x = x_BxLxHxK.shape[1], at_least_float32(x_BxLxHxK)
     cos, sin = (

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxlm.config.model_kinds import FEED_FORWARDS
-from jaxlm.config.schema import ModelConfig
+from jaxlm.config.schema import ResolvedModel
 from jaxlm.engine.attention import Cache, attend
 from jaxlm.engine.dropout import Dropout, drop
 from jaxlm.engine.kernels import Kernels
@@ -40,7 +40,7 @@ class Transformer(nn.Module):
     each block's activations are computed again in the backward pass.
     """
 
-    model: ModelConfig
+    model: ResolvedModel
     dtype: Any = jnp.float32
     kernels: Kernels = Kernels()
     remat: bool = False
@@ -87,7 +87,7 @@ class Transformer(nn.Module):
 class Blocks(nn.Module):
     """The stack of blocks, named "0", "1", ..."""
 
-    model: ModelConfig
+    model: ResolvedModel
     kernels: Kernels
     remat: bool
 
@@ -109,7 +109,7 @@ class Blocks(nn.Module):
 class Block(nn.Module):
     """Attention and feed-forward, each x + f(norm(x)) (pre) or norm(x + f(x)) (post)."""
 
-    model: ModelConfig
+    model: ResolvedModel
     layer: int
     kernels: Kernels
 
@@ -142,7 +142,7 @@ class Block(nn.Module):
         return x, keys, values
 
 
-def block_norm(model: ModelConfig, name: str) -> Norm:
+def block_norm(model: ResolvedModel, name: str) -> Norm:
     """A norm of the residual stream."""
     return Norm(model.norm, model.norm_eps, bias=model.bias == "all", name=name)
 
@@ -153,7 +153,7 @@ class Attention(nn.Module):
     Gives its output, and the keys and values (B, C, G, K) of a cache, or (B, L, G, K) without one.
     """
 
-    model: ModelConfig
+    model: ResolvedModel
     layer: int
     kernels: Kernels
 
@@ -197,7 +197,7 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     """down(act(up x)), or gated: down(act(gate x) * up x) (Shazeer 2020)."""
 
-    model: ModelConfig
+    model: ResolvedModel
     platform: str
 
     @nn.compact

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxlm.config.optimizers import AdamW, Lion, OptimizerConfig
-from jaxlm.config.schema import ModelConfig
+from jaxlm.config.schema import ResolvedModel
 from jaxlm.engine.tree import nest
 from jaxlm.spec.parameters import parameter_shapes
 from jaxlm.spec.parametrization import lr_factor
@@ -43,7 +43,7 @@ def clip(gradients: Any, norm: jax.Array, limit: float | None) -> Any:
     return jax.tree.map(lambda g: g * factor.astype(g.dtype), gradients)
 
 
-def lr_factors(model: ModelConfig) -> Any:
+def lr_factors(model: ResolvedModel) -> Any:
     """The tree of factors of the learning rate, as `parametrization` has them."""
     return nest({name: lr_factor(model, name) for name in parameter_shapes(model)})
 

@@ -127,7 +127,7 @@ class Placement:
 
     def compile(self, step: Callable, state: TrainState, batch: Batch) -> Callable:
         """The step, compiled ahead of time for this state and batch; the state is donated."""
-        if jax.config.jax_disable_jit:
+        if jax.config.jax_disable_jit:  # type: ignore[attr-defined]  # set at run time
             return step
         if self.pmap:
             return jax.pmap(step, axis_name=self.axis, donate_argnums=0, devices=self.devices)
@@ -139,7 +139,7 @@ class Placement:
             with jax.transfer_guard("disallow"):  # an accidental copy fails instead of slowing
                 return compiled(state, batch)
 
-        guarded.memory_analysis = compiled.memory_analysis
+        guarded.memory_analysis = compiled.memory_analysis  # type: ignore[attr-defined]  # for shapes
         return guarded
 
     def first_copy(self, tree: Any) -> Any:

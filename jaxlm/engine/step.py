@@ -4,7 +4,7 @@ Legend: A accumulation parts, B rows of one part, L length, V vocabulary.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ class TrainState(NamedTuple):
 
     parameters: Any
     moments: Any
-    step: Array
+    step: Any  # an array, or as the others what stands for one: a shape, a sharding
 
 
 class Batch(NamedTuple):
@@ -43,7 +43,7 @@ def cross_entropy(logits_BxLxV: Array, targets_BxL: Array) -> Array:
 
 def norms(tree: Any, groups: list[str]) -> Array:
     """The L2 norm of each group of parameters, in the order of `groups`."""
-    squares = dict.fromkeys(groups, 0.0)
+    squares: dict[str, Array | float] = dict.fromkeys(groups, 0.0)
     for name, value in flatten(tree).items():
         squares[group_of(name)] += jnp.sum(jnp.square(value))
     return jnp.sqrt(jnp.stack([squares[group] for group in groups]))
@@ -147,7 +147,7 @@ def make_eval_step(model: Transformer) -> Callable[[Any, EvalBatch], dict[str, A
     """
 
     def eval_step(parameters: Any, batch: EvalBatch) -> dict[str, Array]:
-        logits_BxLxV = model.apply({"params": parameters}, batch.inputs)
+        logits_BxLxV = cast(Array, model.apply({"params": parameters}, batch.inputs))
         loss_BxL = cross_entropy(logits_BxLxV, batch.targets)
         target_BxLx1 = batch.targets[..., None]
         chosen = jnp.take_along_axis(logits_BxLxV, target_BxLx1, axis=-1)

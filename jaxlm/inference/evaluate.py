@@ -102,7 +102,7 @@ def evaluate_job(config: Config, load_engine: LoadEngine) -> int:
     guard.check_data(metadata, dataset, run.path)
     for line in dataset.notes:
         print(line)
-    result = Evaluator(engine, dataset)(parameters, config.job.split, config.job.max_batches)
+    result: Json = Evaluator(engine, dataset)(parameters, config.job.split, config.job.max_batches)
     if not math.isfinite(result["loss"]):
         raise UserError(
             f"{run.path}, step {step}: the loss on the {config.job.split} split is "

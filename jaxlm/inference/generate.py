@@ -76,7 +76,8 @@ class LoadedRun:
         if stored.tokenizer.name != "none":
             self.tokenizer = guard.stored_tokenizer(self.path)
             self.tokenizer.lossy = stored.tokenizer.lossy
-        vocabulary = self.tokenizer.vocab_size if self.tokenizer else stored.data.vocab_size
+        sized: Any = self.tokenizer or stored.data  # data of ids alone say it
+        vocabulary = sized.vocab_size
         self.engine = load_engine()(self.config, vocabulary, cache_folder(self.config))
         self.step, self.parameters, metadata, self.skipped = load_parameters(
             self.engine, self.path, checkpoint
@@ -217,7 +218,8 @@ class LoadedRun:
         self, prompt: str, job: GenerateJob, rows: list[Continuation], chunk: int | None
     ) -> Iterator[list[str]]:
         """The new text of each row, chunk after chunk. Raises UserError before the first."""
-        return _texts(self._decoded(prompt, job, self.tokenizer.end_of_text, chunk), rows)
+        end_of_text = _tokenizer_of(self).end_of_text
+        return _texts(self._decoded(prompt, job, end_of_text, chunk), rows)
 
     def _decoded(
         self, prompt: str, job: GenerateJob, end_of_text: int | None, chunk: int | None

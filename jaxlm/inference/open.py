@@ -46,7 +46,7 @@ def load_parameters(
     """
     if checks.is_weights_file(which):
         shapes = parameter_shapes(engine.model_config)
-        values, about = read_weights(which, shapes, engine.parameter_dtype)
+        values, about = read_weights(str(which), shapes, engine.parameter_dtype)
         _check_finite(values, str(which))
         return about.get("step"), engine.parameters_from(values), about, []
     step, parameters, metadata, skipped = engine.restore_parameters(run_path / "checkpoints", which)

@@ -236,6 +236,7 @@ def _other_seed(config: Config, train: Sequence[str]) -> list[str]:
     """The words that train the same with the next seed, in a folder beside the run's own."""
     seed = config.seed + 1
     rest = [word for word in train if not word.startswith(("seed=", "run.name="))]
+    assert config.run.name is not None
     name = _reseeded(config.run.name, config.seed, seed)
     words = [*rest, f"seed={seed}", f"run.name={name}"]
     folder = Path(config.run.dir)

@@ -74,7 +74,7 @@ def predict_job(config: Config, load_engine: object) -> int:
     asked: Json = {name: getattr(job, name) for name in ("N", "D", "C", "target_loss")}
     speed: Json = {"device": job.device}
     if job.device is not None:
-        _device_flops(job)  # refuses a device that is not known before anything is printed
+        _device_flops(job, job.device)  # refuses an unknown device before anything is printed
         if job.hours is None and job.C is None:
             raise UserError(
                 f"job.device={job.device} has no effect: it belongs to a plan.\n"
@@ -119,17 +119,17 @@ def _flops_per_second(config: Config) -> float:
         rate = measured_flops(config.precision)
         print(f"this machine: {rate:.3g} FLOP/s in {config.precision}, measured")
     else:
-        rate = _device_flops(job)
+        rate = _device_flops(job, job.device)
         print(f"{job.device}: {rate:.3g} FLOP/s in bfloat16, {job.mfu:.0%} of its peak")
     return rate
 
 
-def _device_flops(job: PredictJob) -> float:
+def _device_flops(job: PredictJob, device: str) -> float:
     from jaxlm.predict.plan import device_flops
 
     if not 0 < job.mfu <= 1:
         raise UserError(f"job.mfu={job.mfu} must lie above 0 and at most at 1.")
-    return device_flops(job.device, mfu=job.mfu)
+    return device_flops(device, mfu=job.mfu)
 
 
 def _compute_within(flops: float, fit: Any, job: PredictJob) -> float:

@@ -208,6 +208,7 @@ def _losses(runs: Path, folders: list[Path]) -> str:
     lines = [f"{'run':<24} {'N':>9} {'tokens':>10} {'loss':>8} {'above the floor':>16}"]
     for folder in folders:
         summary = RunDirectory(folder).read_summary()
+        assert summary is not None  # it has just been trained
         floor = summary["entropy_floor"]
         above = f"{summary['val_loss'] - floor:.4f}" if floor is not None else "-"
         lines.append(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxlm.config.duration import horizon, parse
-from jaxlm.config.schema import Config, ModelConfig, resolve_model
+from jaxlm.config.schema import Config, ResolvedModel, resolve_model
 from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError, nearest
 from jaxlm.host.names import command_line
@@ -78,7 +78,7 @@ def measured_flops(precision: str = "bfloat16") -> float:
 # -- the cost of a configuration -------------------------------------------------------------------
 
 
-def estimate_lines(config: Config, model: ModelConfig) -> list[str]:
+def estimate_lines(config: Config, model: ResolvedModel) -> list[str]:
     """FLOPs of training a resolved model, and the time on each known device at 0.4 of its peak.
 
     Where the length of the run depends on data that are not read here (epochs), or on a clock, the
@@ -121,7 +121,7 @@ def _tokens(config: Config) -> float | None:
 class Plan:
     """A run of about `non_embedding` parameters on `tokens` tokens; `lines()` says it in words."""
 
-    model: ModelConfig
+    model: ResolvedModel
     tokens: float
     batch_size: int
     grad_accumulation: int
@@ -213,7 +213,7 @@ def plan(
     return Plan(model, tokens, batch, parts, lr, device, needed, mfu, warnings, command)
 
 
-def shape(parameters: float, context_length: int, vocab_size: int) -> ModelConfig:
+def shape(parameters: float, context_length: int, vocab_size: int) -> ResolvedModel:
     """A resolved model of about `parameters` without embeddings: 12 layers x width^2.
 
     Width over depth is 64 up to a billion parameters and grows with the cube root from there to
@@ -234,7 +234,7 @@ def shape(parameters: float, context_length: int, vocab_size: int) -> ModelConfi
             if cost < best_cost:
                 best, best_cost = (width, layers), cost
     width, layers = best
-    model = ModelConfig(
+    model = ResolvedModel(
         n_layers=layers,
         d_model=width,
         n_heads=_heads(width),
@@ -263,7 +263,7 @@ def _batch(compute: float, tokens: float, context_length: int) -> int:
     return 2 ** max(0, math.floor(math.log2(max(1.0, min(wanted * math.sqrt(2), most)))))
 
 
-def _micro_batch(model: ModelConfig, memory_bytes: float, precision: str) -> int:
+def _micro_batch(model: ResolvedModel, memory_bytes: float, precision: str) -> int:
     """Sequences that fit at once, a power of two; 0 where not even one does.
 
     A tenth of the memory stays free. A sequence keeps 34 L D values of 16 bits a layer (Korthikanti
@@ -280,7 +280,7 @@ def _micro_batch(model: ModelConfig, memory_bytes: float, precision: str) -> int
 
 
 def _warnings(
-    model: ModelConfig,
+    model: ResolvedModel,
     tokens: float,
     batch: int,
     micro: int,
@@ -296,7 +296,7 @@ def _warnings(
             f"{ratio:.3g} tokens per parameter; the usual advice is 20 or more, the fitted law "
             "wants fewer here"
         )
-    if micro == 0:
+    if micro == 0 and memory_bytes is not None:
         needed = math.ceil(16.0 * counts.total / (0.7 * memory_bytes))
         name = device or "this device"
         found.append(
@@ -309,7 +309,7 @@ def _warnings(
 
 
 def _command(
-    model: ModelConfig,
+    model: ResolvedModel,
     tokens: float,
     batch: int,
     parts: int,

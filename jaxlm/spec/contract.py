@@ -90,8 +90,10 @@ class Engine(Protocol):
     def read(self, tree: Any) -> Any:
         """Metrics as numpy arrays; waits for them."""
 
-    def loader(self, tokens_N: np.ndarray, **arguments: Any) -> Iterator[np.ndarray]:
-        """`data.batches.batch` of start_step to stop_step - 1, in order."""
+    def loader(
+        self, tokens_N: np.ndarray, *, start_step: int, stop_step: int, **arguments: Any
+    ) -> Iterator[np.ndarray]:
+        """`data.batches.batch` with these arguments of start_step to stop_step - 1, in order."""
 
     # -- what training leaves
 

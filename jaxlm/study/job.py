@@ -42,8 +42,8 @@ def study_job(config: Config, load_engine: object) -> int:
         return 0
     if config.study.equal == "tokens" or isinstance(axes.get(BATCH), Doubling):
         members_of(config, variants_of(config, axes), config.study.seeds)  # refuses what is wrong
-    if isinstance(axes.get(BATCH), Doubling):
-        axes[BATCH] = sizes_that_fit(config, BATCH, axes[BATCH])
+    if isinstance(doubling := axes.get(BATCH), Doubling):
+        axes[BATCH] = sizes_that_fit(config, BATCH, doubling)
     variants = variants_of(config, axes)
     baseline = config.study.baseline
     baseline = baseline if baseline in variants else next(iter(variants))
@@ -129,7 +129,8 @@ def variants_of(config: Config, axes: Mapping[str, list | Doubling]) -> Variants
 
     A point of the axes is named after its values, as lr=0.001,batch_size=16.
     """
-    study, points = config.study, [{}]
+    study = config.study
+    points: list[Json] = [{}]
     if axes:
         points = [
             dict(zip(axes, values, strict=True))
@@ -143,7 +144,8 @@ def variants_of(config: Config, axes: Mapping[str, list | Doubling]) -> Variants
         )
     if not study.seeds:
         raise UserError("The study is empty: study.seeds=[] has no seed.")
-    short, found = _short_names(axes), {}
+    short = _short_names(list(axes))
+    found: Variants = {}
     for (name, changes), point in itertools.product((study.variants or {"": []}).items(), points):
         label = ",".join(f"{short[key]}={_label(value)}" for key, value in point.items())
         words = [f"{key}={_word(value)}" for key, value in point.items()]
@@ -251,6 +253,7 @@ def _tokens_of(config: Config) -> int:
 
         train_tokens = len(prepare(config).train)
     ahead = horizon(config, train_tokens)
+    assert ahead.steps is not None  # as the unit is no time
     return ahead.steps * ahead.tokens_per_step
 
 
@@ -292,8 +295,9 @@ def plan_lines(config: Config, variants: Variants) -> list[str]:
         )
     runs = len(members) * len(config.study.seeds)
     known = ""
-    if None not in found:
-        known = f"; FLOPs in all: {flops_words(sum(found) * len(config.study.seeds))}"
+    each = [flops for flops in found if flops is not None]
+    if len(each) == len(found):
+        known = f"; FLOPs in all: {flops_words(sum(each) * len(config.study.seeds))}"
     lines.append(f"{runs} runs, {len(config.study.seeds)} of each variant{known}")
     return lines
 

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -68,7 +68,7 @@ class Lanes:
     """
 
     def __init__(self, trainings: Sequence[Training]) -> None:
-        self.engines = [training.engine for training in trainings]
+        self.engines = [cast(Engine, training.engine) for training in trainings]  # JAX's alone
         # All lanes use this kernel; without attention dropout a faster one might apply.
         self.engine = max(self.engines, key=lambda e: e.model_config.attention_dropout)
         self.present = list(range(len(trainings)))

@@ -33,7 +33,9 @@ class Doubling:
     @classmethod
     def of(cls, text: str) -> "Doubling":
         """'doubling', 'doubling to 1024', 'doubling from 8 to 1024'. Raises UserError."""
-        least, most = cls.pattern.fullmatch(text).groups()
+        match = cls.pattern.fullmatch(text)
+        assert match is not None  # as `axes_of` asked
+        least, most = match.groups()
         found = cls(int(least or 1), int(most or _MOST))
         if not 1 <= found.least <= found.most:
             raise UserError(f"{text!r} has no values: its end is below its start.")

@@ -123,7 +123,9 @@ def _train(trainings: list["Training"], signals: "Signals") -> list[tuple[int, s
     return [outcomes[lane] for lane in range(len(trainings))]
 
 
-def _drive(lanes: "Lanes", stages: Mapping[int, Generator]) -> dict[int, tuple[int, str]]:
+def _drive(
+    lanes: "Lanes", stages: Mapping[int, Generator[Any, Any, int]]
+) -> dict[int, tuple[int, str]]:
     """Carry the runs from one answer to the next request until all have ended."""
     from jaxlm.train.loop import Trained
 

@@ -55,7 +55,7 @@ class Process:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=file,
-                env=os.environ | {"PYTHONPATH": path} | _share(slot, slots),
+                env={**os.environ, "PYTHONPATH": path, **_share(slot, slots)},
                 start_new_session=True,
             )
 
@@ -73,6 +73,7 @@ class Process:
 
     def end(self) -> list[tuple[int, str]]:
         """(exit status, standard error) of each run, after its exit. Removes temporary files."""
+        assert self._process.stdin is not None
         self._process.stdin.close()
         text = self._errors.read_bytes().decode("utf-8", "replace")
         self._errors.unlink()

@@ -260,7 +260,8 @@ class _Study:
             member.status = "waiting"
             member.reason = f"no memory for {packed} runs in one program, {packed // 2} are next"
         elif self.workers > 1:
-            member.reason += f"; {self.workers} runs at once share the memory: try study.workers=1"
+            more = f"{self.workers} runs at once share the memory: try study.workers=1"
+            member.reason = f"{member.reason}; {more}"
 
     # -- what a person sees ----------------------------------------------------------------------
 
@@ -297,7 +298,7 @@ class _Study:
         status = member.status.replace("_", " ")
         self.console.say(
             f"[{number + 1}/{len(self.members)}] {member.label}: {status}{reason}{loss} "
-            f"after {clock(member.process_seconds)}, start and report included"
+            f"after {clock(member.process_seconds or 0.0)}, start and report included"
         )
 
     def end(self, signals: Signals) -> int:

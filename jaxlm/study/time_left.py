@@ -33,8 +33,9 @@ def training_flops(config: Config) -> float | None:
 
 def _tokens(config: Config) -> int | None:
     ahead = _ahead(config)
-    known = ahead is not None and ahead.steps is not None
-    return ahead.steps * ahead.tokens_per_step if known else None
+    if ahead is None or ahead.steps is None:
+        return None
+    return ahead.steps * ahead.tokens_per_step
 
 
 def fraction_done(config: Config, record: Json) -> float:

@@ -58,7 +58,8 @@ def _train_one(words: list[str]) -> int:
 def _train_together(words: list[str]) -> int:
     from jaxlm.study.pack import train_pack
 
-    outcomes, runs = words[1], []
+    outcomes = words[1]
+    runs: list[list[str]] = []
     for word in words[2:]:
         if word == NEXT:
             runs.append([])

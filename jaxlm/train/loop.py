@@ -168,7 +168,7 @@ class Training:
     def _batches(self) -> Iterator[np.ndarray]:
         """Token batches (B, L + 1) from the current step on."""
         config = self.config
-        arguments = {
+        arguments: dict[str, Any] = {  # of several types
             "seed": config.seed if config.data_seed is None else config.data_seed,
             "batch_size": config.train.batch_size,
             "context_length": self.engine.model_config.context_length,
@@ -193,11 +193,12 @@ class Training:
     def done(self) -> bool:
         if self.horizon.steps is not None:
             return self.position.step >= self.horizon.steps
+        assert self.horizon.seconds is not None
         return self._schedule_seconds() >= self.horizon.seconds
 
     def _out_of_patience(self) -> bool:
         patience = self.config.train.early_stopping
-        return bool(patience) and self.position.evaluations_since_best >= patience
+        return bool(patience and self.position.evaluations_since_best >= patience)
 
     def carry_out(self, request: Step | Evaluation | NewestState) -> Any:
         """The answer to a request of `stages`, on this training's own engine."""

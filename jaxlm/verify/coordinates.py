@@ -73,6 +73,8 @@ def slopes(
         if row.step == step:
             point = (math.log(row.width), math.log(quantity(row)))
             points.setdefault(row.component, []).append(point)
-    return {
-        name: float(np.polyfit(*zip(*found, strict=True), 1)[0]) for name, found in points.items()
-    }
+    slopes = {}
+    for name, found in points.items():
+        widths, quantities = zip(*found, strict=True)
+        slopes[name] = float(np.polyfit(widths, quantities, 1)[0])
+    return slopes

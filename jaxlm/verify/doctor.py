@@ -82,7 +82,9 @@ def examine(config: Config) -> Machine:
         devices=_devices(),
         nvidia_gpus=_nvidia_gpus(),
         versions={name: _version(package) for name, package in _LIBRARIES},
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        cores=len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count() or 1,
         free_memory_bytes=psutil.virtual_memory().available,
         folders={folder: _free(folder) for folder in folders},
     )

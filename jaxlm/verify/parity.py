@@ -63,7 +63,7 @@ class Row(NamedTuple):
 def relative(a: np.ndarray, b: np.ndarray, floor: float = 0.0) -> float:
     """|a - b| / max(|b|, floor), L2 norms in float64; 0 where both are zero."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    difference, size = np.linalg.norm(a - b), max(np.linalg.norm(b), floor)
+    difference, size = float(np.linalg.norm(a - b)), max(float(np.linalg.norm(b)), floor)
     return float(difference / size) if difference or size else 0.0
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxlm.config.schema import Config, ModelConfig, resolve_model
+from jaxlm.config.schema import Config, ResolvedModel, resolve_model
 from jaxlm.engine.model import Transformer
 from jaxlm.engine.tree import flatten, nest
 from jaxlm.host.checked import Json
@@ -43,7 +43,7 @@ _LETTERS = {
 Row = tuple[str, ...]
 
 
-def shapes_text(model: ModelConfig, dtype: Any, batch: int = 1) -> str:
+def shapes_text(model: ResolvedModel, dtype: Any, batch: int = 1) -> str:
     """Tables of a resolved model's outputs for `batch` rows of its context, and its parameters.
 
     `dtype` is the compute type. Blocks are alike, so blocks.0-11 stands for twelve.
@@ -80,7 +80,7 @@ def shapes_text(model: ModelConfig, dtype: Any, batch: int = 1) -> str:
     )
 
 
-def component_shapes(model: ModelConfig, dtype: Any, batch: int) -> Json:
+def component_shapes(model: ResolvedModel, dtype: Any, batch: int) -> Json:
     """Dotted name -> shape and type of every component's output, in the forward pass's order."""
     wide = jnp.dtype(dtype) == "float64"
     stored = "float64" if wide else "float32"
@@ -104,9 +104,9 @@ def component_shapes(model: ModelConfig, dtype: Any, batch: int) -> Json:
     return {name: found[name] for name in sorted(found, key=position)}
 
 
-def _output_rows(model: ModelConfig, dtype: Any, batch: int) -> list[Row]:
+def _output_rows(model: ResolvedModel, dtype: Any, batch: int) -> list[Row]:
     shapes = component_shapes(model, dtype, batch)
-    rows = []
+    rows: list[Row] = []
     for name in _first_block(shapes):
         axes = _LETTERS[name.rsplit(".", 1)[-1]]
         rows.append(
@@ -115,9 +115,9 @@ def _output_rows(model: ModelConfig, dtype: Any, batch: int) -> list[Row]:
     return rows
 
 
-def _parameter_rows(model: ModelConfig) -> list[Row]:
+def _parameter_rows(model: ResolvedModel) -> list[Row]:
     shapes = parameter_shapes(model)
-    rows = []
+    rows: list[Row] = []
     for name in _first_block(shapes):
         count = math.prod(shapes[name])
         copies = model.n_layers if name.startswith("blocks.") else 1
@@ -127,7 +127,7 @@ def _parameter_rows(model: ModelConfig) -> list[Row]:
     return rows
 
 
-def _factor_rows(model: ModelConfig) -> list[Row]:
+def _factor_rows(model: ResolvedModel) -> list[Row]:
     """What muP multiplies each parameter's initial std and learning rate by."""
     names = _first_block(parameter_shapes(model))
     return [(f"{std_factor(model, n):.4g}", f"{lr_factor(model, n):.4g}") for n in names]
@@ -137,7 +137,7 @@ def _first_block(names: Any) -> list[str]:
     return [name for name in names if not re.match(r"blocks\.[1-9]", name)]
 
 
-def _shown(name: str, model: ModelConfig) -> str:
+def _shown(name: str, model: ResolvedModel) -> str:
     last = model.n_layers - 1
     return name.replace("blocks.0.", f"blocks.0-{last}." if last else "blocks.0.")
 

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ def test_a_wheel_carries_the_configurations_and_works_outside_the_checkout(tmp_p
     done = subprocess.run(build, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     (wheel,) = tmp_path.glob("*.whl")
+    packed = zipfile.ZipFile(wheel).namelist()
+    assert {f"{package}/py.typed" for package in ("jaxlm", "torchref", "scaling")} <= {*packed}
     # The libraries of this environment, but the package from the wheel alone.
     venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
     python = tmp_path / "venv" / "bin" / "python"

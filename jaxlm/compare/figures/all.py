@@ -34,7 +34,7 @@ def _figures(comparison: Comparison) -> dict[str, tuple[str, "Figure"]]:
     """name -> (caption, figure), in the order of a report."""
     if not comparison.ranking:
         return {}
-    seeds = [comparison.mean(v, comparison.primary.name).n for v in comparison.ranking]
+    seeds = [comparison.mean_of_ranked(v).n for v in comparison.ranking]
     one_seed = max(seeds) == 1
     kind = "lines are means over seeds, bands reach from the lowest to the highest seed"
     kind = "one seed each" if one_seed else kind

@@ -1,6 +1,6 @@
 """Each variant as a point: results, cost, size, how early it converged."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -61,14 +61,17 @@ def _scatter(comparison: Comparison, axes: "Axes", x_name: str, scale: float = 1
     metric = comparison.primary
     by_name = style.drawn_looks(comparison)
     for variant in comparison.ranking:
-        x, y = comparison.mean(variant, x_name), comparison.mean(variant, metric.name)
+        x, y = comparison.mean(variant, x_name), comparison.mean_of_ranked(variant)
         if x is None:
             continue
         if variant not in by_name:
             axes.plot([x.value / scale], [y.value * metric.scale], ".", color=GREY, alpha=0.7)
             continue
         look = by_name[variant]
-        bars = {"xerr": x.half and x.half / scale, "yerr": y.half and y.half * metric.scale}
+        bars: dict[str, Any] = {
+            "xerr": x.half and x.half / scale,
+            "yerr": y.half and y.half * metric.scale,
+        }
         axes.errorbar(x.value / scale, y.value * metric.scale, color=look.color, capsize=2,
                       linewidth=0.9, **bars)  # fmt: skip
         axes.plot([x.value / scale], [y.value * metric.scale], **look.dots(markersize=5.5))

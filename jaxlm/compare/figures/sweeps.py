@@ -1,6 +1,6 @@
 """A swept number against the result, with the edge of divergence."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxlm.compare.figures import style
 from jaxlm.compare.metrics import METRICS, Metric, heading
@@ -74,7 +74,11 @@ def _shade_edge(axes: "Axes", edge: tuple[float, float], last: float) -> None:
     limits = axes.get_xlim()
     if low:
         axes.axvspan(low, high, color=GREY, alpha=0.25, linewidth=0)
-        where = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "top"}
+        where: dict[str, Any] = {
+            "transform": axes.get_xaxis_transform(),
+            "ha": "center",
+            "va": "top",
+        }
         middle = (low * high) ** 0.5 if axes.get_xscale() == "log" else (low + high) / 2
         axes.text(middle, 0.9, "edge of\ndivergence", fontsize=7, **where)
     axes.axvspan(high, max(limits[1], last), color=GREY, alpha=0.12, linewidth=0)

@@ -114,6 +114,7 @@ def passages(dataset: Dataset, characters: int, count: int, most_tokens: int) ->
     Where the corpus has documents, their beginnings; elsewhere from the start of a word. Each is as
     long as `characters`, or as its document.
     """
+    assert dataset.tokenizer is not None  # who writes texts has one
     text = split_text(dataset.validation[:most_tokens], dataset.tokenizer)
     if dataset.has_documents:
         documents = [part for part in text.split(_SEPARATOR) if part.strip()]

@@ -179,7 +179,7 @@ def _write_all(
     """What each run writes; the sweep's texts with the best of those that can write."""
     written: dict[str, _Written] = {}
     losses = {variant: _loss(runs[variant]) for variant in configs}
-    for variant in sorted(configs, key=losses.get):
+    for variant in sorted(configs, key=lambda variant: losses[variant]):
         backend = configs[variant].backend
         load = load_engine or functools.partial(engine_class, backend)
         try:
@@ -275,6 +275,7 @@ def _score_together(
                 f"{', '.join(written)}: overlaps and known words are of the first {searched:,} of "
                 f"{len(dataset.train):,} training tokens."
             )
+        assert dataset.tokenizer is not None  # who writes texts has one
         training = TrainingText.of(split_text(dataset.train[:searched], dataset.tokenizer))
         lengths = [len(text.new) for found in written.values() for text in found.texts]
         real = passages(
