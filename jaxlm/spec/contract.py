@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from jaxlm.config.schema import Config, ModelConfig
+from jaxlm.store.manifest import Restored
 
 
 class EvalBatch(NamedTuple):
@@ -111,13 +112,11 @@ class Engine(Protocol):
     def state_of(self, tree: dict[str, Any]) -> Any:
         """The state that `checkpoint_tree` was made of."""
 
-    def restore(self, folder: Path, which: str | int) -> tuple[int, Any, dict[str, Any], list[str]]:
-        """(step, state, metadata, skipped): see `checkpoint.restore`."""
+    def restore(self, folder: Path, which: str | int) -> Restored:
+        """With a state as its content: see `checkpoint.restore`."""
 
-    def restore_parameters(
-        self, folder: Path, which: str | int
-    ) -> tuple[int, Any, dict[str, Any], list[str]]:
-        """(step, Parameters, metadata, skipped): see `checkpoint.restore`."""
+    def restore_parameters(self, folder: Path, which: str | int) -> Restored:
+        """With Parameters as its content: see `checkpoint.restore`."""
 
     # -- for a person to look at
 
