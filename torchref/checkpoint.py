@@ -17,6 +17,7 @@ if "jax" not in sys.modules:
 
 from jaxlm.config.optimizers import OptimizerConfig  # noqa: E402
 from jaxlm.store.checkpoint import Checkpoints, restore  # noqa: E402
+from jaxlm.store.manifest import Restored  # noqa: E402
 from torchref.model import Transformer  # noqa: E402
 from torchref.optimizer import RULES, make_optimizer, moments_of, set_moments  # noqa: E402
 from torchref.step import TrainState  # noqa: E402
@@ -51,16 +52,12 @@ def state_of(tree: dict[str, Any], model: Transformer, config: OptimizerConfig) 
     return TrainState(model, optimizer, int(tree["optimizer"]["step"]))
 
 
-def read(
-    folder: Path, which: str | int, model: Transformer, config: OptimizerConfig
-) -> tuple[int, dict[str, Any], dict[str, Any], list[str]]:
-    """(step, tree, metadata, skipped) of `store.checkpoint.restore`, checked against the model."""
+def read(folder: Path, which: str | int, model: Transformer, config: OptimizerConfig) -> Restored:
+    """What `store.checkpoint.restore` finds, checked against the model."""
     return restore(folder, which, template=_shapes(model, config))
 
 
-def read_parameters(
-    folder: Path, which: str | int, model: Transformer
-) -> tuple[int, dict[str, Any], dict[str, Any], list[str]]:
+def read_parameters(folder: Path, which: str | int, model: Transformer) -> Restored:
     """As `read`, without the optimizer."""
     template = {"parameters": _empty(dict(model.named_parameters()))}
     return restore(folder, which, template=template, parameters_only=True)

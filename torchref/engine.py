@@ -17,6 +17,7 @@ from jaxlm.data.batches import batch
 from jaxlm.host import memory
 from jaxlm.spec.contract import EvalBatch, StepMetrics
 from jaxlm.spec.flops import peak_flops
+from jaxlm.store.manifest import Restored
 from torchref import device as devices
 from torchref.decoding import Decoder
 from torchref.dropout import Dropout
@@ -168,21 +169,17 @@ class Engine:
 
         return state_of(tree, self.new_model(), self.config.optimizer)
 
-    def restore(
-        self, folder: Path, which: str | int
-    ) -> tuple[int, TrainState, dict[str, Any], list[str]]:
+    def restore(self, folder: Path, which: str | int) -> Restored:
         from torchref.checkpoint import read
 
-        step, tree, metadata, skipped = read(folder, which, self.new_model(), self.config.optimizer)
-        return step, self.state_of(tree), metadata, skipped
+        found = read(folder, which, self.new_model(), self.config.optimizer)
+        return found._replace(content=self.state_of(found.content))
 
-    def restore_parameters(
-        self, folder: Path, which: str | int
-    ) -> tuple[int, Transformer, dict[str, Any], list[str]]:
+    def restore_parameters(self, folder: Path, which: str | int) -> Restored:
         from torchref.checkpoint import read_parameters
 
-        step, tree, metadata, skipped = read_parameters(folder, which, self.new_model())
-        return step, self.parameters_from(tree["parameters"]), metadata, skipped
+        found = read_parameters(folder, which, self.new_model())
+        return found._replace(content=self.parameters_from(found.content["parameters"]))
 
     # -- for a person to look at -----------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from jaxlm.spec.contract import EvalBatch, StepMetrics
 from jaxlm.spec.flops import peak_flops
 from jaxlm.spec.parameters import initial_parameters, parameter_shapes
 from jaxlm.store import checkpoint
+from jaxlm.store.manifest import Restored
 
 
 class Engine:
@@ -181,21 +182,17 @@ class Engine:
             return self.placement.put_state(jax.tree.map(np.asarray, state))
         return state
 
-    def restore(
-        self, folder: Path, which: str | int
-    ) -> tuple[int, TrainState, dict[str, Any], list[str]]:
-        """(step, state on the devices, metadata, skipped checkpoints)."""
-        step, tree, metadata, skipped = checkpoint.restore(folder, which, template=self.template())
-        return step, self.state_of(tree), metadata, skipped
+    def restore(self, folder: Path, which: str | int) -> Restored:
+        """The state of a checkpoint, on the devices."""
+        found = checkpoint.restore(folder, which, template=self.template())
+        return found._replace(content=self.state_of(found.content))
 
-    def restore_parameters(
-        self, folder: Path, which: str | int
-    ) -> tuple[int, Any, dict[str, Any], list[str]]:
-        """(step, nested parameters on the devices, metadata, skipped checkpoints)."""
-        step, tree, metadata, skipped = checkpoint.restore(
+    def restore_parameters(self, folder: Path, which: str | int) -> Restored:
+        """The nested parameters of a checkpoint, on the devices."""
+        found = checkpoint.restore(
             folder, which, template=self.template(True), parameters_only=True
         )
-        return step, nest(tree["parameters"]), metadata, skipped
+        return found._replace(content=nest(found.content["parameters"]))
 
     # -- for a person to look at -----------------------------------------------------------------
 

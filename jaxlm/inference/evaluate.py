@@ -96,20 +96,21 @@ def metrics(sums_R: dict[str, np.ndarray], has_bytes: bool) -> dict[str, float |
 def evaluate_job(config: Config, load_engine: LoadEngine) -> int:
     """job=evaluate: metrics of a trained run, printed and written to evaluation.json."""
     run, dataset, engine = open_run(config, load_engine)
-    step, parameters, metadata, skipped = load_parameters(engine, run.path, config.job.checkpoint)
-    for line in skipped:
+    found = load_parameters(engine, run.path, config.job.checkpoint)
+    for line in found.skipped:
         print(f"skipped {line}")
-    guard.check_data(metadata, dataset, run.path)
+    guard.check_data(found.metadata, dataset, run.path)
     for line in dataset.notes:
         print(line)
-    result: Json = Evaluator(engine, dataset)(parameters, config.job.split, config.job.max_batches)
+    evaluate = Evaluator(engine, dataset)
+    result: Json = evaluate(found.content, config.job.split, config.job.max_batches)
     if not math.isfinite(result["loss"]):
         raise UserError(
-            f"{run.path}, step {step}: the loss on the {config.job.split} split is "
+            f"{run.path}, step {found.step}: the loss on the {config.job.split} split is "
             f"{result['loss']}, so there is nothing to measure.\n"
             "Its logits overflow: train again with a lower optimizer.lr or a higher precision."
         )
-    result = {"step": step, "split": config.job.split} | result
+    result = {"step": found.step, "split": config.job.split} | result
     if dataset.entropy_floor is not None and config.job.split == "validation":
         result["entropy_floor"] = dataset.entropy_floor
         result["excess_loss"] = result["loss"] - dataset.entropy_floor

@@ -79,11 +79,10 @@ class LoadedRun:
         sized: Any = self.tokenizer or stored.data  # data of ids alone say it
         vocabulary = sized.vocab_size
         self.engine = load_engine()(self.config, vocabulary, cache_folder(self.config))
-        self.step, self.parameters, metadata, self.skipped = load_parameters(
-            self.engine, self.path, checkpoint
-        )
+        found = load_parameters(self.engine, self.path, checkpoint)
+        self.step, self.parameters, self.skipped = found.step, found.content, found.skipped
         end = self.tokenizer.end_of_text if self.tokenizer else None
-        self.has_documents = metadata.get("documents", end is not None)
+        self.has_documents = found.metadata.get("documents", end is not None)
         self._decode = self.engine.decoder(self.parameters)
 
     def generate(

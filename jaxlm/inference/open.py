@@ -1,7 +1,6 @@
 """A configuration's data, and the configuration, data and engine of a run that is there already."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,12 +10,12 @@ from jaxlm.config.duration import tokens_needed
 from jaxlm.config.schema import Config
 from jaxlm.data.dataset import Dataset
 from jaxlm.data.prepare import prepare as encode
-from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError
 from jaxlm.inference import guard
 from jaxlm.spec.contract import Engine, LoadEngine
 from jaxlm.spec.parameters import parameter_shapes
 from jaxlm.store.directory import RunDirectory
+from jaxlm.store.manifest import Restored
 from jaxlm.store.weights import read_weights
 
 
@@ -36,10 +35,8 @@ def run_config(config: Config) -> Config:
     return trained
 
 
-def load_parameters(
-    engine: Engine, run_path: Path, which: str | int
-) -> tuple[int | None, Any, Json, list[str]]:
-    """(step, Parameters, metadata, skipped) of a run's checkpoint, or of a file of weights.
+def load_parameters(engine: Engine, run_path: Path, which: str | int) -> Restored:
+    """Parameters of a run's checkpoint, or of a file of weights.
 
     `which` is last, best, a step or a .safetensors file; see `checkpoint.restore`, `read_weights`.
     Raises UserError as they do, and for parameters that are not finite.
@@ -48,10 +45,11 @@ def load_parameters(
         shapes = parameter_shapes(engine.model_config)
         values, about = read_weights(str(which), shapes, engine.parameter_dtype)
         _check_finite(values, str(which))
-        return about.get("step"), engine.parameters_from(values), about, []
-    step, parameters, metadata, skipped = engine.restore_parameters(run_path / "checkpoints", which)
-    _check_finite(engine.canonical(parameters), f"the checkpoint of step {step} of {run_path}")
-    return step, parameters, metadata, skipped
+        return Restored(about.get("step"), engine.parameters_from(values), about, [])
+    found = engine.restore_parameters(run_path / "checkpoints", which)
+    place = f"the checkpoint of step {found.step} of {run_path}"
+    _check_finite(engine.canonical(found.content), place)
+    return found
 
 
 def _check_finite(values: dict[str, np.ndarray], place: str) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from jaxlm.config.schema import Config, ResolvedModel
-from jaxlm.host.checked import Json
+from jaxlm.store.manifest import Restored
 
 if TYPE_CHECKING:
     from jaxlm.store.checkpoint import Checkpoints
@@ -126,13 +126,11 @@ class Engine(Protocol):
     def state_of(self, tree: Tree) -> State:
         """The state that `checkpoint_tree` was made of."""
 
-    def restore(self, folder: Path, which: str | int) -> tuple[int, State, Json, list[str]]:
-        """(step, state, metadata, skipped): see `checkpoint.restore`."""
+    def restore(self, folder: Path, which: str | int) -> Restored:
+        """With a state as its content: see `checkpoint.restore`."""
 
-    def restore_parameters(
-        self, folder: Path, which: str | int
-    ) -> tuple[int, Parameters, Json, list[str]]:
-        """(step, Parameters, metadata, skipped): see `checkpoint.restore`."""
+    def restore_parameters(self, folder: Path, which: str | int) -> Restored:
+        """With Parameters as its content: see `checkpoint.restore`."""
 
     # -- for a person to look at
 

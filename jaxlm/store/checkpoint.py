@@ -26,7 +26,14 @@ from jaxlm.host.checked import Json
 from jaxlm.host.errors import UserError
 from jaxlm.host.files import plain
 from jaxlm.store import manifest
-from jaxlm.store.manifest import NoCheckpoint, NotWhole, Unfinished, step_folders, whole_steps
+from jaxlm.store.manifest import (
+    NoCheckpoint,
+    NotWhole,
+    Restored,
+    Unfinished,
+    step_folders,
+    whole_steps,
+)
 
 # Orbax logs a traceback for every error that it raises, and Python warns of the coroutines that it
 # leaves behind then; the error itself is enough.
@@ -184,15 +191,14 @@ def restore(
     *,
     template: Tree | None = None,
     parameters_only: bool = False,
-) -> tuple[int, Tree, Json, list[str]]:
-    """(step, tree, metadata, skipped) of the newest whole step, of the best, or of a given one.
+) -> Restored:
+    """The tree of the newest whole step, of the best, or of a given one.
 
-    Every file's size and SHA-256 are compared with the manifest before Orbax reads any. `skipped`
-    holds a line for each newer step that is not whole, or gone, newest first. Leaves of `template`
-    (jax.ShapeDtypeStruct) that have a sharding become jax arrays placed so, whatever number of
-    devices they were saved from; all others become numpy arrays. With `parameters_only` the
-    optimizer's arrays are not loaded. Takes no lock: a step that is pruned while it is being read
-    is passed over for the next.
+    Every file's size and SHA-256 are compared with the manifest before Orbax reads any. Leaves of
+    `template` (jax.ShapeDtypeStruct) that have a sharding become jax arrays placed so, whatever
+    number of devices they were saved from; all others become numpy arrays. With `parameters_only`
+    the optimizer's arrays are not loaded. Takes no lock: a step that is pruned while it is being
+    read is passed over for the next.
 
     Raises NoCheckpoint where nothing was saved yet; UserError where nothing whole is left, where
     another version of this program wrote the step, or where names, shapes or types differ from
@@ -214,7 +220,7 @@ def restore(
                 rejected[step] = why
             else:
                 skipped = [f"step {s}: {why}" for s, why in rejected.items()]
-                return step, tree, metadata, [*_gone(folder, which, step), *skipped]
+                return Restored(step, tree, metadata, [*_gone(folder, which, step), *skipped])
         if _listing(folder) == before:  # else a writer is at work, and another look may succeed
             raise _nothing(folder, which, rejected)
 

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from jaxlm.host.checked import (
     Damaged,
@@ -30,6 +31,19 @@ from jaxlm.store.formats import MANIFEST, NEWEST
 FORMAT_VERSION = 2
 NAME = "manifest.json"
 _STEP = re.compile("0|[1-9][0-9]{0,17}")
+
+
+class Restored(NamedTuple):
+    """What a checkpoint held: its tree, or what an engine made of that.
+
+    The step is None for a file of weights that does not say it. `skipped` holds a line for each
+    newer step that is not whole, or gone, newest first.
+    """
+
+    step: int | None
+    content: Any
+    metadata: dict[str, Any]
+    skipped: list[str]
 
 
 class NoCheckpoint(UserError):

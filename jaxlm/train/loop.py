@@ -112,22 +112,22 @@ class Training:
         """The newest checkpoint's state, or the initial one; the records are cut to match."""
         run, folder = self.run, self.run.path / "checkpoints"
         try:
-            step, state, metadata, skipped = self.engine.restore(folder, "last")
+            found = self.engine.restore(folder, "last")
         except NoCheckpoint:
             self._begin()
             return self.engine.initial_state()
-        for line in skipped:
+        for line in found.skipped:
             self.console.say(f"skipped {line}")
-        guard.check_data(metadata, self.dataset, run.path)
-        self.position = Position(**metadata["position"])
+        guard.check_data(found.metadata, self.dataset, run.path)
+        self.position = Position(**found.metadata["position"])
         lost = [0.0]
         with contextlib.suppress(UserError):  # what a crash garbled lies beyond the checkpoint
             lost += [record.get("wall_seconds") or 0.0 for record in run.records()]
         self.clocks = Clocks(max(self.position.wall_seconds, *lost), self.position.seconds)
-        self._cut_records(step)
-        self.saved_step = step
-        self.console.say(f"resuming {run.path} at step {step}")
-        return state
+        self._cut_records(found.step)
+        self.saved_step = found.step
+        self.console.say(f"resuming {run.path} at step {found.step}")
+        return found.content
 
     def _begin(self) -> None:
         """No checkpoint was ever completed: what an earlier process recorded is dropped."""

@@ -1,0 +1,83 @@
+"""A program can be compiled for a device that is not there: the platform is an argument."""
+
+import ast
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxlm.config.optimizers import AdamW
+from jaxlm.config.schema import Config, ModelConfig, resolve_model
+from jaxlm.engine import optimizer
+from jaxlm.engine.kernels import Kernels, choose_kernels
+from jaxlm.engine.model import Transformer
+from jaxlm.engine.step import Batch, TrainState, make_train_step
+from jaxlm.engine.tree import nest
+from jaxlm.spec.parameters import parameter_shapes
+
+ENGINE = Path(__file__).resolve().parents[2] / "jaxlm" / "engine"
+DECIDES = "engine.py"
+MODEL = resolve_model(
+    ModelConfig(n_layers=1, d_model=64, n_heads=4, d_ff=96, context_length=64), 17
+)
+
+
+def lowered(kernels, platform):
+    """The training step in bfloat16 as the compiler for a platform is given it."""
+    array = jax.ShapeDtypeStruct
+    parameters = nest({n: array(s, "float32") for n, s in parameter_shapes(MODEL).items()})
+    moments = jax.eval_shape(optimizer.rule(AdamW()).init, parameters)
+    state = TrainState(parameters, moments, array((), "int32"))
+    batch = Batch(array((1, 2, 65), "int32"), array((1, 2), "int32"), array((), "float32"))
+    step = make_train_step(Transformer(MODEL, jnp.bfloat16, kernels), AdamW(), seed=0)
+    return jax.jit(step).trace(state, batch).lower(lowering_platforms=(platform,)).as_text()
+
+
+def products(text):
+    """The operands' types of each matrix product."""
+    lines = [line for line in text.splitlines() if "dot_general" in line]
+    return [re.findall(r"x(f32|bf16)>", line.rsplit(" : ", 1)[1])[:2] for line in lines]
+
+
+@pytest.fixture
+def cudnn(monkeypatch):
+    """JAX asks the library for its version before it lowers; this machine has none."""
+    from jax._src.cudnn import fused_attention_stablehlo
+
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000)
+
+
+def test_the_training_step_lowers_for_a_gpu_with_its_kernels(cudnn):
+    assert jax.default_backend() == "cpu"
+    kernels, _ = choose_kernels(Config(precision="bfloat16"), MODEL, "gpu")
+    assert kernels == Kernels("gpu", "cudnn")
+    text = lowered(kernels, "cuda")
+    assert "__cudnn$fmhaSoftmax" in text and "__cudnn$fmhaSoftmaxBackward" in text
+    assert products(text) and all(types == ["bf16", "bf16"] for types in products(text))
+
+
+def test_the_plain_form_lowers_for_a_gpu_too():
+    kernels, _ = choose_kernels(Config(precision="float32"), MODEL, "gpu")
+    assert kernels == Kernels("gpu", "plain")
+    text = lowered(kernels, "cuda")
+    assert "fmha" not in text
+    # A softmax in float32 has a gradient in float32: the scores' two products.
+    assert products(text).count(["f32", "f32"]) == 2
+
+
+def test_a_cpus_program_widens_what_it_lacks():
+    kernels, _ = choose_kernels(Config(precision="bfloat16"), MODEL, "cpu")
+    assert kernels == Kernels("cpu", "blocks")
+    assert products(lowered(kernels, "cpu")).count(["f32", "f32"]) > 2
+
+
+@pytest.mark.parametrize("file", sorted(ENGINE.glob("*.py")), ids=lambda file: file.name)
+def test_only_one_file_asks_which_devices_there_are(file):
+    asked = {
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Attribute)
+    } & {f"jax.{name}" for name in ("default_backend", "devices", "local_devices", "device_count")}
+    assert file.name == DECIDES or not asked, asked
