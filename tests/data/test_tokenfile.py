@@ -188,7 +188,7 @@ def start_writer(path, seconds):
 def test_killed_writers_leave_nothing_that_counts(tmp_path):
     path = tmp_path / "x.tokens"
     for existing in (False, True):
-        writer = start_writer(path, 30)
+        writer = start_writer(path, 600)
         writer.stdout.readline()
         writer.send_signal(signal.SIGKILL)
         writer.wait()
@@ -201,7 +201,7 @@ def test_killed_writers_leave_nothing_that_counts(tmp_path):
 def test_two_writers_at_once_both_succeed(tmp_path):
     path = tmp_path / "x.tokens"
     writers = [start_writer(path, seconds) for seconds in (0.1, 0.15)]
-    assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
+    assert [writer.wait(timeout=600) for writer in writers] == [0, 0]
     np.testing.assert_array_equal(open_tokens(path, 1000, FINGERPRINT, tmp_path).ids_N, IDS)
     assert not list(tmp_path.glob("*.partial"))
 

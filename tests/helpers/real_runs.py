@@ -15,20 +15,41 @@ TIMINGS = {"seconds", "wall_seconds", "tokens_per_second", "memory_bytes"}
 STEPS = 400
 
 
-def start(place, name, *words):
+STOPS_ITSELF = """
+import os, sys
+from jaxlm.cli.main import main
+from jaxlm.store.directory import RunDirectory
+
+def append(self, record, write=RunDirectory.append):
+    write(self, record)
+    if record["kind"] == "train" and record["step"] == {step}:
+        os.kill(os.getpid(), {number})
+
+RunDirectory.append = append
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def stopping_at(step, number):
+    """For `start`: the run gets the signal when it has recorded the step, at any speed."""
+    return ["-c", STOPS_ITSELF.format(step=step, number=int(number))]
+
+
+def start(place, name, *words, program=(str(ROOT / "run.py"),)):
     command = [
-        sys.executable, str(ROOT / "run.py"), "scale=smoke", "data=text",
+        sys.executable, *program, "scale=smoke", "data=text",
         f"data.path={place / 'text.txt'}", f"run.dir={place / name}",
         f"run.cache={place / 'cache'}",
         f"train.duration={STEPS}", "train.eval_every=100", "train.checkpoint_every=40",
         "train.log_every=1", "model.residual_dropout=0.1", "run.samples=0", *words,
     ]  # fmt: skip
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=place, env=os.environ | {"JAX_PLATFORMS": "cpu"}, **pipes)
+    return subprocess.Popen(command, cwd=place, env=environment, **pipes)
 
 
 def finish(process):
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=1200)
     return process.returncode, output
 
 

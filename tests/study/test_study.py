@@ -20,7 +20,7 @@ from jaxlm.study.runner import finished_runs, last_record, members_of, outcome, 
 from jaxlm.study.time_left import Pace, cost, line
 
 ROOT = Path(__file__).resolve().parents[2]
-LONG = 1500  # steps of a run that is long enough to be stopped twice
+LONG = 400  # steps of a run that is long enough to be stopped twice
 
 
 @pytest.fixture(scope="module")

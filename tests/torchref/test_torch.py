@@ -1,14 +1,13 @@
 """backend=torch: devices, resuming, errors, and the walls around it; its numbers are parity's."""
 
 import ast
+import functools
 import json
 import os
 import pickle
 import signal
 import subprocess
 import sys
-import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from experiments import SINGLE, TRAIN_ALWAYS  # noqa: E402
-from real_runs import assert_same_run, finish, start  # noqa: E402
+from real_runs import assert_same_run, finish, start, stopping_at  # noqa: E402
 from sweeps import sweep  # noqa: E402
 
 from jaxlm.cli import jobs  # noqa: E402
@@ -65,6 +64,7 @@ def imports(file):
     return found
 
 
+@pytest.mark.slow
 def test_the_twin_imports_no_jax():
     for file in (ROOT / "torchref").glob("*.py"):
         assert not {"jax", "flax", "optax", "orbax", "grain"} & imports(file), file
@@ -89,6 +89,7 @@ def test_no_pickle_is_ever_loaded():
 # -- runs ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", sweep(SINGLE, quick=TRAIN_ALWAYS))
 def test_every_experiment_trains_at_smoke_scale(experiment, train, cache):
     words = [f"experiment={experiment}", "job=train", "scale=smoke", *TORCH, "data=stories"]
@@ -101,22 +102,15 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
     """Killed with -9 at the start and on the way, then stopped with SIGTERM; dropout and all."""
     words = np.random.default_rng(0).choice("the cat sat on a mat and saw it run".split(), 6000)
     (tmp_path / "text.txt").write_text(" ".join(words), "utf-8")
-    status, output = finish(start(tmp_path, "reference", *TORCH))
+    train = functools.partial(start, tmp_path)
+    short = [*TORCH, "train.duration=100", "train.eval_every=25", "train.checkpoint_every=20"]
+    status, output = finish(train("reference", *short))
     assert status == 0, output
-    metrics = tmp_path / "killed" / "metrics.jsonl"
-    for lines, with_signal in ((0, signal.SIGKILL), (60, signal.SIGKILL), (150, signal.SIGTERM)):
-        process = start(tmp_path, "killed", *TORCH)
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and process.poll() is None:
-            if (lines == 0 and (tmp_path / "killed").exists()) or (
-                lines and metrics.exists() and metrics.read_text().count("\n") > lines
-            ):
-                break
-            time.sleep(0.005)
-        process.send_signal(with_signal)
+    for step, number in ((1, signal.SIGKILL), (50, signal.SIGKILL), (70, signal.SIGTERM)):
+        process = train("killed", *short, program=stopping_at(step, number))
         status, output = finish(process)
-        assert status == (-9 if with_signal == signal.SIGKILL else 143), output
-    status, output = finish(start(tmp_path, "killed", *TORCH))
+        assert status == (-9 if number == signal.SIGKILL else 143), output
+    status, output = finish(train("killed", *short))
     assert status == 0 and "resuming" in output
     assert_same_run(tmp_path / "killed", tmp_path / "reference")
 
@@ -128,9 +122,8 @@ def test_compiled_training_is_eager_training(backend, tmp_path, monkeypatch):
     words = ["scale=smoke", "model.residual_dropout=0.2", "train.grad_accumulation=2"]
     config = compose([*words, "precision=float64", "backend=torch"])
     if backend == "aot_eager":
-        monkeypatch.setattr(
-            devices, "compiler", lambda *_: (partial(torch.compile, backend=backend), backend)
-        )
+        compiler = functools.partial(torch.compile, backend=backend)
+        monkeypatch.setattr(devices, "compiler", lambda *_: (compiler, backend))
     tokens = np.random.default_rng(0).integers(0, 64, (4, 33)).astype(np.int32)
     losses = []
     for compiled in (True, False):
@@ -165,6 +158,7 @@ def test_remat_changes_nothing(tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-13)
 
 
+@pytest.mark.slow
 def test_debug_profile_writes_a_trace(train):
     status, _, error = train(*TORCH, "debug=profile", "run.dir=runs/run")
     assert status == 0, error
@@ -211,6 +205,7 @@ def test_a_step_changes_the_state_that_it_is_given(tmp_path):
     assert not torch.equal(second.model.embed.weight, before[1])
 
 
+@pytest.mark.slow
 def test_samples_at_the_end_are_drawn_on_the_runs_own_device(train, monkeypatch):
     chosen, choose = [], devices.choose_device
     monkeypatch.setattr(
@@ -294,6 +289,7 @@ def run(train):
     return Path("runs/run")
 
 
+@pytest.mark.slow
 def test_weights_travel_as_safetensors_between_the_backends_and_plain_pytorch(run, train):
     import jaxlm
 
@@ -332,6 +328,7 @@ def test_any_whole_safetensors_file_is_read_whatever_its_first_byte_and_metadata
         write_weights(tmp_path / "none" / "x", values, {"step": 1, "documents": False})
 
 
+@pytest.mark.slow
 def test_a_pickle_offered_as_weights_is_refused_and_not_executed(run, train):
     class Bomb:
         def __reduce__(self):
@@ -345,6 +342,7 @@ def test_a_pickle_offered_as_weights_is_refused_and_not_executed(run, train):
     assert not Path("exploded").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_weights_that_do_not_fit_are_listed_by_name_and_shape(run, train, backend):
     from safetensors.numpy import load_file, save_file
@@ -370,6 +368,7 @@ def test_weights_that_do_not_fit_are_listed_by_name_and_shape(run, train, backen
     assert status == 2 and "none.safetensors" in error
 
 
+@pytest.mark.slow
 def test_a_configuration_changed_by_hand_is_refused_naming_its_key(run, train):
     """The engine's own checkpoint would be of another shape."""
     file = run / "config.yaml"

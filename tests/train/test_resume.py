@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from real_runs import STEPS, assert_same_run, finish, records, start
+from real_runs import STEPS, assert_same_run, finish, records, start, stopping_at
 
 from jaxlm.store.checkpoint import whole_steps
 
@@ -57,11 +57,15 @@ def test_resume_is_bitwise_after_kill_9_at_any_moment(place, reference):
     run, hit = place / "killed", []
     for name, moment in MOMENTS.items():
         process = start(place, "killed")
-        while process.poll() is None and not moment(run):
+        while process.poll() is None:
+            if moment(run):
+                process.send_signal(signal.SIGSTOP)
+                if moment(run):  # it is so still, and stays so until the process dies
+                    process.kill()
+                    hit.append(name)
+                    break
+                process.send_signal(signal.SIGCONT)
             time.sleep(0.0005)
-        if process.poll() is None:
-            process.kill()
-            hit.append(name)
         status, output = finish(process)
         assert status in (0, -signal.SIGKILL), output
     assert set(MOMENTS) - set(hit) <= {"between commit and manifest"}, hit  # that one lasts 1 ms
@@ -76,12 +80,7 @@ def test_resume_is_bitwise_after_kill_9_at_any_moment(place, reference):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_first_and_the_rest_is_bitwise(place, reference, number, code):
     run = place / number.name
-    process = start(place, number.name)
-    while lines(run) < 57:
-        assert process.poll() is None, process.stdout.read()
-        time.sleep(0.001)
-    process.send_signal(number)
-    status, output = finish(process)
+    status, output = finish(start(place, number.name, program=stopping_at(57, number)))
     assert status == code, output
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "interrupted" and summary["reason"] == number.name

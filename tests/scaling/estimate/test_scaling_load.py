@@ -137,6 +137,7 @@ SAID = {
 }
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_a_mutated_file_is_refused_or_gives_the_same_fit(files, place, data):
     content = json.loads((files / "fit.json").read_text())
