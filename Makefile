@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 LATEST = $(LATEST_VENV)/bin
 WORKERS ?= 2
 
-.PHONY: quickstart test test-latest lint clean
+.PHONY: quickstart test test-thorough test-latest lint clean
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -22,7 +22,11 @@ quickstart: $(BIN)/.installed
 	$(BIN)/python run.py
 
 test: $(BIN)/.installed-test
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# All sweeps, and ten times as many examples of hypothesis.
+test-thorough: $(BIN)/.installed-test
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --thorough
 
 # The JAX side on a newer Python, where one is found, with the newest versions of everything.
 # LATEST_PYTHON names one; else python3.13 or python3.12 on the path, or pyenv's newest of them.
@@ -34,7 +38,7 @@ test-latest:
 	  fi; \
 	done; echo "no newer Python found; set LATEST_PYTHON" >&2; exit 1
 	$(LATEST)/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[test]'
-	$(LATEST)/python -m pytest -n $(WORKERS)
+	$(LATEST)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint:
 	$(BIN)/python -m ruff check .
