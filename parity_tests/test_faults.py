@@ -11,6 +11,7 @@ pytest.importorskip("torch")
 from parity_tests.faults import FAULTS, measure, unequal_parts  # noqa: E402
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault_is_caught(name, pair):
     """By a factor of ten at least; test_model, test_training and test_generation show that the
@@ -19,6 +20,7 @@ def test_fault_is_caught(name, pair):
     assert row.error > 10 * row.tolerance, row
 
 
+@pytest.mark.slow
 def test_unequal_parts_of_an_accumulation_change_nothing(pair):
     made = pair(train={"grad_accumulation": 2})
     with unequal_parts():

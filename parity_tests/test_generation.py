@@ -18,6 +18,7 @@ from torchref import sampling as twin  # noqa: E402
 SHARP = {"init_std": 0.5, "scaled_init": False}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "switches",
     [
@@ -34,6 +35,7 @@ def test_256_tokens_are_identical_in_float32(pair, switches):
     assert_rows(parity.generation(made, np.array([3, 1, 4], np.int32), 256))
 
 
+@pytest.mark.slow
 def test_generation_in_chunks_with_ends_of_text_agrees(pair):
     made = pair("float32", SHARP)
     options = {"rows": 3, "max_tokens": 60, "sampling": {"temperature": 1.0}, "seed": 3}
@@ -53,6 +55,7 @@ LOGITS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(
     logits=LOGITS,
     seen=st.lists(st.booleans(), min_size=9, max_size=9),
@@ -80,6 +83,7 @@ def test_filtered_distributions_are_the_same_sets(
     np.testing.assert_allclose(*probabilities, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_draws_are_the_same_tokens():
     x = np.random.default_rng(0).normal(size=(64, VOCABULARY)).astype(np.float32)
     for seed in (0, 12345, 2**32 - 1):

@@ -67,6 +67,7 @@ PRECISIONS = ("float64", "float32", "bfloat16")
 ALWAYS = [*itertools.product(VARIANTS, ["float64"]), *itertools.product(CASTS, PRECISIONS[1:])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variant, precision", sweep(list(itertools.product(VARIANTS, PRECISIONS)), quick=ALWAYS)
 )

@@ -37,6 +37,7 @@ def batches(steps, config, rows=4, length=17):
 CLIPS, PARTS = (None, 1e-2, 1e3), (1, 4)  # without, active, inactive
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision, parts, clip", sweep(
     list(itertools.product(("float64", "float32"), PARTS, CLIPS)),
     quick=[*itertools.product(["float64"], PARTS, CLIPS), ("float32", 4, 1e-2)],
@@ -53,6 +54,7 @@ def test_parameters_and_moments_after_1_and_20_steps(pair, precision, parts, cli
     assert_rows(parity.optimizer(made, batches(20, made.config)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_lion(pair, precision):
     """A sign flips where rounding changes that of a tiny momentum: float32 is given one step."""
@@ -61,6 +63,7 @@ def test_lion(pair, precision):
     assert_rows(parity.optimizer(made, batches(steps, made.config)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "name"),
     [("float64", "adamw"), ("float32", "adamw"), ("bfloat16", "adamw"), ("float64", "lion")],
@@ -173,6 +176,7 @@ def test_threefry_is_jaxs():
         assert torch.equal(many[row], random_bits(fold_in(random_key(5), row), 10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_dropout_masks_are_the_same_bits_with_the_right_mean_and_variance(rate, dtype):
@@ -203,6 +207,7 @@ def test_dropout_masks_are_the_same_bits_with_the_right_mean_and_variance(rate, 
 DROPPED = {"attention_dropout": 0.2, "residual_dropout": 0.1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [1, 2])
 def test_training_with_dropout_agrees_step_by_step(pair, parts):
     made = pair(
@@ -268,6 +273,7 @@ def test_50_steps_in_one_and_50_in_the_other_are_100_in_one(train, first, second
         np.testing.assert_allclose(list(x.values()), list(y.values()), rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_each_evaluates_and_continues_the_text_of_the_others_run(train, capsys):
     for writer in ("jax", "torch"):
         run = train(writer, f"backend={writer}", "train.duration=10")

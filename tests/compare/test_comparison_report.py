@@ -65,6 +65,7 @@ def text_of(folder: Path, ending: str = "md") -> str:
 # -- the files -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_report_has_all_its_files(report):
     for name in ("research_data.json", "performance_metrics.csv", "research_report.html"):
         assert (report / name).stat().st_size > 500
@@ -119,6 +120,7 @@ def test_specimens_are_shown_with_their_measures(report):
     assert json.loads((report / "research_data.json").read_text())["specimens"] == SPECIMENS
 
 
+@pytest.mark.slow
 def test_the_same_study_gives_the_same_files(report, tmp_path):
     shutil.copytree(report, tmp_path / "heads")
     write_report(tmp_path / "heads", tmp_path / "again", specimens=lambda runs, out: SPECIMENS)
@@ -165,6 +167,7 @@ def test_specimens_that_fail_do_not_take_the_report_with_them(tmp_path, capsys, 
     assert "warning: no specimens: no checkpoint" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_one_run_alone_has_a_report(tmp_path):
     write_report([write_run(tmp_path / "r")], tmp_path / "out")
     assert "over 1 seed." in text_of(tmp_path / "out")

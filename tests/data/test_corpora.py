@@ -130,6 +130,7 @@ def test_documents_do_not_depend_on_how_the_file_is_read(text, places):
     assert documents_of(split_documents(chunks)) == expected
 
 
+@pytest.mark.slow
 def test_long_documents_are_cut_where_no_tokenizer_notices():
     text = shared_file("tinyshakespeare.txt").read_text()[:300_000]
     text = text.replace("\n", "\n\n   ") + "1234 5678\n" * 20_000
@@ -302,6 +303,7 @@ def test_the_bpe_sees_training_text_only(tmp_path):
     assert prints[0] == prints[1]
 
 
+@pytest.mark.slow
 def test_memory_stays_flat(tmp_path):
     """Four times the text takes no more memory, once it fills the buffers: peaks of processes."""
     line = "The cat sat on the mat and looked at the moon, number {}.\n"

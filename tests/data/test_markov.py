@@ -70,6 +70,7 @@ def test_the_floor_is_the_bayes_loss_of_the_ids_that_are_scored(tmp_path):
     assert dataset.floor_attainable and dataset.tokenizer is None
 
 
+@pytest.mark.slow
 def test_a_run_on_the_chain_is_evaluated_and_told_to_have_no_text(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = ["model.n_layers=1", "model.d_model=16", "model.n_heads=2", "model.context_length=16"]

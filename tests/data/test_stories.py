@@ -202,6 +202,7 @@ def test_words_are_told_apart_by_their_ends_and_printed_slots_by_their_value():
     assert conflicts(small(more=more).start) == []
 
 
+@pytest.mark.slow
 def test_fewer_choices_make_an_easier_corpus_of_the_same_stories():
     of_all, words = stories.entropy(), 10_000
     for choices in (16, 4, 2):
@@ -233,6 +234,7 @@ def test_stories_read_back_with_the_probability_they_were_written_with():
             assert abs(read.log_prob - log_prob) < 1e-9
 
 
+@pytest.mark.slow
 def test_entropy_is_the_mean_surprise_of_stories():
     surprise = -np.array([p for _, p in stories.documents_with_log_prob(11, 0, 20_000)])
     error = surprise.std() / math.sqrt(len(surprise))
@@ -250,6 +252,7 @@ def test_a_story_is_a_function_of_seed_and_index():
     assert stories.document(6, 60) != some[0]
 
 
+@pytest.mark.slow
 def test_validation_stories_never_appear_in_training():
     n = 10_000
     first = stories.VALIDATION_START
@@ -271,6 +274,7 @@ def test_stories_are_short_plain_text():
         assert not re.search(r"\ba [aeio]\w|\ban [^aeiouh]|[.!?]\"? [a-z]+ [^a-z]*$", text), text
 
 
+@pytest.mark.slow
 def test_a_whole_story_fits_256_tokens():
     tokenizers = pytest.importorskip("tokenizers")
     bpe = tokenizers.ByteLevelBPETokenizer()
@@ -313,6 +317,7 @@ def test_any_text_can_be_scored(text):
     assert 0 <= stories.score_sentences(text).accepted <= stories.score_sentences(text).sentences
 
 
+@pytest.mark.slow
 def test_sentences_of_stories_are_accepted_and_others_are_not():
     for text in stories.documents(9, 0, 60):
         rejected = [s for s in sentences(text) if not stories._sentence_reader().accepts(s)]

@@ -140,6 +140,7 @@ PROSE = (
 )
 
 
+@pytest.mark.slow
 def test_smollm_tokenizer_loads_and_agrees_with_transformers():
     file = shared_file("tokenizers/smollm_tokenizer.json")
     tokenizer = load_pretrained(file)
@@ -153,6 +154,7 @@ def test_smollm_tokenizer_loads_and_agrees_with_transformers():
     assert tokenizer.bytes_of_tokens(PROSE).sum() == len(PROSE.encode())
 
 
+@pytest.mark.slow
 def test_gpt2_files_load_and_agree_with_published_ids():
     tokenizer = load_pretrained(shared_file("tokenizers/gpt2_vocab.json").parent)
     assert (tokenizer.vocab_size, tokenizer.end_of_text) == (50257, 50256)

@@ -68,6 +68,7 @@ def next_token(logits_BxV, sampling, position):
     return draw(filtered_logits(logits_BxV, seen, sampling), np.uint32(0), position)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "switches",
     [
@@ -108,6 +109,7 @@ def test_window_holds_the_end_of_the_text_and_moves_by_half_a_context(length, co
     assert start == 0 or length - start > context - max(1, context // 2)
 
 
+@pytest.mark.slow
 def test_prefill_in_chunks_fills_the_cache_as_one_pass_does(monkeypatch):
     decoder = shared_decoder()
     tokens = jnp.arange(13)[None]
@@ -134,6 +136,7 @@ def test_prefill_and_decode_compile_once():
     assert decoder.prefill._cache_size() == decoder.decode._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_tokens_of_a_chunk_are_decoded_on_the_device():
     """One dispatch makes many tokens: the host is asked once for each window."""
     decoder = shared_decoder()
@@ -156,6 +159,7 @@ def test_chunks_do_not_change_the_text(chunk):
     assert len(pieces) == {1: 40, 4: 3 + 4 * 2 + 2, 1000: 1 + 5}[chunk]
 
 
+@pytest.mark.slow
 def test_the_number_of_samples_does_not_change_a_sample():
     arguments = {"max_tokens": 40, "sampling": options(1.0), "seed": 5}
     one, three = (generate(shared_decoder(), [3, 4], n, **arguments) for n in (1, 3))

@@ -109,6 +109,7 @@ def test_logits_before_a_changed_token_do_not_move(name):
         assert not np.allclose(a[:, position], b[:, position])
 
 
+@pytest.mark.slow
 def test_later_tokens_have_no_gradient_at_earlier_logits(name):
     """Causality through the gradient of the embedding: token 20 appears only at the end."""
     _, variables, _, pullback = compiled(name)
@@ -130,6 +131,7 @@ def test_gradients_are_finite_and_reach_every_parameter(name):
         assert leaf.endswith("key.bias") or np.abs(gradient).max() > 1e-6, leaf
 
 
+@pytest.mark.slow
 def test_jit_changes_nothing_but_rounding(name):
     network, variables, forward, _ = compiled(name)
     with jax.disable_jit():
@@ -157,6 +159,7 @@ def test_each_switch_changes_the_function():
         assert changed != (name in ("llama", "dropout")), name
 
 
+@pytest.mark.slow
 def test_float64_model_agrees_with_float32():
     with jax.enable_x64(True):
         network, variables = make(jnp.float64)
@@ -174,6 +177,7 @@ def test_bfloat16_model_keeps_float32_logits_close():
     assert np.abs(logits - reference).max() < 0.05 * np.abs(reference).max()
 
 
+@pytest.mark.slow
 def test_dropout_is_keyed_by_the_global_row():
     """The same rows drop the same units whatever rows stand beside them."""
     network, variables = make(attention_dropout=0.5, residual_dropout=0.5)
@@ -222,6 +226,7 @@ def test_initial_scales_are_the_configured_ones():
     assert (values["final_norm.weight"] == 1).all()
 
 
+@pytest.mark.slow
 def test_logits_agree_with_hugging_face_llama():
     """An independent witness: the same weights in transformers' Llama."""
     torch = pytest.importorskip("torch")

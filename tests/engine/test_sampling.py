@@ -39,6 +39,7 @@ def brute_force(logits_V, seen_V, *, temperature, top_k, top_p, min_p, repetitio
     return {i: x[i] for i in order}, margin
 
 
+@pytest.mark.slow
 @given(
     logits=LOGITS,
     seen=st.lists(st.booleans(), min_size=V, max_size=V),

@@ -58,6 +58,7 @@ def run(step, state, count=3, **arguments):
     return state, losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip_norm", [0.05, 1e9, None])
 def test_the_step_is_optax_adamw_after_optax_clipping(clip_norm):
     with jax.enable_x64(True):
@@ -91,6 +92,7 @@ def test_norms_and_biases_never_decay():
     assert not changes["norm.weight"].any() and not changes["b.bias"].any()
 
 
+@pytest.mark.slow
 def test_lion_takes_the_sign_of_the_interpolated_gradient():
     config = Lion(betas=[0.9, 0.99], weight_decay=0.0, clip_norm=None)
     network, state = setup(config)
@@ -100,6 +102,7 @@ def test_lion_takes_the_sign_of_the_interpolated_gradient():
     np.testing.assert_allclose(used, 1e-2, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [2, 8])
 def test_accumulation_is_one_batch_in_parts(parts):
     with jax.enable_x64(True):
@@ -111,6 +114,7 @@ def test_accumulation_is_one_batch_in_parts(parts):
         assert largest_difference(whole.parameters, split.parameters) < 1e-10
 
 
+@pytest.mark.slow
 def test_dropout_depends_on_seed_and_step_alone():
     network, state = setup(residual_dropout=0.5)
     loss = [
@@ -121,6 +125,7 @@ def test_dropout_depends_on_seed_and_step_alone():
     assert loss[0] != loss[2] and loss[0] != loss[3]
 
 
+@pytest.mark.slow
 def test_jit_and_eager_steps_agree():
     with jax.enable_x64(True):
         network, state = setup(dtype="float64")
@@ -131,6 +136,7 @@ def test_jit_and_eager_steps_agree():
         assert largest_difference(compiled.parameters, eager.parameters) < 1e-12
 
 
+@pytest.mark.slow
 def test_reported_norms_are_those_of_the_groups():
     network, state = setup()
     _, metrics = jax.jit(make_train_step(network, ADAMW, seed=0))(state, batch())
@@ -149,6 +155,7 @@ def test_reported_norms_are_those_of_the_groups():
     assert (metrics.update_norms > 0).all() and (metrics.activation_rms > 0).all()
 
 
+@pytest.mark.slow
 def test_evaluation_sums_agree_with_a_plain_loop():
     network, state = setup()
     rng = np.random.default_rng(1)
@@ -218,6 +225,7 @@ for name, words in {
 """
 
 
+@pytest.mark.slow
 def test_jit_pmap_fsdp_and_tensor_train_the_same_losses_on_eight_devices():
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
@@ -233,6 +241,7 @@ def test_jit_pmap_fsdp_and_tensor_train_the_same_losses_on_eight_devices():
         np.testing.assert_allclose([float(x) for x in losses], reference, rtol=1e-10, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_batch_that_was_not_placed_fails_instead_of_slowing(tmp_path):
     from jaxlm.config.compose import compose
     from jaxlm.engine.engine import Engine

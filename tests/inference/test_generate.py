@@ -91,6 +91,7 @@ def job_config(run, job):
     return Config(run=RunConfig(name="x", dir=str(run), cache=str(run / "cache")), job=job)
 
 
+@pytest.mark.slow
 def test_text_is_the_prompt_and_its_continuation(letters):
     text = letters.generate("abc", max_tokens=40)
     assert text.startswith("abc") and len(text) == 43
@@ -115,6 +116,7 @@ def test_a_stop_string_ends_the_text_before_it(letters):
     assert letters.generate("abc", max_tokens=5, stop="abc").startswith("abc")  # only in new text
 
 
+@pytest.mark.slow
 def test_text_is_valid_unicode_whatever_the_bytes(bytes_):
     for text in bytes_.generate("é", samples=4, max_tokens=60, temperature=2.0):
         assert text.startswith("é") and text.encode().decode() == text
@@ -122,6 +124,7 @@ def test_text_is_valid_unicode_whatever_the_bytes(bytes_):
     assert "".join(pieces) == bytes_.generate("é", max_tokens=60, temperature=2.0)
 
 
+@pytest.mark.slow
 def test_text_goes_on_from_its_prompt_whatever_the_tokenizer(tmp_path):
     """No mark of a blank is seen, none is lost after the prompt; `</s>` in a prompt is text."""
     kind = made_tokenizer("unigram always")
@@ -188,6 +191,7 @@ def test_what_stands_before_the_prompt_is_not_penalised(bytes_, letters, monkeyp
         assert options["sampling"]["repetition_penalty"] == 2.0
 
 
+@pytest.mark.slow
 def test_logits_are_those_of_the_plain_forward_pass(letters, monkeypatch):
     tokens = np.random.default_rng(0).integers(0, LETTERS.vocab_size, (5, 9))
     expected = letters.engine.model.apply({"params": letters.parameters}, tokens)
@@ -205,6 +209,7 @@ def test_greedy_text_follows_the_logits(letters):
     assert chosen[3:].tolist() == ids[4:].tolist()
 
 
+@pytest.mark.slow
 def test_runs_of_two_precisions_are_open_at_once(letters, tmp_path):
     before = letters.generate("abc", max_tokens=10)
     double = LoadedRun(
@@ -249,6 +254,7 @@ def test_options_out_of_range_are_refused_before_any_text(letters, options, mess
 # -- the jobs ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_job_prints_text_and_nothing_else_on_stdout(letters_run, letters, capsys):
     expected = letters.generate("abc", samples=2, max_tokens=20)
     for stream in (True, False):

@@ -166,6 +166,7 @@ def test_a_flipped_configuration_is_refused_by_every_reader(call):
         assert status == 2 and "model.norm_eps: 0.1, not 1e-05" in error
 
 
+@pytest.mark.slow
 def test_a_missing_configuration_is_the_checkpoints(call):
     expected = call(EVALUATE)[1]
     (RUN / "config.yaml").unlink()
@@ -224,6 +225,7 @@ def test_a_summary_that_contradicts_the_records_is_refused(finished, name):
         read_run(RUN)
 
 
+@pytest.mark.slow
 def test_a_lost_last_checkpoint_is_said_by_every_reader(finished):
     shutil.rmtree(RUN / "checkpoints" / "8")
     for words in (EVALUATE, GENERATE):
@@ -231,6 +233,7 @@ def test_a_lost_last_checkpoint_is_said_by_every_reader(finished):
         assert status == 0 and "skipped step 8: it is gone" in out + error
 
 
+@pytest.mark.slow
 def test_a_finished_run_without_checkpoints_says_so(finished):
     LOST["all manifests"]()
     status, out, _ = finished(BASE)
@@ -247,6 +250,7 @@ def test_overwriting_by_a_command_that_cannot_start_removes_nothing(finished, pl
     assert after == before
 
 
+@pytest.mark.slow
 def test_damage_to_what_a_checkpoint_carries_is_damage_to_the_checkpoint(call):
     path = RUN / "checkpoints" / "4" / "config.yaml"
     path.write_bytes(path.read_bytes().replace(b"seed: 0", b"seed: 1"))

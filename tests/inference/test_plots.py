@@ -27,6 +27,7 @@ def lines_of(axes, label=None):
     return [line for line in axes.lines if label in (None, line.get_label())]
 
 
+@pytest.mark.slow
 def test_every_figure_is_a_readable_png_and_settings_are_left_alone(tmp_path):
     records, summary = synthetic_run()
     before = dict(matplotlib.rcParams)
@@ -98,6 +99,7 @@ def test_the_loss_axis_leaves_out_the_first_fall_and_says_so():
         assert axes.get_ylim()[0] < min(late) and max(late) < axes.get_ylim()[1]
 
 
+@pytest.mark.slow
 def test_legends_hide_no_data():
     with house_style():
         figures = run_figures(*synthetic_run(n=12, layers=40))
@@ -170,6 +172,7 @@ def test_figures_need_only_the_records_there_are():
     assert set(run_figures(train, summary)) == NAMES - {"accuracy"}
 
 
+@pytest.mark.slow
 def test_many_records_are_thinned_to_their_means():
     figures = run_figures(*synthetic_run(n=3000, layers=12))
     for name in ("gradient_norms", "activation_rms"):

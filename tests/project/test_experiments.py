@@ -43,6 +43,7 @@ NAMES = """
 """.split()
 
 
+@pytest.mark.slow
 def test_files_tell_which_experiments_are_studies():
     assert STUDIES == [
         name
@@ -74,12 +75,14 @@ def test_every_experiment_composes_at_every_scale(name, scale):
         assert identity(config) == identity(compose([f"experiment={name}"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_composes_as_published(name):
     config, found = members(name, "full")
     assert len(found) >= 2 and config.study.question.rstrip(".)").strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_fits_twenty_minutes_of_two_cores(name):
     """1e14 FLOPs: the head study has 9.1e13 and took 15 minutes, two runs at a time."""

@@ -100,6 +100,7 @@ def test_names_shapes_and_counts_are_those_of_standard():
 # -- at the base width, and away from it -----------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "precision", "switches"),
     [
@@ -133,6 +134,7 @@ def test_at_the_base_width_mup_is_standard_to_the_bit(backend, precision, switch
             np.testing.assert_array_equal(standard[name], mup[name], err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "rule"), [("jax", "adamw"), ("torch", "adamw"), ("torch", "lion")]
 )
@@ -234,6 +236,7 @@ def test_a_run_from_before_the_key_keeps_its_identity(tmp_path):
     assert identity(other) != identity(config)
 
 
+@pytest.mark.slow
 def test_a_wider_model_changes_hands_resumes_and_writes(tmp_path, monkeypatch, capsys):
     """Checkpoints and generation know nothing of muP, and either backend goes on with the run."""
     pytest.importorskip("torch")

@@ -242,6 +242,7 @@ def files_of(folder):
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_a_flipped_bit_anywhere_means_the_step_before(two_steps, data):
     path = data.draw(st.sampled_from(files_of(two_steps / "200")))
@@ -430,6 +431,7 @@ def test_a_reader_goes_on_when_its_step_is_pruned_under_it(tmp_path, monkeypatch
     assert_is(tree, jax.tree.map(np.asarray, tree_of(2)))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
 def test_readers_never_fail_while_a_writer_saves_and_prunes(tmp_path):
     saved(tmp_path, [0])
@@ -526,6 +528,7 @@ for moment in moments + ["before the manifest", "while pruning"]:
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_step_before_is_found(tmp_path):
     answer = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path), "0"],

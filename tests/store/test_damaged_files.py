@@ -124,6 +124,7 @@ def test_any_field_of_a_wrong_type_is_an_error_or_does_no_harm(run, name):
                 in_words(read_run, run.path)
 
 
+@pytest.mark.slow
 @given(key=st.sampled_from(["seed", "model", "job", "run", "study", "optimizer"]), value=ANY_JSON)
 def test_any_section_of_a_configuration_may_be_anything(tmp_path_factory, key, value):
     path = tmp_path_factory.getbasetemp() / "configured"

@@ -182,6 +182,7 @@ def test_a_new_run_does_not_lie_above_others(tmp_path):
     refuse_runs_inside(tmp_path / "none")
 
 
+@pytest.mark.slow
 def test_every_file_that_training_leaves_is_known(tmp_path, monkeypatch):
     """What a run writes must stand in overwrite's lists; else it could not be started over."""
     monkeypatch.chdir(tmp_path)

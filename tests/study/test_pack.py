@@ -82,6 +82,7 @@ def test_packed_runs_are_the_runs_alone(precision, tolerance, words, monkeypatch
     assert len(set(losses)) == len(losses)  # none got another's numbers
 
 
+@pytest.mark.slow
 def test_runs_that_end_early_leave_the_others_alone(words, monkeypatch, capsys):
     """One diverges, one stops early, one has no folder to itself; two of five go on, repacked."""
     changes = {
@@ -107,6 +108,7 @@ def test_runs_that_end_early_leave_the_others_alone(words, monkeypatch, capsys):
         assert_same(name, f"{name}-alone", 1e-5)
 
 
+@pytest.mark.slow
 def test_packed_runs_resume_from_where_each_was(words, monkeypatch):
     """Left at different steps, they go on together to where an uninterrupted run ends."""
     stopped = [words("a", "seed=1", "run.stop_at=3"), words("b", "seed=2", "run.stop_at=6")]

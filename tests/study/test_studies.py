@@ -98,6 +98,7 @@ def rows(name="s"):
 AXIS = "study.axes.optimizer.lr=[1e-3,2e-3]"
 
 
+@pytest.mark.slow
 def test_the_report_measures_as_many_texts_as_asked(trained):
     run(AXIS, "study.specimens=5")
     run(AXIS, "study.specimens=2", name="t")
@@ -115,6 +116,7 @@ def test_a_variant_that_is_not_quoted_is_told_how(trained, capsys):
 # -- what a study is -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_experiment_of_ten_lines_is_a_study(trained, monkeypatch, capsys):
     folder = trained.folder / "configs"
     for file in compose.config_folder().rglob("*.yaml"):
@@ -292,6 +294,7 @@ def test_at_equal_tokens_every_variant_gets_the_bases(trained, capsys):
     assert tokens == {"base": f"{6 * 4 * 32}tokens", "big": f"{6 * 4 * 32}tokens"}
 
 
+@pytest.mark.slow
 def test_at_equal_time_the_baseline_sets_the_clock(trained):
     words = [of("wide", "model.d_model=64"), of("base"), of("deep", "model.n_layers=3")]
     words += ["study.baseline=base", "study.equal=time", "study.seeds=[0,1]", "study.workers=3"]
@@ -409,6 +412,7 @@ def test_what_cannot_be_packed_is_refused(word, trained, capsys):
 # -- batches up to the memory --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "errors"),
     [

@@ -64,6 +64,7 @@ def imports(file):
     return found
 
 
+@pytest.mark.slow
 def test_the_twin_imports_no_jax():
     for file in (ROOT / "torchref").glob("*.py"):
         assert not {"jax", "flax", "optax", "orbax", "grain"} & imports(file), file
@@ -88,6 +89,7 @@ def test_no_pickle_is_ever_loaded():
 # -- runs ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", sweep(SINGLE, quick=TRAIN_ALWAYS))
 def test_every_experiment_trains_at_smoke_scale(experiment, train, cache):
     words = [f"experiment={experiment}", "job=train", "scale=smoke", *TORCH, "data=stories"]
@@ -156,6 +158,7 @@ def test_remat_changes_nothing(tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-13)
 
 
+@pytest.mark.slow
 def test_debug_profile_writes_a_trace(train):
     status, _, error = train(*TORCH, "debug=profile", "run.dir=runs/run")
     assert status == 0, error
@@ -202,6 +205,7 @@ def test_a_step_changes_the_state_that_it_is_given(tmp_path):
     assert not torch.equal(second.model.embed.weight, before[1])
 
 
+@pytest.mark.slow
 def test_samples_at_the_end_are_drawn_on_the_runs_own_device(train, monkeypatch):
     chosen, choose = [], devices.choose_device
     monkeypatch.setattr(
@@ -285,6 +289,7 @@ def run(train):
     return Path("runs/run")
 
 
+@pytest.mark.slow
 def test_weights_travel_as_safetensors_between_the_backends_and_plain_pytorch(run, train):
     import jaxlm
 
@@ -323,6 +328,7 @@ def test_any_whole_safetensors_file_is_read_whatever_its_first_byte_and_metadata
         write_weights(tmp_path / "none" / "x", values, {"step": 1, "documents": False})
 
 
+@pytest.mark.slow
 def test_a_pickle_offered_as_weights_is_refused_and_not_executed(run, train):
     class Bomb:
         def __reduce__(self):
@@ -336,6 +342,7 @@ def test_a_pickle_offered_as_weights_is_refused_and_not_executed(run, train):
     assert not Path("exploded").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_weights_that_do_not_fit_are_listed_by_name_and_shape(run, train, backend):
     from safetensors.numpy import load_file, save_file
@@ -361,6 +368,7 @@ def test_weights_that_do_not_fit_are_listed_by_name_and_shape(run, train, backen
     assert status == 2 and "none.safetensors" in error
 
 
+@pytest.mark.slow
 def test_a_configuration_changed_by_hand_is_refused_naming_its_key(run, train):
     """The engine's own checkpoint would be of another shape."""
     file = run / "config.yaml"

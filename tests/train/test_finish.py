@@ -64,6 +64,7 @@ PLACES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_a_run_killed_while_it_finishes_is_not_finished_and_finishes_when_called_again(
     train, monkeypatch, place
@@ -89,6 +90,7 @@ def _of_run():
     return stored_config(RUN), summary()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["drawing figures", "writing the report"])
 def test_a_full_disk_at_the_end_is_one_error_and_the_report_is_made_later(
     train, monkeypatch, place
@@ -105,6 +107,7 @@ def test_a_full_disk_at_the_end_is_one_error_and_the_report_is_made_later(
     assert summary()["status"] == "finished" and (RUN / "report.md").exists()
 
 
+@pytest.mark.slow
 def test_a_finished_run_makes_what_it_lacks_and_leaves_the_rest(train):
     assert train()[0] == 0
     made = {name: (RUN / name).read_bytes() for name in ("report.md", "samples.txt")}
@@ -121,6 +124,7 @@ def test_a_finished_run_makes_what_it_lacks_and_leaves_the_rest(train):
     assert (RUN / "plots" / "loss.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", ["", "# run\n\nfinished"])
 def test_a_report_that_is_empty_or_cut_off_is_made_again(train, left):
     assert train()[0] == 0
@@ -129,6 +133,7 @@ def test_a_report_that_is_empty_or_cut_off_is_made_again(train, left):
     assert "made report.md" in train()[1] and (RUN / "report.md").read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_an_early_stop_killed_while_it_finishes_takes_no_further_step(train, monkeypatch):
     words = ("optimizer.lr=0", "train.duration=30", "train.eval_every=2", "train.early_stopping=2")
 

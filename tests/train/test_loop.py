@@ -59,6 +59,7 @@ def records(kind, name="runs/run"):
     return [r for r in map(json.loads, lines) if r["kind"] == kind]
 
 
+@pytest.mark.slow
 @pytest.mark.draws
 def test_a_run_leaves_everything_that_design_lists(train):
     status, out, _ = train("run.samples=2", "train.duration=8", "train.eval_every=4")
@@ -80,6 +81,7 @@ def test_a_run_leaves_everything_that_design_lists(train):
     assert len(starts) == 1
 
 
+@pytest.mark.slow
 def test_records_have_every_norm_and_every_metric(train):
     train("train.duration=2")
     record = records("train")[-1]
@@ -98,6 +100,7 @@ def test_records_have_every_norm_and_every_metric(train):
     assert evaluation["bits_per_byte"] == pytest.approx(evaluation["loss"] / math.log(2), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.optimized
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(train):
     losses = []
@@ -107,6 +110,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(train):
     assert losses[0] == losses[1] != losses[2]
 
 
+@pytest.mark.slow
 def test_overfit_drives_one_batch_to_nearly_zero(train):
     status, _, _ = train("debug=overfit", "run.dir=runs/run", "optimizer.lr=3e-3", "model.d_ff=128")
     assert status == 0
@@ -116,6 +120,7 @@ def test_overfit_drives_one_batch_to_nearly_zero(train):
     assert records("eval") == []
 
 
+@pytest.mark.slow
 def test_divergence_ends_the_run_names_the_window_and_saves_nothing_broken(train):
     words = ("optimizer.lr=1e30", "optimizer.clip_norm=null", "model.norm=none")
     status, out, _ = train(*words, "train.log_every=5", "train.checkpoint_every=1")
@@ -132,6 +137,7 @@ def test_divergence_ends_the_run_names_the_window_and_saves_nothing_broken(train
     assert status == 0 and summary()["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_after_patience_evaluations_without_a_better_loss(train):
     words = ("optimizer.lr=0", "train.duration=50", "train.eval_every=2", "train.early_stopping=3")
     status, _, _ = train(*words)
@@ -167,6 +173,7 @@ class Hands:
         return self.now
 
 
+@pytest.mark.slow
 def test_a_clocked_run_ends_in_time_with_its_schedule_complete(train, monkeypatch):
     limit, step, evaluation = 4.0, 0.125, 0.5
     Hands(monkeypatch, step, evaluation, compilation=0.75)
@@ -184,6 +191,7 @@ def test_a_clocked_run_ends_in_time_with_its_schedule_complete(train, monkeypatc
     assert lr[-1] < 0.12 * max(lr)
 
 
+@pytest.mark.slow
 def test_epochs_count_passes_over_the_training_tokens(train, text):
     words = ("train.duration=2epochs", "train.log_every=1", "train.eval_every=1epochs")
     train(*words, "train.checkpoint_every=1epochs")
@@ -195,6 +203,7 @@ def test_epochs_count_passes_over_the_training_tokens(train, text):
     assert saved == [r["step"] for r in records("eval")]
 
 
+@pytest.mark.slow
 @pytest.mark.optimized
 def test_bfloat16_float64_and_accumulation_train_alike(train):
     losses = {}
@@ -214,6 +223,7 @@ def test_bfloat16_float64_and_accumulation_train_alike(train):
     assert all(loss < math.log(257) for loss in losses.values())
 
 
+@pytest.mark.slow
 def test_evaluate_job_reports_what_training_recorded(train, cache):
     train("train.duration=8")
     assert cli.main(["job=evaluate", "run.dir=runs/run", f"run.cache={cache}"]) == 0
@@ -224,6 +234,7 @@ def test_evaluate_job_reports_what_training_recorded(train, cache):
     assert json.loads(Path("runs/run/evaluation.json").read_text())["split"] == "train"
 
 
+@pytest.mark.slow
 def test_a_run_on_stories_knows_its_distance_to_the_floor(text, cache, capsys):
     words = ["scale=smoke", "model.context_length=64", "run.samples=0", f"run.cache={cache}"]
     assert cli.main([*words, "run.name=run"]) == 0
@@ -247,6 +258,7 @@ def test_every_experiment_traces_at_full_size(experiment, cache):
     assert metrics.loss.shape == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", sweep(SINGLE, quick=TRAIN_ALWAYS))
 def test_every_experiment_trains_at_smoke_scale(experiment, text, cache):
     words = [f"experiment={experiment}", "job=train", "scale=smoke", "data=stories"]
@@ -259,6 +271,7 @@ def test_debug_shapes_prints_and_trains_nothing(train):
     assert status == 0 and "blocks" in out and not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_debug_eager_runs_without_jit(train):
     import jax
 
@@ -269,6 +282,7 @@ def test_debug_eager_runs_without_jit(train):
         jax.config.update("jax_disable_jit", False)
 
 
+@pytest.mark.slow
 def test_debug_profile_writes_a_trace(train):
     status, out, _ = train("debug=profile", "run.dir=runs/run")
     assert status == 0 and "trace written" in out
@@ -315,11 +329,13 @@ def test_an_unwritable_place_is_refused(train, text):
     refused(train(), "runs")
 
 
+@pytest.mark.slow
 def test_another_configuration_is_refused_naming_each_key(train):
     train()
     refused(train("seed=1", "model.d_ff=96"), "seed: 1 here, 0 there", "model.d_ff: 96 here")
 
 
+@pytest.mark.slow
 def test_jobs_on_a_run_refuse_keys_that_contradict_it_and_take_those_that_agree(train):
     train("train.duration=4")
     for words in (["model.d_model=64"], ["optimizer=lion"], ["seed=1"]):
@@ -330,6 +346,7 @@ def test_jobs_on_a_run_refuse_keys_that_contradict_it_and_take_those_that_agree(
     assert status == 0, error
 
 
+@pytest.mark.slow
 def test_jobs_without_a_run_or_a_checkpoint_say_so(train, text, capsys, cache):
     for job in ("generate", "evaluate"):
         assert cli.main([f"job={job}", "run.dir=runs/none", f"run.cache={cache}"]) == 2

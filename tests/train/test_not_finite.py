@@ -45,6 +45,7 @@ def summary():
     return json.loads((RUN / "summary.json").read_text("utf-8"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_step_that_leaves_weights_that_are_not_finite_has_diverged(train, backend):
     """The loss and the gradient of that step are those before its update, and finite."""
@@ -65,6 +66,7 @@ def test_a_step_that_leaves_weights_that_are_not_finite_has_diverged(train, back
     assert status == 2 and "no checkpoint" in error
 
 
+@pytest.mark.slow
 def test_a_validation_loss_that_is_not_finite_is_divergence(train, monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.setattr(Evaluator, "__call__", lambda *_: {"loss": math.inf})

@@ -164,6 +164,7 @@ def kept(run, kind):
     return [r for r in RunDirectory(run).records() if r["kind"] == kind]
 
 
+@pytest.mark.slow
 def test_each_record_holds_the_mean_of_the_steps_since_the_one_before(tmp_path):
     """Also of a run that was interrupted between two records."""
     words = ["scale=smoke", "backend=torch", "torch.compile=false", "run.samples=0"]
@@ -293,6 +294,7 @@ def test_early_against_late_is_left_out_where_records_are_few(tmp_path):
     assert len(figure.axes) == 3 and "share" in caption
 
 
+@pytest.mark.slow
 def test_one_seed_has_no_interval_no_test_and_no_mean(tmp_path):
     comparison = short_study(tmp_path)
     captions = {name: text for name, (text, _) in figures._figures(comparison).items()}

@@ -30,6 +30,7 @@ def config(tmp_path):
     jax.config.update("jax_compilation_cache_dir", before)
 
 
+@pytest.mark.slow
 def test_a_sound_machine_passes_and_is_described(config, capsys):
     assert doctor.doctor_job(config, JAX) == 0
     text = capsys.readouterr().out

@@ -32,12 +32,14 @@ def sound():
     return fit(records(30), resamples=50)
 
 
+@pytest.mark.slow
 def test_as_many_points_as_parameters_are_no_success():
     found = fit(records(5), resamples=50)
     assert not found.success and "leave none to judge the fit by" in found.message
     assert all(np.isnan(found.intervals[name]).all() for name in TRUTH)
 
 
+@pytest.mark.slow
 def test_no_interval_of_a_run_where_the_law_is_not_determined():
     N = np.repeat([1e8, 1e9], 8)
     D = np.tile(np.geomspace(1e9, 1e11, 8), 2)
@@ -46,6 +48,7 @@ def test_no_interval_of_a_run_where_the_law_is_not_determined():
     assert np.isnan(found.predict_run(N=1e10, D=1e11)[1:]).all()
 
 
+@pytest.mark.slow
 def test_few_runs_of_many_points_are_warned_of():
     found = fit(records(30, ["a"] * 15 + ["b"] * 15), resamples=50)
     assert any("2 runs only" in warning for warning in found.warnings)
@@ -91,6 +94,7 @@ def test_a_fit_that_contradicts_itself_is_refused(sound, tmp_path, change):
         load_fit(path)
 
 
+@pytest.mark.slow
 def test_a_reader_that_closes_the_pipe_ends_the_command_quietly(tmp_path):
     records(12).to_csv(tmp_path / "runs.csv")
     command = f"'{sys.executable}' -m scaling.fit runs.csv --bootstrap 0 | head -n 1"

@@ -51,6 +51,7 @@ def close(found, true, tolerance):
         assert found.parameters[name] == pytest.approx(value, rel=tolerance), name
 
 
+@pytest.mark.slow
 def test_chinchilla_points_reach_the_reference_minimum():
     records = read_records(shared_file("scaling/chinchilla_points.csv"), where="in_fit=1")
     found = fit(records, resamples=0, profiles=False)
@@ -64,6 +65,7 @@ def test_chinchilla_points_reach_the_reference_minimum():
     assert best["D"] == pytest.approx(1.71505e12, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_noise_free_isoflops_give_the_true_law():
     records = read_records(shared_file("scaling/isoflops_curves.json"))
     found = fit(records, resamples=0, profiles=False)
@@ -71,6 +73,7 @@ def test_noise_free_isoflops_give_the_true_law():
     assert found.allocation(1e23)["N"] == pytest.approx(9.18925e10, rel=1e-5)
 
 
+@pytest.mark.slow
 @few
 @given(
     floor=st.floats(0.5, 8.0),
@@ -106,6 +109,7 @@ def test_units_change_nothing_but_the_units(delta):
     )
 
 
+@pytest.mark.slow
 def test_weights_count_points():
     records = made(noise=0.01, n=50)
     arrays = [np.concatenate([x, x[:10]]) for x in (records.N, records.D, records.loss)]
@@ -116,6 +120,7 @@ def test_weights_count_points():
     np.testing.assert_allclose(two.theta, one.theta, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_written_out_derivatives_are_those_of_the_objective():
     problem = Problem.of(made(noise=0.01), CHINCHILLA, 1e-2)
     theta = problem.starts()[20]
@@ -145,6 +150,7 @@ def test_scipy_finds_no_lower_objective():
     assert found.objective <= lowest / 1e3 * (1 + 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", ["N", "D"])
 def test_a_dead_term_is_degenerate_never_a_success(variable):
     """Losses that do not depend on one variable at all."""
@@ -157,6 +163,7 @@ def test_a_dead_term_is_degenerate_never_a_success(variable):
     assert fit(records, law, resamples=0).success
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tied", "power_N", "power_D", "power_C"])
 def test_other_laws_recover_their_truth(name):
     law = LAWS[name]
@@ -169,6 +176,7 @@ def test_other_laws_recover_their_truth(name):
     close(fit(Records.from_arrays(N, D, loss), name, resamples=0, profiles=False), true, 1e-5)
 
 
+@pytest.mark.slow
 def test_the_data_constrained_law_recovers_its_truth():
     law = DATA_CONSTRAINED
     true = dict(E=1.9, A=500.0, B=1900.0, alpha=0.35, beta=0.35, R_D=15.0, R_N=5.3)
@@ -182,6 +190,7 @@ def test_the_data_constrained_law_recovers_its_truth():
     close(found, true, 1e-3)
 
 
+@pytest.mark.slow
 def test_a_law_of_ones_own_is_one_function():
     def saturating(N, D, E, A, alpha):
         return E + A / (N * D) ** alpha
@@ -257,6 +266,7 @@ def test_every_question_has_its_answer():
             predict(found, **wrong)
 
 
+@pytest.mark.slow
 def test_a_hold_out_predicts_what_it_has_not_seen():
     records = made(noise=0.002)
     whole = fit(records, resamples=64, profiles=False)
@@ -292,6 +302,7 @@ def test_arrays_that_hold_no_numbers_are_refused():
         Records.from_arrays(N=["a"], D=["b"], loss=[1.0])
 
 
+@pytest.mark.slow
 def test_warnings_say_what_to_doubt():
     few = made(n=7, sizes=(1e7, 3e7))
     text = " ".join(fit(few, "power_N", resamples=0).warnings)
@@ -301,6 +312,7 @@ def test_warnings_say_what_to_doubt():
     assert "below 50M" in text and "not stated" in text
 
 
+@pytest.mark.slow
 def test_one_analysis_writes_everything(tmp_path):
     theta = CHINCHILLA.from_natural(TRUE)
     budgets = np.repeat(np.geomspace(1e18, 1e21, 6), 10)
@@ -319,6 +331,7 @@ def test_one_analysis_writes_everything(tmp_path):
     json.loads((tmp_path / "approaches.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_shell_fits_a_file(tmp_path):
     made(noise=0.003).to_csv(tmp_path / "runs.csv")
     command = [sys.executable, "-m", "scaling.fit"]
@@ -395,6 +408,7 @@ def test_a_plan_for_some_hours_takes_that_long(tmp_path, capsys, words):
     assert main(asked) == 2
 
 
+@pytest.mark.slow
 def test_jobs_fit_and_predict(tmp_path, capsys):
     from jaxlm.cli.main import main
 

@@ -36,6 +36,7 @@ def least_squares(fixed: dict[str, float]) -> float:
     return scipy.optimize.least_squares(residuals, start, **options).cost
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fixed", [{"E": 1.69}, {"alpha": 0.3}, {"A": 300.0}, {"E": 1.7, "A": 400.0, "beta": 0.4}]
 )
@@ -60,6 +61,7 @@ def test_profiles_with_something_fixed_are_minima_over_the_rest():
     assert profile.drop[at] == pytest.approx(2 * (held - found.objective) / noise, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_fixed_is_told(tmp_path):
     found = fit(RECORDS, resamples=16, profiles=False, fix="E=1.69, alpha=0.34")
     row = next(line for line in found.table().splitlines() if line.startswith("E "))
@@ -69,6 +71,7 @@ def test_what_is_fixed_is_told(tmp_path):
     assert load_fit(tmp_path).fixed == found.fixed
 
 
+@pytest.mark.slow
 def test_a_fixed_floor_lets_two_sizes_tell_the_rest():
     two = np.isin(np.arange(16) % 4, (0, 3))
     exact = CHINCHILLA.loss(CHINCHILLA.from_natural(TRUE), N=N[two], D=D[two])

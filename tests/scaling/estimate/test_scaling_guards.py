@@ -20,6 +20,7 @@ def ladder() -> Records:
     return Records.from_arrays(N, D, CHINCHILLA.loss(THETA, N=N, D=D) * noise)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "error"),
     [

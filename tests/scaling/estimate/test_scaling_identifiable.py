@@ -67,6 +67,7 @@ def test_sizes_that_hardly_differ_are_one(tmp_path):
     assert "not determined" in found.table()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("step", [0.05, 0.03])
 @pytest.mark.parametrize("profiles", [True, False])
@@ -99,6 +100,7 @@ def test_points_on_a_line_let_the_terms_change_places(noise, power, jitter):
     assert {"A", "B", "alpha", "beta"} <= set(found.undetermined)
 
 
+@pytest.mark.slow
 def test_a_tied_law_on_a_line_keeps_its_floor_and_exponent():
     found = fit(made(LINE, 20 * LINE, 0.003), "tied", resamples=64, profiles=False)
     assert found.undetermined == ("A", "B")
@@ -111,6 +113,7 @@ def test_a_tied_law_needs_three_values_of_one_variable_only():
     assert found.success, found.message
 
 
+@pytest.mark.slow
 def test_a_power_law_needs_three_values():
     N = np.repeat([1e7, 1e9], 8)
     for noise in (0.0, 0.01):
@@ -119,6 +122,7 @@ def test_a_power_law_needs_three_values():
     assert fit(made(LINE, 1e20), "power_N", resamples=0, profiles=False).success
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 0.003])
 def test_repeats_that_never_happen_tell_nothing_of_their_worth(noise):
     generator = np.random.default_rng(0)
@@ -170,6 +174,7 @@ def lowest(problem: Problem, starts: np.ndarray) -> float:
     return min(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_an_outlier_among_twelve_points_costs_no_minimum(seed):
     records = outlier(seed)
@@ -180,6 +185,7 @@ def test_an_outlier_among_twelve_points_costs_no_minimum(seed):
         assert found.objective <= lowest(problem, problem.starts()[::16]) * (1 + 1e-6)
 
 
+@pytest.mark.slow
 def test_the_descents_that_are_told_were_made():
     few, many = (fit(outlier(0), resamples=0, profiles=False) for _ in range(2))
     assert few.descents == 3 * few.starts and many.descents_converged <= many.descents

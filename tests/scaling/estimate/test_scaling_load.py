@@ -146,6 +146,7 @@ def test_an_error_shows_a_key_of_control_characters_on_one_line(files, place):
     assert str(error.value).isprintable() and "\\x1b" in str(error.value)
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_a_mutated_file_is_refused_or_gives_the_same_fit(files, place, data):
     content = json.loads((files / "fit.json").read_text())

@@ -124,6 +124,7 @@ def test_a_prediction_gives_both_intervals_and_says_which_is_which():
     assert "95 % interval" in prediction_table(Prediction("q", {"x": (1, 0, 2)}, ()), 0.95)
 
 
+@pytest.mark.slow
 def test_one_step_resamples_as_whole_refits_do():
     records = made(4000)
     problem = Problem.of(records, CHINCHILLA, 0.02)

@@ -199,6 +199,7 @@ def test_samples_are_computed_as_one_by_one():
         np.testing.assert_allclose([x[2] for x in many], alone, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_extreme_samples_neither_raise_nor_warn():
     E, A, B, alpha, beta = THETA
     strange = np.array(

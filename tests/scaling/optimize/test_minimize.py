@@ -75,6 +75,7 @@ def by_us(method, name):
     return minimize(standard, start, args=(branch,), method=method)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_standard_problems_end_at_their_minima_with_no_more_effort_than_scipy(method):
     ratios = []
@@ -94,6 +95,7 @@ def test_standard_problems_end_at_their_minima_with_no_more_effort_than_scipy(me
     assert np.median(ratios) <= 1.5, dict(zip(problems(method), ratios, strict=True))
 
 
+@pytest.mark.slow
 def test_a_singular_minimum_is_located_where_asked_for():
     branch, start, _ = STANDARD["powell"]
     found = minimize(standard, start, (branch,), method="newton", options={"gtol": 1e-24})
@@ -145,6 +147,7 @@ def bowl(x, hessian, slope):
     return 0.5 * x @ hessian @ x - slope @ x
 
 
+@pytest.mark.slow
 def test_bounded_quadratics_end_where_no_bound_lets_go():
     def random_bowl(seed):
         rng = np.random.default_rng(seed)
@@ -202,6 +205,7 @@ def trouble(x, branch):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["bfgs", "l-bfgs", "newton"])
 def test_troubles_end_with_an_honest_status(method):
     for branch, (name, (_, start, honest)) in enumerate(TROUBLES.items()):
@@ -225,6 +229,7 @@ def test_the_simplex_ends_honestly():
     assert codes["kink"] == codes["cliff"] == codes["constant"] == codes["barrier"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_limits_end_a_search_that_has_not_converged(method):
     for option, code in (("maxiter", 1), ("maxfev", 5)):
@@ -235,11 +240,13 @@ def test_limits_end_a_search_that_has_not_converged(method):
         np.testing.assert_allclose(VALUE(np.array(found.x), 0), found.fun, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_wrong_gradient_is_no_success():
     found = minimize(rosenbrock, [-1.2, 1.0], jac=lambda x: -jax.grad(rosenbrock)(x))
     assert found.status == 2 and "gradient is not small" in found.message
 
 
+@pytest.mark.slow
 def test_jac_may_be_given_as_function_or_with_the_value():
     expected = by_us("bfgs", "rosenbrock 2")
     apart = minimize(rosenbrock, [-1.2, 1.0], jac=jax.grad(rosenbrock))
@@ -253,6 +260,7 @@ def valley(x, steepness):
     return steepness * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_many_lanes_and_vmap_equal_single_calls(method):
     rng = np.random.default_rng(1)
@@ -281,6 +289,7 @@ def test_a_jit_with_64_bit_types_gives_the_single_call():
     np.testing.assert_allclose(inside.x, outside.x, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_one_argument_needs_no_tuple():
     for args in (3.0, np.array([3.0, 4.0]), (3.0,)):
         found = minimize(lambda x, centre: jnp.sum((x - centre) ** 2), [0.0, 0.0], args=args)
@@ -332,6 +341,7 @@ def scipy_residuals(function):
     return in_double(function), in_double(jax.jacfwd(function))
 
 
+@pytest.mark.slow
 def test_least_squares_reaches_the_published_minima_with_the_effort_of_scipy():
     ratios = {}
     for name, (function, start, least) in RESIDUALS.items():
@@ -376,6 +386,7 @@ def test_robust_losses_are_those_of_scipy(loss):
     np.testing.assert_allclose(found.grad, witness.grad, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_bounded_least_squares_are_those_of_scipy():
     for name, lower, upper in (
         ("beale", [0.5, -1], [2.0, 2.0]),
@@ -401,6 +412,7 @@ def test_bounded_least_squares_are_those_of_scipy():
         np.testing.assert_allclose(found.x, witness.x, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_least_squares_ends_honestly():
     assert least_squares(lambda x: jnp.log(x), [-1.0]).status == 3
     limited = least_squares(RESIDUALS["meyer"][0], RESIDUALS["meyer"][1], max_nfev=10)
@@ -428,6 +440,7 @@ def observations():
     return x, y, rng.uniform(0.1, 0.3, 40)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["nothing", "sigma", "absolute", "covariance", "bounds"])
 def test_curve_fit_gives_the_parameters_and_covariance_of_scipy(given):
     x, y, sigma = observations()
@@ -453,6 +466,7 @@ def test_curve_fit_gives_the_parameters_and_covariance_of_scipy(given):
     np.testing.assert_allclose(found[1], witness[1], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_curve_fit_tells_what_the_data_do_not_determine():
     x, y, _ = observations()
     _, covariance = curve_fit(lambda x, a, b: (a + b) * x, x, y, [1, 1])
@@ -461,6 +475,7 @@ def test_curve_fit_tells_what_the_data_do_not_determine():
         curve_fit(lambda x, a: jnp.log(a) * x, x, y, [-1])
 
 
+@pytest.mark.slow
 def test_least_squares_and_curve_fit_can_be_mapped():
     x, y, _ = observations()
     data = y + np.random.default_rng(2).normal(scale=0.1, size=(50, 40))

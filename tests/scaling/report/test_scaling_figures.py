@@ -69,6 +69,7 @@ HOSTILE = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_report_is_written_whatever_its_figures_can_show(tmp_path, monkeypatch, name):
     monkeypatch.setattr(plots.style, "save", lambda figure, path: plots.style.settle(figure))
@@ -83,6 +84,7 @@ def test_a_report_is_written_whatever_its_figures_can_show(tmp_path, monkeypatch
     assert report.count("![") + len(told) == 6
 
 
+@pytest.mark.slow
 def test_a_figure_that_fails_is_named_and_costs_no_other(tmp_path, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("no\nway")
@@ -108,6 +110,7 @@ def test_the_report_stands_before_the_first_figure(tmp_path, monkeypatch):
         saved(tmp_path, runs(), law(runs()))
 
 
+@pytest.mark.slow
 def test_a_second_process_draws_the_same_figures_and_may_die(tmp_path):
     plans = {n: p for n, p in plots.planned(law(runs()), runs()).items() if n != "ellipses"}
     drawing.prepare()

@@ -156,6 +156,7 @@ def labels_of(figure):
     return {text.get_text() for legend in legends for text in legend.get_texts()}
 
 
+@pytest.mark.slow
 def test_every_figure_is_a_png_and_an_svg_and_settings_are_left_alone(tmp_path):
     records = ladder(floor=FLOOR)
     before = dict(matplotlib.rcParams)
@@ -405,6 +406,7 @@ LAWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAWS)
 def test_other_laws_get_the_figures_that_apply(tmp_path, drawn, name):
     law, expected = LAWS[name]
@@ -416,6 +418,7 @@ def test_other_laws_get_the_figures_that_apply(tmp_path, drawn, name):
     )
 
 
+@pytest.mark.slow
 def test_six_points_heavy_tails_and_no_doubts_are_drawn_too(tmp_path, drawn):
     records = ladder(sizes=3, budgets=2)
     assert len(records) == 6
