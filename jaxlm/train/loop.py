@@ -124,9 +124,9 @@ class Training:
         with contextlib.suppress(UserError):  # what a crash garbled lies beyond the checkpoint
             lost += [record.get("wall_seconds") or 0.0 for record in run.records()]
         self.clocks = Clocks(max(self.position.wall_seconds, *lost), self.position.seconds)
-        self._cut_records(found.step)
-        self.saved_step = found.step
-        self.console.say(f"resuming {run.path} at step {found.step}")
+        self._cut_records(self.position.step)
+        self.saved_step = self.position.step
+        self.console.say(f"resuming {run.path} at step {self.position.step}")
         return found.content
 
     def _begin(self) -> None:
