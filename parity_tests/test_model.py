@@ -64,7 +64,11 @@ CASTS = ("head_bias", "layernorm, all biases", "grouped, qk_norm, wide heads", "
 
 
 PRECISIONS = ("float64", "float32", "bfloat16")
-ALWAYS = [*itertools.product(VARIANTS, ["float64"]), *itertools.product(CASTS, PRECISIONS[1:])]
+KINDS = [name for name in VARIANTS if name.startswith(("ffn=", "position="))]  # each has casts
+ALWAYS = [
+    *itertools.product(VARIANTS, ["float64"]),
+    *itertools.product([*CASTS, *KINDS], PRECISIONS[1:]),
+]
 
 
 @pytest.mark.slow
