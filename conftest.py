@@ -82,14 +82,14 @@ def pytest_runtest_setup(item):
 def _draw_in_marked_tests_only():
     """A run's figures take longer than its training here: unless a test is marked `draws`, they
     are made but not rendered. Processes that tests start render theirs."""
-    from matplotlib.figure import Figure
+    from scaling.report import house
 
-    render = Figure.savefig
+    render = house.render
 
-    def savefig(self, name, **arguments):
-        if _drawing["real"] or not isinstance(name, str | Path):
-            render(self, name, **arguments)
+    def drawn_where_it_matters(figure, file, form):
+        if _drawing["real"]:
+            render(figure, file, form)
         else:
-            Path(name).write_bytes(_NOT_DRAWN)
+            Path(file).write_bytes(_NOT_DRAWN)
 
-    Figure.savefig = savefig
+    house.render = drawn_where_it_matters

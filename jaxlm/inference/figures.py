@@ -1,18 +1,29 @@
-"""Figures of one run, as PNG: loss, perplexity, schedule, norms, speed; and the house style.
+"""Figures of one run, as PNG: loss, perplexity, schedule, norms, speed; see `scaling.report.house`.
 
-Legend: N records, E evaluations. Colours are Okabe and Ito's (2008), told apart by line style and
-marker too; depth is shown by a map whose lightness grows, so both survive a grey print.
+Legend: N records, E evaluations. Lines are told apart by style and marker as well as by colour;
+depth is shown by a map whose lightness grows, so both survive a grey print.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxlm.host.checked import Json
+from scaling.report.house import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    ROUND,
+    SKY,
+    house_style,
+    new_figure,
+    save,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,34 +31,6 @@ if TYPE_CHECKING:
 
 Records = list[Json]
 Units = tuple[tuple[float, float, str], ...]
-
-BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"
-BLACK, GREY = "#222222", "#8C8C8C"
-STYLE = {
-    "font.size": 8,
-    "axes.titlesize": 8.5,
-    "axes.titlelocation": "left",
-    "axes.labelsize": 8,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.xmargin": 0.03,
-    "grid.color": "#E4E4E4",
-    "grid.linewidth": 0.5,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "xtick.labelsize": 7.5,
-    "ytick.labelsize": 7.5,
-    "legend.fontsize": 7.5,
-    "legend.frameon": False,
-    "legend.handlelength": 2.4,
-    "lines.linewidth": 1.4,
-    "lines.markersize": 3.6,
-    "figure.constrained_layout.use": True,
-    "savefig.dpi": 200,
-}
 
 # (used from, divisor, label), the largest that fits is taken.
 STEPS: Units = ((0, 1, "step"), (2e4, 1e3, "step (thousands)"), (2e7, 1e6, "step (millions)"))
@@ -77,29 +60,15 @@ GROUP_LABELS = {
 _X_AXES = (("step", STEPS), ("tokens", TOKENS), ("wall_seconds", TIME))
 
 _PANELS = 3
-_ROUND = [1, 2, 2.5, 5, 10]
 _MAX_POINTS = 100
 _MAX_LEGEND_BLOCKS = 12
 
 
 def plot_run(records: Records, summary: Json, folder: Path) -> list[Path]:
     """Draw a run's records (metrics.jsonl) and summary (summary.json) into `folder`/*.png."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
     with house_style():
-        for name, figure in run_figures(records, summary).items():
-            paths.append(folder / f"{name}.png")
-            figure.savefig(paths[-1])
-    return paths
-
-
-@contextmanager
-def house_style() -> Iterator[None]:
-    """matplotlib's defaults with `STYLE` on top, until the block ends; draw and save inside it."""
-    from matplotlib import style
-
-    with style.context(["default", STYLE]):
-        yield
+        figures = run_figures(records, summary).items()
+        return [save(figure, folder / name, svg=False) for name, figure in figures]
 
 
 def run_figures(records: Records, summary: Json) -> dict[str, "Figure"]:
@@ -182,14 +151,6 @@ def thinned(values_NxK: np.ndarray) -> np.ndarray:
 # -- axes ----------------------------------------------------------------------------------------
 
 
-def new_figure(panels: int, width: float, height: float = 2.5, **options: Any):
-    """A figure without pyplot's global state, and its row of axes; sizes in inches."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height))
-    return figure, figure.subplots(1, panels, squeeze=False, **options)[0]
-
-
 def log_axis(axes: "Axes", *values: np.ndarray) -> None:
     """A logarithmic y axis for positive values, ticks written plainly; linear where all are 0."""
     from matplotlib import ticker
@@ -205,7 +166,7 @@ def log_axis(axes: "Axes", *values: np.ndarray) -> None:
     axes.yaxis.set_major_locator(ticker.LogLocator(subs=subs, numticks=12))
     if decades < 0.35:
         axes.set_ylim(known.min() / 1.1, known.max() * 1.1)
-        axes.yaxis.set_major_locator(ticker.MaxNLocator(5, steps=_ROUND))
+        axes.yaxis.set_major_locator(ticker.MaxNLocator(5, steps=ROUND))
         axes.yaxis.set_minor_locator(ticker.NullLocator())
     axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _plain(value)))
     axes.yaxis.set_minor_formatter(ticker.NullFormatter())
@@ -225,7 +186,7 @@ def _x_axis(axes: "Axes", label: str) -> None:
 
     axes.set_xlabel(label)
     whole = label == STEPS[0][2]
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(5, steps=_ROUND, integer=whole))
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(5, steps=ROUND, integer=whole))
 
 
 def _line(axes: "Axes", x, y, **style: Any):
@@ -247,7 +208,7 @@ def loss_figure(
     train: Records, evals: Records, summary: Json, perplexity: bool = False
 ) -> "Figure":
     """Loss, or perplexity (log axis), of training and validation against step, tokens and time."""
-    figure, panels = new_figure(len(_X_AXES), 10, 2.9, sharey=True)
+    figure, panels = new_figure(1, len(_X_AXES), 10, 2.9, sharey=True)
     curve: Callable = np.exp if perplexity else np.asarray
     loss_N, loss_E = column(train, "loss"), column(evals, "loss")
     smooth_N, error_E = smoothed(loss_N), np.nan_to_num(column(evals, "standard_error"))
@@ -270,7 +231,7 @@ def loss_figure(
             )
             every = max(1, len(evals) // 25)
             validation = "validation ± standard error"
-            style = {"color": ORANGE, "marker": "o", "markevery": every, "label": validation}
+            style: Json = {"color": ORANGE, "marker": "o", "markevery": every, "label": validation}
             axes.plot(x_E, curve(loss_E), **style)
         if best_E.any() and len(evals) > 1:
             text = f"best: {curve(loss_E[best_E])[0]:.{digits}f} at step {best:,}"
@@ -314,7 +275,7 @@ def accuracy_figure(evals: Records) -> "Figure":
     """Validation accuracy, top-5 accuracy and mean confidence, and bits per byte where known."""
     bits_E = column(evals, "bits_per_byte")
     has_bits = np.isfinite(bits_E).any()
-    figure, panels = new_figure(2 if has_bits else 1, 7 if has_bits else 4.2)
+    figure, panels = new_figure(1, 2 if has_bits else 1, 7 if has_bits else 4.2, 2.5)
     x_E, label = scaled(column(evals, "step"), STEPS)
     every = max(1, len(evals) // 25)
     shown = (
@@ -337,7 +298,7 @@ def accuracy_figure(evals: Records) -> "Figure":
 
 def optimization_figure(train: Records) -> "Figure":
     """The learning rate and the global gradient norm (before clipping, log axis) over the steps."""
-    figure, (left, right) = new_figure(2, 7)
+    figure, (left, right) = new_figure(1, 2, 7, 2.5)
     x_N, label = scaled(column(train, "step"), STEPS)
     _line(left, x_N, column(train, "lr"), color=BLUE)
     left.set_ylim(bottom=0)
@@ -379,7 +340,7 @@ def groups_figure(train: Records, name: str) -> "Figure":
     inner = [[g for g in groups if g.startswith("blocks.") and g.endswith(k)] for k in kinds]
     outer = [g for g in groups if not g.startswith("blocks.")]
     x_N, x_label = scaled(thinned(column(train, "step")[:, None])[:, 0], STEPS)
-    figure, panels = new_figure(_PANELS, 10, 2.6, sharey=True)
+    figure, panels = new_figure(1, _PANELS, 10, 2.6, sharey=True)
     handles, drawn = [], []
     styles = [(BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"), (SKY, (0, (1, 1)))]
     titles = ("attention", "feed-forward", "outside the blocks")
@@ -418,7 +379,7 @@ def _depth_handles(lines: list[Any]) -> list[Any]:
 
 def activation_figure(train: Records) -> "Figure":
     """Root mean square of the residual stream after each block."""
-    figure, (axes,) = new_figure(1, 4.8, 2.6)
+    figure, (axes,) = new_figure(1, 1, 4.8, 2.6)
     x_N, label = scaled(thinned(column(train, "step")[:, None])[:, 0], STEPS)
     rows = [record["activation_rms"] for record in train]
     y_NxK = thinned(np.array(rows, np.float64))
@@ -436,7 +397,7 @@ def activation_figure(train: Records) -> "Figure":
 
 def speed_figure(train: Records) -> "Figure":
     """Tokens per second over the last records, and memory in use, over wall-clock time."""
-    figure, panels = new_figure(2, 7)
+    figure, panels = new_figure(1, 2, 7, 2.5)
     x_N, x_label = scaled(column(train, "wall_seconds"), TIME)
     shown = ((recent_speed(train), SPEED), (column(train, "memory_bytes"), MEMORY))
     for axes, (values_N, units) in zip(panels, shown, strict=True):

@@ -157,15 +157,15 @@ def _send(pipe: IO[bytes], item: object) -> None:
 
 def _warm_up() -> None:
     """Imports, and draws a first figure with its fonts, while the fit is made."""
-    from scaling.report import plot_style, plots, plots_doubt  # noqa: F401
+    from scaling.report import house, plot_style, plots, plots_doubt  # noqa: F401
 
-    with tempfile.TemporaryDirectory() as folder, plot_style.house_style():
-        figure, (axes,) = plot_style.new_figure(1, 1, 2, 2)
+    with tempfile.TemporaryDirectory() as folder, house.house_style():
+        figure, (axes,) = house.new_figure(1, 1, 2, 2)
         axes.plot([1, 2], [1, 2], label="label")
         plot_style.log_axis(axes, "x", (1, 1e6), "label")
         plot_style.linear_axis(axes, "y", (-3e-6, 3e-6), "label")
         plot_style.legend_above(figure)
-        plot_style.save(figure, Path(folder) / "first")
+        house.save(figure, Path(folder) / "first")
 
 
 def work() -> None:

@@ -1,23 +1,19 @@
-"""How the figures of a fit look: colours, axes in powers of ten, legends, labels and files.
+"""What the figures of a fit share: axes in powers of ten, legends and labels; see `house`.
 
-Colours are Okabe and Ito's (2008), told apart by line style and marker too; sizes and budgets are
-shown by a map whose lightness grows, so both survive a grey print.
+Lines are told apart by style and marker as well as by colour; sizes and budgets are shown by a map
+whose lightness grows, so both survive a grey print.
 """
 
-import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from matplotlib import colormaps, rc_context, rcParamsDefault, ticker
+from matplotlib import colormaps, ticker
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
@@ -25,115 +21,27 @@ from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike
 
 from scaling.errors import ScalingError
+from scaling.report.house import BLACK, ROUND, settle
 
-BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"
-BLACK, GREY = "#222222", "#8C8C8C"
-MARKERS = "osD^vPX<>h"
 LIGHTNESS = ListedColormap(colormaps["viridis"](np.linspace(0, 0.82, 256)), "viridis_dark")
 """viridis without its pale end, which is lost on white paper."""
 
 Look = dict[str, Any]
 """Keywords of matplotlib, whose types differ."""
 
-STYLE: Look = {
-    "font.size": 8,
-    "axes.titlesize": 8.5,
-    "axes.titlelocation": "left",
-    "axes.labelsize": 8,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E4E4E4",
-    "grid.linewidth": 0.5,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "xtick.minor.width": 0.4,
-    "ytick.minor.width": 0.4,
-    "xtick.labelsize": 7.5,
-    "ytick.labelsize": 7.5,
-    "legend.fontsize": 7.5,
-    "legend.frameon": False,
-    "legend.handlelength": 2.4,
-    "lines.linewidth": 1.4,
-    "lines.markersize": 3.6,
-    "figure.constrained_layout.use": True,
-    "figure.dpi": 150,
-    "svg.hashsalt": "scaling",  # the same figure, the same file
-}
-
-COMPUTE, SIZE, TOKENS = (
-    "training compute C (FLOPs)",
-    "model size N (parameters)",
-    "training data D (tokens)",
-)
+COMPUTE, TOKENS = "training compute C (FLOPs)", "training data D (tokens)"
 LOSS = "loss (nats per token)"
 _COUNTED = {"non_embedding": "non-embedding parameters", "total": "parameters with embeddings"}
 
-Words = ParamSpec("Words")
-Returned = TypeVar("Returned")
 # Mantissas of ticks and how many ticks they must give; the first that do are taken.
 _MANTISSAS = (((1,), 3), ((1, 3), 3), ((1, 2, 5), 3), ((1, 2, 3, 4, 6, 8), 4))
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_ROUND = [1, 2, 2.5, 5, 10]
 # Where a label may stand from its point: offsets in points, alignment.
 _PLACES = tuple(
     (dx, dy, {-1: "right", 0: "center", 1: "left"}[np.sign(dx)], "bottom" if dy > 0 else "top")
     for dy in (3, -3, 9, -9, 18, -18)
     for dx in (3, -3, 0)
 )
-
-
-@contextmanager
-def house_style() -> Iterator[None]:
-    """matplotlib's defaults with `STYLE` on top, until the block ends; draw and save inside it."""
-    with rc_context():
-        rc: Look = {
-            key: value for key, value in rcParamsDefault.items() if not key.startswith("backend")
-        }
-        both: dict[Any, Any] = {**rc, **STYLE}  # to matplotlib its keys are literals
-        with rc_context(both):
-            yield
-
-
-def styled(function: Callable[Words, Returned]) -> Callable[Words, Returned]:
-    """The function inside the house style."""
-
-    @functools.wraps(function)
-    def inside(*arguments: Words.args, **options: Words.kwargs) -> Returned:
-        with house_style():
-            return function(*arguments, **options)
-
-    return inside
-
-
-def new_figure(
-    rows: int, columns: int, width: float, height: float, **options: Any
-) -> tuple[Figure, np.ndarray]:
-    """A figure without pyplot's global state, and its axes in reading order; sizes in inches."""
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False, **options).ravel()
-
-
-def save(figure: Figure, path: str | Path) -> Path:
-    """Write `path`.png and `path`.svg; the path of the PNG."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    png, svg = (path.with_name(f"{path.name}.{kind}") for kind in ("png", "svg"))
-    settle(figure)
-    # `savefig` would draw and lay out everything twice more for each of the two.
-    FigureCanvasAgg(figure).print_png(png)
-    FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
-    return png
-
-
-def settle(figure: Figure) -> None:
-    """Lay the figure out once and for all: its axes stay where they are then."""
-    if (engine := figure.get_layout_engine()) is not None:
-        engine.execute(figure)
-        figure.set_layout_engine("none")
 
 
 # -- numbers -------------------------------------------------------------------------------------
@@ -224,7 +132,7 @@ def log_axis(
     else:
         # Along y there is room for more labels than along x.
         bins = 8 if which == "y" else most
-        ticks = ticker.MaxNLocator(bins, steps=_ROUND).tick_values(low, high)
+        ticks = ticker.MaxNLocator(bins, steps=ROUND).tick_values(low, high)
         axis.set_major_formatter(ticker.ScalarFormatter(useOffset=False))
     axis.set_major_locator(ticker.FixedLocator(list(ticks)))
     between = range(2, 10) if every == 1 else (1,)
@@ -246,7 +154,7 @@ def linear_axis(
     getattr(axes, f"set_{which}lim")(*limits)
     getattr(axes, f"set_{which}label")(label)
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_locator(ticker.MaxNLocator(ticks, steps=_ROUND))
+    axis.set_major_locator(ticker.MaxNLocator(ticks, steps=ROUND))
     formatter = _Plain(useOffset=False)
     formatter.set_powerlimits((-3, 4))
     axis.set_major_formatter(formatter)

@@ -15,9 +15,11 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from scaling.law import allocate
 from scaling.law.laws import CHINCHILLA
+from scaling.report import house
 from scaling.report import plot_style as style
 from scaling.report.bands import allocation_bands, curve_bands, divides_compute, law_values, places
-from scaling.report.plot_style import BLACK, BLUE, COMPUTE, GREEN, GREY, LOSS, ORANGE, PURPLE
+from scaling.report.house import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE
+from scaling.report.plot_style import COMPUTE, LOSS
 
 if TYPE_CHECKING:
     from scaling.estimate.envelope import Envelope
@@ -138,19 +140,19 @@ def _loss_limits(fit: "Fit", *losses: np.ndarray) -> tuple[float, float]:
 # -- figures -------------------------------------------------------------------------------------
 
 
-@style.styled
+@house.styled
 def isoflop_curves(
     records: "Records", isoflop: "IsoFlop", fit: "Fit | None", path: str | Path
 ) -> Path:
     """Loss against N for each budget: points, parabolas with their minima, the law's curve."""
-    figure, (axes,) = style.new_figure(1, 1, 7, 4.2)
+    figure, (axes,) = house.new_figure(1, 1, 7, 4.2)
     norm = style.lightness(isoflop.C_B)
     minima = isoflop.minima["parabola"]
     listed = set(style.even_choice(len(isoflop.C_B), _MOST_BUDGETS))
     with_law = fit is not None and divides_compute(fit.law)
     budgets = []
     for i, (C, points) in enumerate(zip(isoflop.C_B, isoflop.points, strict=True)):
-        color, marker = style.shades(norm).to_rgba(C), style.MARKERS[i % len(style.MARKERS)]
+        color, marker = style.shades(norm).to_rgba(C), house.MARKERS[i % len(house.MARKERS)]
         N_m, loss_m = records.N[points], records.loss[points]
         some = style.even_choice(len(points), max(MOST_POINTS // len(isoflop.C_B), 10))
         (dots,) = axes.plot(
@@ -166,7 +168,8 @@ def isoflop_curves(
             loss_G = fit.law.loss(fit.theta, **law_values(fit.law, N_G, compute / 6 / N_G))
             axes.plot(N_G, loss_G, color=color, linewidth=0.9, linestyle=(0, (4, 2)))
     inside = minima.inside_B
-    found = {"markersize": 8, "color": BLACK, "zorder": 4, "linestyle": "", "markeredgewidth": 0}
+    found: style.Look = {"markersize": 8, "color": BLACK, "zorder": 4, "linestyle": ""}
+    found |= {"markeredgewidth": 0}
     axes.plot(minima.N_B[inside], minima.loss_B[inside], marker="*", **found)
     style.log_axis(axes, "x", style.span(records.N[_all(isoflop)]), style.size_label(records.count))
     style.log_axis(axes, "y", style.span(records.loss[_all(isoflop)]), LOSS)
@@ -176,27 +179,27 @@ def isoflop_curves(
         axes.plot([], [], marker="*", **found, label="its minimum")[0],
     ]
     if with_law:
-        dashes = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (4, 2))}
+        dashes: style.Look = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (4, 2))}
         keys.append(axes.plot([], [], **dashes, label="fitted law (approach 3)")[0])
     figure.legend(handles=keys, loc="outside upper center", ncols=len(keys))
     title = "compute (FLOPs)"
     if len(budgets) < len(isoflop.C_B):
         title += f",\n{len(budgets)} of {len(isoflop.C_B)}"
-    place = {
+    place: style.Look = {
         "loc": "upper left",
         "bbox_to_anchor": (1.01, 1.0),
         "borderaxespad": 0.0,
         "labelspacing": 0.2,
     }
     axes.legend(handles=budgets[::-1], title=title, title_fontsize=7.5, **place)
-    return style.save(figure, path)
+    return house.save(figure, path)
 
 
 def _all(isoflop: "IsoFlop") -> np.ndarray:
     return np.concatenate(isoflop.points)
 
 
-@style.styled
+@house.styled
 def optimal_allocation(
     fit: "Fit",
     records: "Records",
@@ -205,7 +208,7 @@ def optimal_allocation(
     envelope: "Envelope | None" = None,
 ) -> Path:
     """Optimal N and D against C: the law's with its interval, and those of approaches 1 and 2."""
-    figure, panels = style.new_figure(1, 2, 7.2, 3.7)
+    figure, panels = house.new_figure(1, 2, 7.2, 3.7)
     C_G = places(fit, records.C)
     bands = allocation_bands(fit, C_G)
     labels = {"N": style.size_label(records.count), "D": style.TOKENS}
@@ -235,7 +238,7 @@ def optimal_allocation(
         if known:
             axes.set_title(f"exponent of C: {', '.join(known)}", fontsize=7.5)
     style.legend_above(figure)
-    return style.save(figure, path)
+    return house.save(figure, path)
 
 
 def _draw_approach(
@@ -258,7 +261,7 @@ def _draw_approach(
     axes.plot(C_G, law.at(C_G)[0], color=color, linestyle=dashes, label=words[1], zorder=3)
 
 
-@style.styled
+@house.styled
 def loss_against_compute(
     fit: "Fit", records: "Records", path: str | Path, compare: bool = False
 ) -> Path:
@@ -267,7 +270,7 @@ def loss_against_compute(
     Args:
       compare: also draw the frontier of the law that Hoffmann et al. 2022 published.
     """
-    figure, (axes,) = style.new_figure(1, 1, 7, 4.2)
+    figure, (axes,) = house.new_figure(1, 1, 7, 4.2)
     C_G = places(fit, records.C)
     band = allocation_bands(fit, C_G)["L"]
     limits = _loss_limits(fit, records.loss, style.inside(band, records.loss, 2))
@@ -279,7 +282,7 @@ def loss_against_compute(
         line: style.Look = {"color": style.shades(norm).to_rgba(N), "linewidth": 0.9, "label": text}
         axes.plot(C_G, loss_G, linestyle=(0, (4, 2)), **line)
     colors = style.shades(norm).to_rgba(records.N)
-    dots = {"s": 11, "linewidths": 0, "zorder": 4, "label": "run"}
+    dots: style.Look = {"s": 11, "linewidths": 0, "zorder": 4, "label": "run"}
     axes.scatter(records.C, records.loss, color=colors, **dots)
     _draw_band(axes, C_G, band, BLACK, "optimal frontier of the law", fit.level)
     if compare:
@@ -290,7 +293,7 @@ def loss_against_compute(
     style.log_axis(axes, "y", limits, LOSS)
     style.size_bar(figure, axes, norm, records.count)
     style.legend_above(figure, [axes])
-    return style.save(figure, path)
+    return house.save(figure, path)
 
 
 def _draw_published(axes: Axes, C_G: np.ndarray, limits: tuple[float, float]) -> None:
@@ -314,7 +317,7 @@ def shown_sizes(N: np.ndarray) -> np.ndarray:
     return sizes[np.unique(np.abs(np.log(sizes) - wanted[:, None]).argmin(1))]
 
 
-@style.styled
+@house.styled
 def frontier(fit: "Fit", records: "Records", path: str | Path) -> Path:
     """The least loss for each compute, and its part above E on a log axis.
 
@@ -325,13 +328,13 @@ def frontier(fit: "Fit", records: "Records", path: str | Path) -> Path:
     x = getattr(records, one or "C")
     x_G = places(fit, x)
     bands = curve_bands(fit, x_G) if one else allocation_bands(fit, x_G)
-    figure, panels = style.new_figure(1, 1 + ("reducible" in bands), 7.2, 3.3)
+    figure, panels = house.new_figure(1, 1 + ("reducible" in bands), 7.2, 3.3)
     engine = figure.get_layout_engine()
     assert isinstance(engine, ConstrainedLayoutEngine)
     engine.set(wspace=0.05)
     what = "fitted law" if one else "optimal frontier of the law"
-    dots = {"linestyle": "", "marker": "o", "color": GREY, "markersize": 2.6, "zorder": 1}
-    dots |= {"alpha": 0.8, "markeredgewidth": 0, "label": "run"}
+    dots: style.Look = {"linestyle": "", "marker": "o", "color": GREY, "zorder": 1}
+    dots |= {"markersize": 2.6, "alpha": 0.8, "markeredgewidth": 0, "label": "run"}
     panels[0].plot(x, records.loss, **dots)
     _draw_band(panels[0], x_G, bands["L"], BLUE, what, fit.level)
     limits = _loss_limits(fit, records.loss, style.inside(bands["L"], records.loss, 2))
@@ -349,7 +352,7 @@ def frontier(fit: "Fit", records: "Records", path: str | Path) -> Path:
         axes.axvline(x.max(), color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), label=text)
         style.log_axis(axes, "x", style.span(x_G), labels[one], most=5)
     style.legend_above(figure)
-    return style.save(figure, path)
+    return house.save(figure, path)
 
 
 def _title_slope(

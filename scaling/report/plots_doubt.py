@@ -17,8 +17,10 @@ from scaling.errors import ScalingError
 from scaling.estimate.bootstrap import Profile, ellipse
 from scaling.law.laws import Law
 from scaling.records.records import spread
+from scaling.report import house
 from scaling.report import plot_style as style
-from scaling.report.plot_style import BLACK, BLUE, COMPUTE, GREY, LOSS, ORANGE, SKY
+from scaling.report.house import BLACK, BLUE, GREY, ORANGE, SKY
+from scaling.report.plot_style import COMPUTE, LOSS
 
 if TYPE_CHECKING:
     from scaling.estimate.fit import Fit
@@ -37,7 +39,7 @@ _CLOUD = 500  # resamples shown as points
 _LABELLED = 3  # runs named in the figure of residuals
 
 
-@style.styled
+@house.styled
 def residuals(fit: "Fit", records: "Records", path: str | Path) -> Path:
     """How far each loss lies from the law, in percent, against C, N and D, and their histogram."""
     values = {"N": records.N, "D": records.D, "C": records.C, "U": records.unique}
@@ -48,12 +50,12 @@ def residuals(fit: "Fit", records: "Records", path: str | Path) -> Path:
     if not np.all(np.isfinite(percent_n)):
         raise ScalingError("the law is not finite at every point")
     spread = float(np.std(percent_n))
-    figure, panels = style.new_figure(1, 4, 9.6, 2.9, sharey=True, width_ratios=(3, 3, 3, 1.6))
+    figure, panels = house.new_figure(1, 4, 9.6, 2.9, sharey=True, width_ratios=(3, 3, 3, 1.6))
     labels = {"C": COMPUTE, "N": style.size_label(records.count), "D": style.TOKENS}
     bound = 1.12 * max(float(np.max(np.abs(percent_n))), 2.2 * spread, 1e-12)
     for axes, name in zip(panels, labels, strict=False):
         dots: style.Look = {"markersize": 3, "markeredgewidth": 0, "alpha": 0.75, "label": "run"}
-        axes.plot(values[name], percent_n, "o", color=BLUE, zorder=3, **dots)
+        axes.plot(np.asarray(values[name]), percent_n, "o", color=BLUE, zorder=3, **dots)
         style.log_axis(axes, "x", style.span(np.asarray(values[name])), labels[name], most=4)
     panels[3].hist(
         percent_n, bins=_bins(percent_n), orientation="horizontal", color=BLUE, alpha=0.7
@@ -70,14 +72,14 @@ def residuals(fit: "Fit", records: "Records", path: str | Path) -> Path:
     texts = [style.shortened(str(records.run[i])) for i in named]
     others = np.stack([records.C, percent_n], -1)
     style.label_points(panels[0], records.C[named], percent_n[named], texts, others)
-    return style.save(figure, path)
+    return house.save(figure, path)
 
 
 def _bins(values: np.ndarray) -> int:
     return int(np.clip(2 * np.sqrt(len(values)), 5, 30))
 
 
-@style.styled
+@house.styled
 def hold_out(holdout: "HoldOut", path: str | Path, records: "Records | None" = None) -> Path:
     """Predicted against measured loss of the held-out runs, the errors, and the allocation's drift.
 
@@ -87,7 +89,7 @@ def hold_out(holdout: "HoldOut", path: str | Path, records: "Records | None" = N
     """
     drift, some = holdout.drift, spread(holdout.held.C)
     held = holdout.held.where(some)
-    figure, panels = style.new_figure(1, 2 + bool(drift), 7.2 + 2.4 * bool(drift), 3.2)
+    figure, panels = house.new_figure(1, 2 + bool(drift), 7.2 + 2.4 * bool(drift), 3.2)
     text = f"held out, {100 * holdout.fit.level:g} % interval of the law"
     bars: style.Look = {
         "fmt": "o",
@@ -147,7 +149,7 @@ def hold_out(holdout: "HoldOut", path: str | Path, records: "Records | None" = N
         cut = f"cut at {style.number(holdout.cut)} FLOPs"
         axes.axvline(holdout.cut, color=BLACK, linewidth=0.9, linestyle=(0, (5, 3)), label=cut)
     style.legend_above(figure)
-    return style.save(figure, path)
+    return house.save(figure, path)
 
 
 def _relative(value: np.ndarray, measured: np.ndarray) -> np.ndarray:
@@ -170,7 +172,7 @@ def _error_bars(
     )
 
 
-@style.styled
+@house.styled
 def ellipses(fit: "Fit", path: str | Path) -> Path:
     """Pairs of parameters over the resamples, with the ellipses that hold 50 and 95 % of them.
 
@@ -180,13 +182,13 @@ def ellipses(fit: "Fit", path: str | Path) -> Path:
     pairs = _pairs(fit.law)
     columns = min(3, len(pairs))
     rows = -(-len(pairs) // columns)
-    figure, panels = style.new_figure(rows, columns, 2.6 * columns + 0.4, 2.4 * rows + 0.5)
+    figure, panels = house.new_figure(rows, columns, 2.6 * columns + 0.4, 2.4 * rows + 0.5)
     for axes, (first, second) in zip(panels, pairs, strict=False):
         _draw_pair(axes, fit, first, second)
     for axes in panels[len(pairs) :]:
         axes.remove()
     style.legend_above(figure)
-    return style.save(figure, path)
+    return house.save(figure, path)
 
 
 def _pairs(law: Law) -> list[tuple[str, str]]:
@@ -319,13 +321,13 @@ def _positive(covariance: np.ndarray) -> np.ndarray:
     return covariance + np.diag(1e-12 * np.diag(covariance) + 1e-300)
 
 
-@style.styled
+@house.styled
 def profiles(fit: "Fit", path: str | Path) -> Path:
     """The profile of the objective of each parameter, its interval and that of the bootstrap."""
     names = [name for name, found in fit.profiles.items() if len(found.values)]
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
-    figure, panels = style.new_figure(
+    figure, panels = house.new_figure(
         rows, columns, 2.6 * columns + 0.4, 2.1 * rows + 0.5, sharey=True
     )
     for axes, name in zip(panels, names, strict=False):
@@ -335,7 +337,7 @@ def profiles(fit: "Fit", path: str | Path) -> Path:
     for row in range(rows):
         panels[row * columns].set_ylabel("likelihood-ratio statistic")
     style.legend_above(figure)
-    return style.save(figure, path)
+    return house.save(figure, path)
 
 
 def _draw_profile(axes: Axes, fit: "Fit", profile: Profile) -> None:

@@ -8,7 +8,8 @@ import pytest
 from matplotlib import image
 from synthetic import FLOOR, synthetic_run
 
-from jaxlm.inference.figures import column, house_style, plot_run, run_figures, smoothed, thinned
+from jaxlm.inference.figures import column, plot_run, run_figures, smoothed, thinned
+from scaling.report.house import house_style
 
 NAMES = {
     *("loss", "perplexity", "accuracy", "optimization", "gradient_norms", "weight_norms"),

@@ -14,7 +14,7 @@ from jaxlm.compare.figures import style
 from jaxlm.compare.figures import (
     sweeps as figure_sweeps,
 )
-from jaxlm.inference.figures import house_style
+from scaling.report import house
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 def draw(comparison: Comparison, folder: Path) -> dict[str, str]:
     """Draw all figures that the runs allow into `folder`; file name without ending -> caption."""
     captions = {}
-    with house_style():
+    with house.house_style():
         for name, (caption, figure) in _figures(comparison).items():
-            style.save(figure, folder / name)
+            house.save(figure, folder / name)
             captions[name] = caption
     return captions
 

@@ -13,6 +13,7 @@ from jaxlm.compare.convergence import curve
 from jaxlm.compare.figures import style
 from jaxlm.compare.reading import Run
 from jaxlm.inference.figures import STEPS, TIME, TOKENS, column, smoothed, thinned
+from scaling.report import house
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,7 +109,7 @@ def _limit_loss(panels: Sequence["Axes"], lines: list[tuple[np.ndarray, np.ndarr
 def training_figure(comparison: Comparison) -> "Figure":
     """Training and validation loss against steps; bits per byte only where tokenizers differ."""
     both = comparison.comparable
-    figure, panels = style.grid(1, 2 if both else 1, 9 if both else 6, 3.1, sharey=True)
+    figure, panels = house.new_figure(1, 2 if both else 1, 9 if both else 6, 3.1, sharey=True)
     largest = _largest(comparison, "step")
     _, divisor, label = [unit for unit in STEPS if largest >= unit[0]][-1]
     lines: list = []
@@ -132,7 +133,7 @@ def _largest(comparison: Comparison, name: str) -> float:
 
 def curves_figure(comparison: Comparison) -> "Figure":
     """Validation loss against steps, tokens, FLOPs and wall-clock time."""
-    figure, panels = style.grid(2, 2, 8.6, 5.2, sharey=True)
+    figure, panels = house.new_figure(2, 2, 8.6, 5.2, sharey=True)
     lines: list = []
     for axes, (name, units) in zip(panels, _AXES, strict=True):
         largest = _largest(comparison, name)

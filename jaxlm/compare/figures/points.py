@@ -9,7 +9,9 @@ from jaxlm.compare.convergence import EARLY
 from jaxlm.compare.figures import style
 from jaxlm.compare.metrics import METRICS, heading
 from jaxlm.compare.statistics import Mean
-from jaxlm.inference.figures import GREY, STEPS, TIME, scaled
+from jaxlm.inference.figures import STEPS, TIME, scaled
+from scaling.report import house
+from scaling.report.house import GREY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +27,7 @@ def performance_figure(comparison: Comparison) -> "Figure":
     names = [n for n in dict.fromkeys((comparison.primary.name, *others)) if n in known][:4]
     rows = len(style.drawn_looks(comparison))
     width = 2.1 + 2.3 * len(names)
-    figure, panels = style.grid(1, len(names), width, 1.0 + 0.34 * rows, sharey=True)
+    figure, panels = house.new_figure(1, len(names), width, 1.0 + 0.34 * rows, sharey=True)
     drawn_reported = False
     for axes, name in zip(panels, names, strict=True):
         reported = {
@@ -79,7 +81,7 @@ def _scatter(comparison: Comparison, axes: "Axes", x_name: str, scale: float = 1
 
 def efficiency_figure(comparison: Comparison) -> "Figure":
     """Steps per second, training time and FLOPs against the primary metric."""
-    figure, panels = style.grid(1, 3, 9.6, 3.0, sharey=True)
+    figure, panels = house.new_figure(1, 3, 9.6, 3.0, sharey=True)
     time = tuple((least, by, label.replace("wall-clock", "training")) for least, by, label in TIME)
     speed = ((0, 1, "speed (steps/s)"),)
     shown = (("steps_per_second", speed), ("seconds", time), ("flops", style.FLOPS))
@@ -99,7 +101,7 @@ def efficiency_figure(comparison: Comparison) -> "Figure":
 
 def parameters_figure(comparison: Comparison) -> "Figure":
     """Parameters without embeddings against the primary metric."""
-    figure, (axes,) = style.grid(1, 1, 5.6, 3.1)
+    figure, (axes,) = house.new_figure(1, 1, 5.6, 3.1)
     _scatter(comparison, axes, "non_embedding_parameters")
     values = [
         value
@@ -122,10 +124,10 @@ def convergence_figure(comparison: Comparison) -> "Figure":
     rows = len(by_name)
     height = max(2.7, 1.0 + 0.34 * rows)
     if comparison.shares:
-        figure, panels = style.grid(1, 3, 10, height, width_ratios=(1.1, 1, 1))
+        figure, panels = house.new_figure(1, 3, 10, height, width_ratios=(1.1, 1, 1))
         _early(comparison, panels[0])
     else:
-        figure, panels = style.grid(1, 2, 7, height)
+        figure, panels = house.new_figure(1, 2, 7, height)
     steps, seconds = panels[-2:]
     for axes, name, units in ((steps, "step", STEPS), (seconds, "seconds", TIME)):
         means = {v: found[name] for v, found in comparison.reaching.items() if v in by_name}

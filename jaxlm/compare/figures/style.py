@@ -7,7 +7,6 @@ figures needs its colours; beyond twelve the colours come from a map whose light
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,17 +14,8 @@ import numpy as np
 from jaxlm.compare.analysis import Comparison
 from jaxlm.compare.statistics import Mean
 from jaxlm.host.checked import Json
-from jaxlm.inference.figures import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    SKY,
-    Units,
-    depth_colors,
-)
+from jaxlm.inference.figures import Units, depth_colors
+from scaling.report.house import BLACK, BLUE, GREEN, GREY, MARKERS, ORANGE, PURPLE, ROUND, SKY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,10 +24,8 @@ if TYPE_CHECKING:
 AMBER = "#B8860B"
 COLORS = (BLUE, ORANGE, GREEN, PURPLE, SKY, BLACK, AMBER)
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
-MARKERS = "osD^vPX<>hp*"
 LONGEST_NAME = 34
 MOST_DRAWN = 12
-_DPI = 144
 FLOPS: Units = ((0, 1, "FLOPs (6 N D)"),) + tuple(
     (10.0**power, 10.0**power, f"FLOPs (6 N D, $10^{{{power}}}$)") for power in range(3, 31, 3)
 )
@@ -96,24 +84,6 @@ def shortened(name: str) -> str:
     return f"{name[: half - 1]}…{name[-half:]}"
 
 
-def grid(rows: int, columns: int, width: float, height: float, **options: Any):
-    """A figure without pyplot's global state, and its axes in reading order; sizes in inches."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height))
-    return figure, figure.subplots(rows, columns, squeeze=False, **options).ravel()
-
-
-def save(figure: "Figure", path: Path) -> None:
-    """Write `path`.png and `path`.svg; the same figure gives the same file."""
-    from matplotlib import rc_context
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path.with_name(f"{path.name}.png"), dpi=_DPI)
-    with rc_context({"svg.hashsalt": path.name}):
-        figure.savefig(path.with_name(f"{path.name}.svg"), metadata={"Date": None})
-
-
 def legend_right(figure: "Figure", shown: Sequence[Look], lines: bool, **extra: Any) -> None:
     """One legend beside the panels: each look with its marker, and with its line where drawn.
 
@@ -135,7 +105,7 @@ def round_ticks(axes: "Axes", which: str = "x", most: int = 5) -> None:
     from matplotlib import ticker
 
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_locator(ticker.MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_locator(ticker.MaxNLocator(most, steps=ROUND))
     formatter = ticker.ScalarFormatter(useOffset=False, useMathText=True)
     formatter.set_powerlimits((-4, 5))
     axis.set_major_formatter(formatter)

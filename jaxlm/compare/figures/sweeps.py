@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 from jaxlm.compare.figures import style
 from jaxlm.compare.metrics import METRICS, Metric, heading
 from jaxlm.compare.sweeps import LEARNING_RATE, Line, Sweep
-from jaxlm.inference.figures import BLACK, GREY
+from scaling.report import house
+from scaling.report.house import BLACK, GREY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +23,7 @@ def sweep_figure(sweep: Sweep) -> "Figure":
     panels, metric = sweep.panels, METRICS[sweep.metric]
     legend = len(sweep.lines) > 1
     width = 3.6 * len(panels) + (1.9 if legend else 1.2)
-    figure, places = style.grid(1, len(panels), width, 3.2, sharey=True)
+    figure, places = house.new_figure(1, len(panels), width, 3.2, sharey=True)
     labels = dict.fromkeys(line.labelled(sweep.panel_key) for line in sweep.lines)
     by_name = style.looks(list(labels))
     values = [x for line in sweep.lines for x in (*(at for at, _ in line.points), *line.lost)]

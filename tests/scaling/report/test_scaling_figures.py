@@ -72,7 +72,7 @@ HOSTILE = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_report_is_written_whatever_its_figures_can_show(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(plots.style, "save", lambda figure, path: plots.style.settle(figure))
+    monkeypatch.setattr(plots.house, "save", lambda figure, path: plots.style.settle(figure))
     of_records, of_fit = HOSTILE[name]
     records = runs(**of_records)
     report, told = saved(tmp_path, records, law(records, **of_fit))

@@ -18,7 +18,7 @@ from scaling.estimate.isoflop import approach2
 from scaling.law.allocate import optimal
 from scaling.law.laws import CHINCHILLA, DATA_CONSTRAINED, TIED, own_law, power_law
 from scaling.records.records import Records
-from scaling.report import bands, plot_style, plots, plots_doubt
+from scaling.report import bands, house, plot_style, plots, plots_doubt
 
 TRUTH = {"E": 0.5, "A": 12.0, "B": 60.0, "alpha": 0.35, "beta": 0.38}
 MORE = {"R_D": 15.0, "R_N": 5.0}
@@ -120,7 +120,7 @@ def drawn(monkeypatch):
         found[path.name] = figure
         return path.with_name(f"{path.name}.png")
 
-    monkeypatch.setattr(plot_style, "save", keep)
+    monkeypatch.setattr(house, "save", keep)
     return found
 
 
@@ -128,7 +128,7 @@ def drawn(monkeypatch):
 def usual():
     """All figures of a ladder, by name."""
     found, patch = {}, pytest.MonkeyPatch()
-    patch.setattr(plot_style, "save", lambda figure, path: found.update({path.name: figure}))
+    patch.setattr(house, "save", lambda figure, path: found.update({path.name: figure}))
     records = ladder(floor=FLOOR)
     everything(Path(), records, fit_of(CHINCHILLA, records))
     patch.undo()
@@ -206,7 +206,7 @@ def test_axes_are_labelled_with_units_and_there_is_a_legend(usual):
 
 def test_no_text_leaves_the_page_or_covers_another(usual):
     for name, figure in usual.items():
-        with plot_style.house_style():
+        with house.house_style():
             figure.draw_without_rendering()
         renderer, page = figure.canvas.get_renderer(), figure.bbox
         shown = []

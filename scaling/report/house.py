@@ -1,0 +1,95 @@
+"""The one style of all figures: colours, matplotlib's settings, new figures and their files.
+
+Colours are Okabe and Ito's (2008). Imports matplotlib only when something is drawn.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"
+BLACK, GREY = "#222222", "#8C8C8C"
+MARKERS = "osD^vPX<>hp*"
+ROUND = [1, 2, 2.5, 5, 10]
+"""Mantissas of the steps between round ticks."""
+
+Words = ParamSpec("Words")
+Returned = TypeVar("Returned")
+
+
+@functools.cache
+def _settings() -> dict[Any, Any]:
+    """matplotlib's defaults with house.mplstyle on top; the backend stays as it is."""
+    from matplotlib import rc_params_from_file, rcParamsDefault
+
+    file = Path(__file__).with_name("house.mplstyle")
+    kept = {key: x for key, x in rcParamsDefault.items() if not key.startswith("backend")}
+    return kept | dict(rc_params_from_file(file, use_default_template=False))
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """The style, until the block ends; draw and save inside it."""
+    from matplotlib import rc_context
+
+    with rc_context(_settings()):
+        yield
+
+
+def styled(function: Callable[Words, Returned]) -> Callable[Words, Returned]:
+    """The function inside the house style."""
+
+    @functools.wraps(function)
+    def inside(*arguments: Words.args, **options: Words.kwargs) -> Returned:
+        with house_style():
+            return function(*arguments, **options)
+
+    return inside
+
+
+def new_figure(
+    rows: int, columns: int, width: float, height: float, **options: Any
+) -> tuple["Figure", list["Axes"]]:
+    """A figure without pyplot's global state, and its axes in reading order; sizes in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(rows, columns, squeeze=False, **options).ravel())
+
+
+def save(figure: "Figure", path: str | Path, svg: bool = True) -> Path:
+    """Write `path`.png and, with `svg`, `path`.svg; the path of the PNG."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    settle(figure)
+    png = path.with_name(f"{path.name}.png")
+    render(figure, png, "png")
+    if svg:
+        render(figure, path.with_name(f"{path.name}.svg"), "svg")
+    return png
+
+
+def render(figure: "Figure", file: Path, form: str) -> None:
+    """Write one file. `Figure.savefig` would draw and lay out everything twice more."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    if form == "png":
+        FigureCanvasAgg(figure).print_png(file)
+    else:
+        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
+
+
+def settle(figure: "Figure") -> None:
+    """Lay the figure out once and for all: its axes stay where they are then."""
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
