@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from jaxlm.host import files
 from jaxlm.host.checked import Damaged, Json, anything, mapping, read_json, record, text
 from jaxlm.host.errors import UserError
-from jaxlm.host.files import fsync_folder
 from jaxlm.host.names import shown
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -32,17 +32,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(path.parent)
-        with open(temporary, "w+b") as file:
+        with files.replacing(path, temporary) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        fsync_folder(path.parent)
     except OSError as error:
         raise _explain(error, path) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _explain(error: OSError, path: Path) -> Exception:
@@ -87,14 +80,18 @@ def digest(*facts: object) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def remembered(cache: Path, files: list[Path], facts: object, compute: Callable[[], Json]) -> Json:
+def remembered(
+    cache: Path, sources: list[Path], facts: object, compute: Callable[[], Json]
+) -> Json:
     """`compute()`, or its result of an earlier call for files that have not changed since.
 
     A file counts as unchanged while its path, size and time of modification are the same.
     `facts` names what is computed. The result must survive JSON. It is kept with its SHA-256, so
     that a damaged one is computed anew.
     """
-    states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    states = [
+        (str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in sources
+    ]
     path = cache / "facts" / f"{digest(facts, states)}.json"
     with contextlib.suppress(Damaged):  # then it is found out again
         known = read_json(path, record({"result": mapping(anything), "sha256": text}))

@@ -1,25 +1,38 @@
 """Files written whole or not at all, and values as JSON knows them."""
 
+import contextlib
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
-def atomic_write(path: Path, content: str | bytes) -> None:
-    """Replaces `path` by `content`, whole or not at all, also when the machine loses power."""
-    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+@contextlib.contextmanager
+def replacing(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of `path` when the block ends without an exception.
+
+    Whole or not at all, also when the machine loses power. `temporary` lies in the same folder.
+    """
+    temporary = temporary or path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
+        with open(temporary, "w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
+
+
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Replaces `path` by `content`, whole or not at all."""
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+    with replacing(path) as file:
+        file.write(data)
 
 
 def fsync_folder(folder: Path) -> None:

@@ -24,6 +24,7 @@ from jaxlm.data.continuation import Continuation
 from jaxlm.data.encodings import advice
 from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.host.errors import UserError
+from jaxlm.host.files import replacing
 from jaxlm.host.names import expanded
 from jaxlm.inference import guard
 from jaxlm.inference.open import load_parameters
@@ -342,21 +343,14 @@ def logits_job(config: Config, load_engine: LoadEngine) -> int:
 
 def _write_npy(path: Path, shape: tuple[int, ...], parts: Iterable[np.ndarray]) -> None:
     """A float32 .npy of `shape`, from its rows in order; whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with replacing(path) as file:
             header = {"descr": "<f4", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             for part in parts:
                 file.write(part.astype("<f4").tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"Cannot write job.out={path}: {error.strerror}.") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def _read_tokens(name: str | None) -> np.ndarray:
