@@ -1,9 +1,10 @@
-"""Counts of parameters and floating-point operations, in closed form, and devices' peaks."""
+"""Counts of parameters and floating-point operations, and devices' peaks."""
 
+import math
 from dataclasses import dataclass
 
-from jaxlm.config.model_kinds import FEED_FORWARDS, POSITIONS
 from jaxlm.config.schema import ResolvedModel
+from jaxlm.spec.parameters import parameter_shapes
 
 
 @dataclass(frozen=True)
@@ -17,22 +18,12 @@ class ParameterCounts:
 
 
 def parameter_counts(model: ResolvedModel) -> ParameterCounts:
-    """Closed-form counts of a resolved model (the sum over `parameters.parameter_shapes`)."""
-    width, hidden, head = model.d_model, model.d_ff, model.head_dim
-    queries, keys = model.n_heads * head, model.n_kv_heads * head
-    every = model.bias == "all"
-    attention = 2 * width * queries + 2 * width * keys
-    attention += (queries + 2 * keys) * (model.bias in ("qkv", "all")) + width * every
-    attention += 2 * head * model.qk_norm
-    gated = FEED_FORWARDS[model.ffn].gated
-    feedforward = (2 + gated) * width * hidden + ((1 + gated) * hidden + width) * every
-    norm = width * (model.norm != "none") + width * (model.norm == "layernorm" and every)
-    embedding = model.vocab_size * width
-    embedding += model.context_length * width * (POSITIONS[model.position].learned)
-    untied = not model.tie_embeddings
-    output = model.vocab_size * (width + model.head_bias) * untied
-    inner = model.n_layers * (attention + feedforward + 2 * norm) + norm
-    return ParameterCounts(embedding + output + inner, embedding, output, inner)
+    """The sums over `parameters.parameter_shapes` of a resolved model."""
+    counts = {"embedding": 0, "head": 0, "non_embedding": 0}
+    parts = {"embed": "embedding", "position": "embedding", "head": "head"}
+    for name, shape in parameter_shapes(model).items():
+        counts[parts.get(name.split(".")[0], "non_embedding")] += math.prod(shape)
+    return ParameterCounts(sum(counts.values()), **counts)
 
 
 def flops_per_token(model: ResolvedModel) -> float:
