@@ -146,6 +146,15 @@ def test_an_error_shows_a_key_of_control_characters_on_one_line(files, place):
     assert str(error.value).isprintable() and "\\x1b" in str(error.value)
 
 
+def test_intervals_without_the_resamples_that_give_them_are_refused(files, place):
+    content = json.loads((files / "fit.json").read_text())
+    content["resamples"] = 0
+    (place / "fit.json").write_text(json.dumps(content))
+    (place / "bootstrap.npy").write_bytes((files / "bootstrap.npy").read_bytes())
+    with pytest.raises(ScalingError, match="intervals, but no resamples"):
+        load_fit(place)
+
+
 @pytest.mark.slow
 @given(data=st.data())
 def test_a_mutated_file_is_refused_or_gives_the_same_fit(files, place, data):
