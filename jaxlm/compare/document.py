@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jaxlm.host.markdown import fenced
+from jaxlm.host.markdown import bullets, fenced, figure, table
 
 Block = Any
 
@@ -96,12 +96,13 @@ def _markdown(block: Block, folder: Path) -> str:
         case Paragraph(text, kind):
             return f"> **Note:** {text}" if kind == "warning" else text
         case Bullets(items):
-            return "\n".join(f"- {item}" for item in items)
+            return bullets(items)
         case Table():
-            return _markdown_table(block)
+            rows = [[_text(cell) for cell in cells] for cells in block.rows]
+            return table(block.header, rows, block.text_columns)
         case Figure(path, alt, caption):
             where = path.relative_to(folder).as_posix()
-            return f"![{alt}]({where}.png)\n\n*{caption}* ([SVG]({where}.svg))"
+            return f"{figure(alt, f'{where}.png', caption)} ([SVG]({where}.svg))"
         case Code(text, language):
             return fenced(text, language)
         case Columns(columns):
@@ -114,15 +115,6 @@ def _markdown(block: Block, folder: Path) -> str:
             title = html.escape(summary, quote=False)
             return f"<details>\n<summary>{title}</summary>\n\n{body}\n\n</details>"
     raise TypeError(block)
-
-
-def _markdown_table(table: Table) -> str:
-    def row(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-
-    rule = [":---" if i in table.text_columns else "---:" for i in range(len(table.header))]
-    rows = [[_text(cell) for cell in cells] for cells in table.rows]
-    return "\n".join([row(table.header), f"|{'|'.join(rule)}|", *map(row, rows)])
 
 
 def _text(cell: str | Cell) -> str:

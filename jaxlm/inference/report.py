@@ -11,11 +11,11 @@ from typing import Any
 from jaxlm.config.corpora import Hub, Text, Tokens
 from jaxlm.config.model_kinds import POSITIONS
 from jaxlm.config.schema import Config, identity, kinds_unlike, operation, resolve_model
-from jaxlm.host import names
+from jaxlm.host import markdown, names
 from jaxlm.host.checked import Json
 from jaxlm.host.console import clock
 from jaxlm.host.files import atomic_write, flat
-from jaxlm.host.markdown import fenced
+from jaxlm.host.markdown import bullets, fenced, table
 from jaxlm.inference.figures import smoothing_width
 from jaxlm.spec.flops import flops_words
 from jaxlm.store.late import last_loss
@@ -60,9 +60,9 @@ def write_run_report(
         f"# {config.run.name}",
         _status(summary) + ".",
         "## What was trained",
-        _bullets(description(config, summary)),
+        bullets(f"**{name}**: {value}" for name, value in description(config, summary)),
         "## Result",
-        _table(results(summary, records)),
+        table(["", ""], results(summary, records), (0, 1)),
         *(_figure(figure, path.parent, records) for figure in figures),
         *_sample(samples),
         "## Again, and on",
@@ -314,20 +314,12 @@ def _typed(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _bullets(pairs: list[tuple[str, str]]) -> str:
-    return "\n".join(f"- **{name}**: {value}" for name, value in pairs)
-
-
-def _table(pairs: list[tuple[str, str]]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in pairs)])
-
-
 def _figure(figure: Path, folder: Path, records: Records) -> str:
     where = Path(os.path.relpath(figure, folder)).as_posix()
     width = smoothing_width(sum(record["kind"] == "train" for record in records))
     caption = _CAPTIONS.get(figure.stem, figure.stem)
     caption = caption.format(width=width, train=_TRAIN.format(width=width))
-    return f"![{figure.stem.replace('_', ' ')}]({where})\n\n*{caption}*"
+    return markdown.figure(figure.stem.replace("_", " "), where, caption)
 
 
 def _sample(samples: Sequence[str]) -> list[str]:

@@ -20,6 +20,7 @@ from jaxlm.compare.variants import load
 from jaxlm.config.compose import compose
 from jaxlm.config.duration import horizon
 from jaxlm.config.schema import resolve_model
+from jaxlm.config.trackers import NoTracker
 from jaxlm.host.console import Console
 from jaxlm.inference.figures import recent_speed, run_figures, smoothed, smoothing_width
 from jaxlm.inference.report import description, results, write_run_report
@@ -64,7 +65,8 @@ def told(tmp_path):
         console.progress = lambda fraction, fields: console.fields.append((fraction, fields))
         ahead = horizon(config, 10**6)
         run = RunDirectory(tmp_path)
-        return Ledger(config, run, engine, ahead, None, console, Tracker()), console
+        tracker = Tracker(NoTracker(), tmp_path, 0)
+        return Ledger(config, run, engine, ahead, None, console, tracker), console
 
     return start
 
