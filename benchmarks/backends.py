@@ -81,7 +81,7 @@ def work(shape: str, case: str) -> None:
         for _ in range(number):
             state, metrics = engine.train_step(state, tokens, 1e-4)
             if before is not None:
-                engine.read(before["loss"])
+                engine.read(before.loss)
             before = metrics
         engine.read(before)
         return (time.perf_counter() - started) / number

@@ -65,7 +65,7 @@ class Together:
     def step(self) -> Any:
         """The loss of the step, not read yet."""
         if self.packed:
-            return self.lanes.step(self.steps)[0]["loss"]
+            return self.lanes.step(self.steps)[0].loss
         self.state, metrics = self.engine.train_step(self.state, self.tokens, 1e-4)
         return metrics.loss
 

@@ -179,7 +179,8 @@ class Tokens(FromFiles):
 
     def check(self, tokenizer: str) -> None:
         self._needs_path()
-        super().check(tokenizer)
+        if tokenizer in ("char", "bpe") and self.vocab_size is not None:
+            super().check(tokenizer)
         if self.vocab_size is None and tokenizer not in ("pretrained", "byte"):
             raise UserError(
                 "data=tokens needs the number of ids.\n"

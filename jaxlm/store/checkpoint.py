@@ -12,7 +12,7 @@ import contextlib
 import logging
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
@@ -40,6 +40,7 @@ from jaxlm.store.manifest import (
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
+_LOOKS = 5  # at steps that are pruned while they are read
 Tree = dict[str, Any]
 """{"parameters": ..., "optimizer": ...}: nested dicts whose leaves are arrays of any kind."""
 
@@ -205,8 +206,9 @@ def restore(
     the template's.
     """
     folder = Path(folder).absolute()
+    looks = 0
     while True:
-        before = _listing(folder)
+        looks, before = looks + 1, _listing(folder)
         rejected: dict[int, NotWhole] = {}
         for step in reversed(step_folders(folder)):
             path = folder / str(step)
@@ -219,10 +221,19 @@ def restore(
             except NotWhole as why:
                 rejected[step] = why
             else:
+                if which == "last" and looks < _LOOKS and _pruned(folder, before, rejected):
+                    break  # pruned while it was being read: a newer one is there
                 skipped = [f"step {s}: {why}" for s, why in rejected.items()]
                 return Restored(step, tree, metadata, [*_gone(folder, which, step), *skipped])
-        if _listing(folder) == before:  # else a writer is at work, and another look may succeed
-            raise _nothing(folder, which, rejected)
+        else:
+            if _listing(folder) == before:  # else a writer is at work, and another look may succeed
+                raise _nothing(folder, which, rejected)
+
+
+def _pruned(folder: Path, before: list[tuple[int, bool]], rejected: Iterable[int]) -> bool:
+    """Whether one of these steps was whole and is not any more."""
+    whole = {step for step, has_manifest in before if has_manifest}
+    return any(s in whole and not (folder / str(s) / manifest.NAME).exists() for s in rejected)
 
 
 def _gone(folder: Path, which: str | int, step: int) -> list[str]:

@@ -41,7 +41,7 @@ def test_schedules_follow_the_duration(scale):
     for schedule in groups()["schedule"]:
         config = compose([f"schedule={schedule}", f"scale={scale}"])
         for name in ("warmup", "decay", "cycle"):
-            value, unit = parse(getattr(config.schedule, name), name)
+            value, unit = parse(getattr(config.schedule, name, "0"), name)
             assert unit == "percent" or value == 0, f"{schedule}: {name}"
 
 

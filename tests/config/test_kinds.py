@@ -31,10 +31,10 @@ def test_a_section_has_exactly_the_keys_of_its_kind(section, name):
 
 def test_a_key_of_another_kind_is_refused_with_the_kinds_that_have_it():
     for words, said in (
-        (["optimizer=lion", "optimizer.eps=1e-9"], "it goes with optimizer=adamw"),
-        (["schedule=linear", "schedule.decay=30%"], "it goes with schedule=wsd"),
+        (["optimizer=lion", "optimizer.eps=1e-9"], "it requires optimizer=adamw"),
+        (["schedule=linear", "schedule.decay=30%"], "it requires schedule=wsd"),
         (["schedule=constant", "schedule.final_lr=0.5"], "schedule=cosine or schedule=wsd"),
-        (["model.position=learned", "model.rope_theta=300"], "it goes with model.position=rope"),
+        (["model.position=learned", "model.rope_theta=300"], "it requires model.position=rope"),
     ):
         with pytest.raises(UserError, match=f"has no effect: .*{said}"):
             compose(words, strict=True)

@@ -96,7 +96,7 @@ def test_size_and_seed_change_the_fingerprint(tmp_path):
         (["data.vocab_size=1"], "must be 2 to 4096"),
         (["data.vocab_size=5000"], "must be 2 to 4096"),
         (["data.vocab_size=null"], "must be 2 to 4096"),
-        (["train.duration=1hours"], "data=markov to write"),
+        (["train.duration=1hours"], "data=markov to generate"),
     ],
 )
 def test_what_the_chain_cannot_be_is_refused(words, said, tmp_path, capsys):

@@ -220,7 +220,7 @@ for name, words in {
         made = place.put_batch(Batch(tokens.reshape(parts, -1, 33), rows, np.float64(0.01)))
         step = step or place.compile(function, state, made)
         state, metrics = step(state, made)
-        losses.append(float(place.first_copy(metrics)["loss"]))
+        losses.append(float(place.first_copy(metrics).loss))
     print(name, len(place.devices), *map(repr, losses), sep=";")
 """
 

@@ -53,7 +53,7 @@ def write_run(path, tokenizer, *, precision="float32", documents=False, **sectio
     )
     path.mkdir(exist_ok=True)
     (path / "config.yaml").write_text(to_yaml(config))
-    vocabulary = config.data.vocab_size
+    vocabulary = getattr(config.data, "vocab_size", None)
     if tokenizer:
         tokenizer.save(path / "tokenizer.json")
         vocabulary = tokenizer.vocab_size

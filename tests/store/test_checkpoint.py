@@ -431,6 +431,19 @@ def test_a_reader_goes_on_when_its_step_is_pruned_under_it(tmp_path, monkeypatch
     assert_is(tree, jax.tree.map(np.asarray, tree_of(2)))
 
 
+def test_a_reader_whose_step_is_pruned_takes_the_newer_one(tmp_path, monkeypatch):
+    saved(tmp_path, [1, 2], best=[1], keep=1)
+    load = checkpoint.ocp.load_checkpointables
+
+    def prune_then_load(path, *arguments):
+        if path.name == "2":
+            saved(tmp_path, [3], keep=1)
+        return load(path, *arguments)
+
+    monkeypatch.setattr(checkpoint.ocp, "load_checkpointables", prune_then_load)
+    assert restore(tmp_path).step == 3
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
 def test_readers_never_fail_while_a_writer_saves_and_prunes(tmp_path):

@@ -154,7 +154,7 @@ def test_remat_changes_nothing(tmp_path):
         state = engine.initial_state()
         engine.compile(state)
         state, _ = engine.train_step(state, tokens, 1e-2)
-        losses.append(float(engine.train_step(state, tokens, 1e-2)[1]["loss"]))
+        losses.append(float(engine.train_step(state, tokens, 1e-2)[1].loss))
     assert losses[0] == pytest.approx(losses[1], rel=1e-13)
 
 

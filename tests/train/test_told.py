@@ -24,6 +24,7 @@ from jaxlm.config.trackers import NoTracker
 from jaxlm.host.console import Console
 from jaxlm.inference.figures import recent_speed, run_figures, smoothed, smoothing_width
 from jaxlm.inference.report import description, results, write_run_report
+from jaxlm.spec.contract import StepMetrics
 from jaxlm.store.directory import RunDirectory
 from jaxlm.store.late import last_loss, late_mean, late_records, late_words
 from jaxlm.train.clocks import Clocks
@@ -75,10 +76,7 @@ def measured(ledger, loss=3.0):
     """A step's metrics as an engine reads them."""
     groups = parameter_groups(ledger.engine.model_config.n_layers)
     norms = np.ones(len(groups))
-    kinds = ("gradient_norms", "weight_norms", "update_norms")
-    return {"loss": np.float32(loss), "gradient_norm": np.float32(1.0)} | {
-        "activation_rms": np.ones(2), **dict.fromkeys(kinds, norms),
-    }  # fmt: skip
+    return StepMetrics(np.float32(loss), np.float32(1.0), norms, norms, norms, np.ones(2))
 
 
 # -- a run while it trains -----------------------------------------------------------------------

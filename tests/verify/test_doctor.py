@@ -10,6 +10,7 @@ import pytest
 
 from jaxlm.config.compose import compose
 from jaxlm.inference.engines import engine_class
+from jaxlm.spec.contract import StepMetrics
 from jaxlm.verify import doctor
 from jaxlm.verify.doctor import GIB, Device, Machine, advice, judge
 
@@ -42,7 +43,8 @@ def test_a_sound_machine_passes_and_is_described(config, capsys):
 
 def test_a_step_that_does_not_learn_fails(config, capsys, monkeypatch):
     def make(*_):
-        return lambda state, batch: (state, {"loss": jnp.float32(math.log(64))})
+        metrics = StepMetrics(jnp.float32(math.log(64)), *[jnp.float32(1)] * 5)
+        return lambda state, batch: (state, metrics)
 
     monkeypatch.setattr("jaxlm.engine.engine.make_train_step", make)
     assert doctor.doctor_job(config, JAX) == 1
