@@ -27,11 +27,16 @@ def config_folder() -> Path:
 
 def groups() -> dict[str, list[str]]:
     """Group name -> its options: files of the Hydra tree, and the kinds of sections with kinds."""
-    names = {folder.name for folder in config_folder().iterdir() if folder.is_dir()}
+    return dict(_groups(config_folder()))
+
+
+@functools.lru_cache
+def _groups(folder: Path) -> dict[str, list[str]]:
+    """Read once: every override of every run of a study asks for them. Do not modify it."""
+    names = {inside.name for inside in folder.iterdir() if inside.is_dir()}
     return {
         name: sorted(
-            {file.stem for file in (config_folder() / name).glob("*.yaml")}
-            | set(SECTIONS.get(name, ()))
+            {file.stem for file in (folder / name).glob("*.yaml")} | set(SECTIONS.get(name, ()))
         )
         for name in sorted(names | set(SECTIONS))
     }

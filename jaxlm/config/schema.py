@@ -304,13 +304,21 @@ def operation(config: Config) -> dict[str, Any]:
     return _half(config, operation=True)
 
 
-def differences(new: Json, old: Json, prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> (new, old) wherever two nested dicts differ."""
+def differences(
+    new: Json, old: Json, prefix: str = "", *, one_sided: bool = True
+) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (new, old) wherever two nested dicts differ.
+
+    Unless `one_sided`, keys that only one of two kinds of a section has are left out.
+    """
     found: dict[str, tuple[Any, Any]] = {}
+    same_kind = new.get("name") == old.get("name")
     for name in {**new, **old}:
         a, b = new.get(name), old.get(name)
+        if not (one_sided or same_kind or (name in new and name in old)):
+            continue
         if isinstance(a, dict) and isinstance(b, dict):
-            found |= differences(a, b, f"{prefix}{name}.")
+            found |= differences(a, b, f"{prefix}{name}.", one_sided=one_sided)
         elif a != b:
             found[prefix + name] = (a, b)
     return found

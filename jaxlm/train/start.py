@@ -112,7 +112,8 @@ def _continue(run: Any, config: Config, load_engine: LoadEngine) -> int | None:
     if not (run.path / guard.CONFIG).exists() and guard.carried(run.path, guard.CONFIG) is None:
         return None
     run.check_format()
-    differing = differences(identity(config), identity(guard.stored_config(run.path)))
+    trained = identity(guard.stored_config(run.path))
+    differing = differences(identity(config), trained, one_sided=False)
     if differing:
         lines = [f"  {name}: {new} here, {old} there" for name, (new, old) in differing.items()]
         raise UserError(

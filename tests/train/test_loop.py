@@ -382,3 +382,10 @@ def test_two_writers_of_one_run_cannot_be(train, text):
     run.check_writable()
     with run.lock():
         refused(train(), str(os.getpid()))
+
+
+def test_a_run_of_another_kind_is_refused_without_the_keys_that_only_one_kind_has(train):
+    assert train("run.stop_at=1")[0] == 0
+    status, _, error = train("optimizer=lion", "run.stop_at=1")
+    assert status == 2 and "optimizer.name: lion here, adamw there" in error
+    assert "optimizer.lr" in error and "optimizer.eps" not in error
