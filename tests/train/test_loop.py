@@ -389,3 +389,23 @@ def test_a_run_of_another_kind_is_refused_without_the_keys_that_only_one_kind_ha
     status, _, error = train("optimizer=lion", "run.stop_at=1")
     assert status == 2 and "optimizer.name: lion here, adamw there" in error
     assert "optimizer.lr" in error and "optimizer.eps" not in error
+
+
+def test_a_training_writes_nothing_before_it_resumes(train, monkeypatch):
+    assert train("run.stop_at=2")[0] == 0
+    path, seen = Path("runs/run"), []
+    with open(path / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"kind": "train", "step": 3}\n')  # beyond the checkpoint: resuming cuts it
+
+    def contents():
+        files = (file for file in path.rglob("*") if file.is_file() and file.name != "log.txt")
+        return {file: file.read_bytes() for file in files if file.name != ".lock"}
+
+    made, resume = loop.Training.__init__, loop.Training.resume
+    monkeypatch.setattr(loop.Training, "__init__", lambda *a: seen.append(contents()) or made(*a))
+    monkeypatch.setattr(
+        loop.Training, "resume", lambda self: seen.append(contents()) or resume(self)
+    )
+    assert train()[0] == 0
+    before, after = seen
+    assert before == after and b'"step": 3}' in before[path / "metrics.jsonl"]
