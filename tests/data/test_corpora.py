@@ -451,4 +451,4 @@ def test_bad_flat_files_are_explained(tmp_path):
     (tmp_path / "x.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:-5])
     expect("not a whole .npy file", path=str(tmp_path / "x.npy"))
     with pytest.raises(UserError, match="has ids, but tokenizer=bpe is built from text"):
-        prepare(configured("bpe", name="tokens", path=path), cache=tmp_path)
+        prepare(configured("bpe", name="tokens", path=path, vocab_size=300), cache=tmp_path)

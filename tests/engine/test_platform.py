@@ -3,6 +3,7 @@
 import ast
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 
 from jaxlm.config.optimizers import AdamW
 from jaxlm.config.schema import Config, ModelConfig, resolve_model
-from jaxlm.engine import optimizer
+from jaxlm.engine import engine, optimizer
 from jaxlm.engine.kernels import Kernels, choose_kernels
 from jaxlm.engine.model import Transformer
 from jaxlm.engine.step import Batch, TrainState, make_train_step
@@ -81,3 +82,17 @@ def test_only_one_file_asks_which_devices_there_are(file):
         if isinstance(node, ast.Attribute)
     } & {f"jax.{name}" for name in ("default_backend", "devices", "local_devices", "device_count")}
     assert file.name == DECIDES or not asked, asked
+
+
+def test_the_platform_is_that_of_the_devices_an_engine_is_given(tmp_path, monkeypatch):
+    """Not that of this machine."""
+
+    def placement(config, devices):
+        return SimpleNamespace(devices=devices, batch_devices=len(devices))
+
+    monkeypatch.setattr(engine, "Placement", placement)
+    gpus = [SimpleNamespace(platform="gpu", device_kind="NVIDIA H100 80GB HBM3")] * 8
+    model = ModelConfig(n_layers=1, d_model=32, n_heads=2)
+    made = engine.Engine(Config(precision="bfloat16", model=model), 29, tmp_path, devices=gpus)
+    assert made.kernels == made.model.kernels == Kernels("gpu", "cudnn")
+    assert made.peak_flops == 8 * 989.4e12
