@@ -379,7 +379,7 @@ def _depth_handles(lines: list[Any]) -> list[Any]:
 
 def activation_figure(train: Records) -> "Figure":
     """Root mean square of the residual stream after each block."""
-    figure, (axes,) = new_figure(1, 1, 4.8, 2.6)
+    figure, (axes,) = new_figure(1, 1, 5, 2.6)
     x_N, label = scaled(thinned(column(train, "step")[:, None])[:, 0], STEPS)
     rows = [record["activation_rms"] for record in train]
     y_NxK = thinned(np.array(rows, np.float64))
