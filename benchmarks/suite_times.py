@@ -19,7 +19,7 @@ from typing import Any
 from common import ROOT, print_table, write_result
 
 SLOWEST = 30
-LIMIT = 3.0  # seconds from which a test is to be marked slow
+LIMIT = 1.0  # seconds from which a test is to be marked slow
 
 
 def times(path: Path) -> tuple[dict[str, float], float]:

@@ -27,6 +27,7 @@ def test_unequal_parts_of_an_accumulation_change_nothing(pair):
         assert_rows(parity.optimizer(made, batches(3, made.config)))
 
 
+@pytest.mark.slow
 def test_a_wrong_component_is_named(pair):
     with FAULTS["rope_layout"].patch():
         made = pair()

@@ -91,6 +91,7 @@ def test_draws_are_the_same_tokens():
         assert np.array_equal(np.asarray(a), twin.draw(torch.from_numpy(x), seed, 17).numpy())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_every_metric_of_an_evaluation(pair, precision):
     ids = np.random.default_rng(0).integers(0, VOCABULARY, 3001).astype(np.uint16)

@@ -84,6 +84,7 @@ def test_weights_logits_loss_and_gradients(pair, variant, precision):
     assert_rows(parity.gradients(made, tokens()))
 
 
+@pytest.mark.slow
 def test_every_component(pair):
     """Component by component, names, shapes and order included."""
     made = pair(switches={"n_kv_heads": 2, "qk_norm": True, "norm": "layernorm", "bias": "all"})

@@ -173,6 +173,7 @@ WORDS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(job=st.sampled_from(sorted(JOBS)), words=st.lists(WORDS, min_size=1, max_size=2))
 def test_any_line_is_a_configuration_or_one_error(job, words):
     try:

@@ -89,6 +89,7 @@ def folders(found):
     return [config.run.dir for config, *_ in found]
 
 
+@pytest.mark.slow
 def test_a_run_is_named_by_what_is_swept_and_nothing_else(ran):
     words = ["scale=smoke", "train.duration=4", "run.cache=here"]
     status, found = ran(*words, "optimizer.lr=1e-3,3e-3", "model.n_heads=1,2")
@@ -101,6 +102,7 @@ def test_a_run_is_named_by_what_is_swept_and_nothing_else(ran):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words, dirs",
     [
@@ -122,6 +124,7 @@ def test_every_run_of_a_sweep_has_a_folder_of_its_own(words, dirs, ran):
     assert status == 0 and folders(found) == dirs
 
 
+@pytest.mark.slow
 def test_free_text_is_swept_and_told_apart(ran):
     paths = ["books/one.txt", "books:one.txt"]
     _, found = ran("data=text", "data.path=" + ",".join(f"'{path}'" for path in paths))
@@ -132,6 +135,7 @@ def test_free_text_is_swept_and_told_apart(ran):
     assert {config.data.path for config, *_ in found} == {"it's (a) book.txt"}
 
 
+@pytest.mark.slow
 def test_jobs_that_look_into_a_run_find_those_that_a_sweep_made(ran):
     _, made = ran("run.name=s", "optimizer.lr=1e-3,3e-3")
     _, seen = ran("job=evaluate", "run.name=s", "optimizer.lr=1e-3,3e-3")
@@ -140,6 +144,7 @@ def test_jobs_that_look_into_a_run_find_those_that_a_sweep_made(ran):
     assert folders(seen) == ["runs/s", "runs/s"]
 
 
+@pytest.mark.slow
 def test_a_run_notes_the_command_that_makes_it_alone(ran):
     from jaxlm.config.compose import compose
     from jaxlm.config.schema import identity
@@ -150,6 +155,7 @@ def test_a_run_notes_the_command_that_makes_it_alone(ran):
         assert identity(alone) == identity(config) and alone.run.dir == config.run.dir
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error", [UserError("no.\nGive another."), ValueError("ours"), SystemExit(1)]
 )
@@ -164,6 +170,7 @@ def test_a_run_that_fails_does_not_end_the_sweep(error, ran, capsys):
     assert all(good in line and "runs/quickstart_seed=" in line for line in (lines[0], lines[2]))
 
 
+@pytest.mark.slow
 def test_a_diverged_run_counts_and_a_signal_ends_the_sweep(ran, capsys):
     answers = {1: 1, 2: 143, 3: 0}
     status, found = ran("seed=1,2,3", answer=lambda config: answers[config.seed])
@@ -202,6 +209,7 @@ def test_a_sweep_that_cannot_be_is_refused_before_it_begins(word, said, ran, cap
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_a_glob_sweeps_the_options_that_it_names(ran):
     status, found = ran("model=glob(scaling_*)", "scale=smoke")
     assert status == 0 and [config.run.options["model"] for config, *_ in found] == [

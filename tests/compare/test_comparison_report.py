@@ -78,6 +78,7 @@ def test_a_report_has_all_its_files(report):
     assert len(re.findall(r"!\[", text)) == len(FIGURES)
 
 
+@pytest.mark.slow
 def test_the_page_answers_the_question_first(report):
     lines = text_of(report).splitlines()
     assert lines[0] == "# Do 2 heads beat 4?"

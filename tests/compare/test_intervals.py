@@ -36,6 +36,7 @@ def test_evaluations_and_checkpoints_follow_the_duration(experiment, scale):
             assert 1 <= events(config, name) <= 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", ["full", "cpu", "smoke"])
 def test_schedules_follow_the_duration(scale):
     for schedule in groups()["schedule"]:

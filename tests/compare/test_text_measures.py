@@ -64,6 +64,7 @@ def test_the_longest_overlap_is_that_of_brute_force(texts, long, searched):
         assert longest_common_runs([codes(text) for text in texts], codes(long)) == expected
 
 
+@pytest.mark.slow
 def test_overlaps_of_long_texts_are_those_of_brute_force():
     rng = np.random.default_rng(0)
     long = "".join(rng.choice(list("abcd"), 20_000))
@@ -154,6 +155,7 @@ def test_scores_of_a_group_are_means_and_pooled_counts():
     assert set(together) <= set(LEGEND)
 
 
+@pytest.mark.slow
 def test_the_grammar_accepts_the_corpus_and_states_its_likelihood():
     drawn = list(stories.documents_with_log_prob(3, 0, 8))
     texts = [written(text[4:], prompt=text[:4]) for text, _ in drawn]
@@ -167,6 +169,7 @@ def test_the_grammar_accepts_the_corpus_and_states_its_likelihood():
     assert together["grammar_story_nats"] == pytest.approx(total / len(drawn), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_a_text_that_was_cut_off_is_judged_as_far_as_it_goes():
     text = stories.document(3, 1)
     for stop in range(1, len(text), 9):

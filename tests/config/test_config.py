@@ -27,6 +27,7 @@ def test_every_experiment_composes_and_survives_a_round_trip(experiment, tmp_pat
     assert compose.from_file(path) == config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", [g for g in compose.groups() if g not in ("experiment",)])
 def test_every_option_of_every_group_composes(group):
     needs = {

@@ -41,6 +41,7 @@ def test_a_path_is_refused_where_the_corpus_was_typed_and_has_none(data):
         typed(data, "data.path=x.txt")
 
 
+@pytest.mark.slow
 def test_ids_need_no_tokenizer():
     tokens = ["data=tokens", "data.path=ids.bin", "data.vocab_size=59"]
     for words in (tokens, [*tokens, "scale=smoke"], [*tokens, "experiment=shakespeare_cpu"]):
@@ -162,6 +163,7 @@ def from_file_of(file, text):
     return from_file(file)
 
 
+@pytest.mark.slow
 def test_a_study_may_vary_the_corpus_that_a_key_of_its_base_goes_with():
     base = typed(*TEXT, "data.documents=3", "tokenizer.vocab_size=300", "job=study")
     assert {"data.path=x.txt", "data.documents=3"} <= set(words_of(base))

@@ -47,6 +47,7 @@ def test_permutations_differ_between_epochs_and_seeds():
             assert (image == other).mean() < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [5, 60, 1009])
 def test_permutation_looks_uniform(n):
     """Where the first, a middle and the last index go, over many epochs: chi-squared on 5 bins."""

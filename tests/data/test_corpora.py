@@ -155,6 +155,7 @@ def test_text_without_any_blank_is_cut_all_the_same():
     assert (ids == 256).sum() == 2  # pieces within a document are not its end
 
 
+@pytest.mark.slow
 def test_cuts_suit_pretokenizers_that_join_punctuation_with_line_breaks():
     """GPT-4's and Llama 3's words: a full stop and the line breaks after it are one."""
     import tokenizers

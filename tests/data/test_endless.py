@@ -21,6 +21,7 @@ def configured(tokenizer="byte", **data):
     return make("stories", tokenizer, keys, **{"validation_documents": 20, **data})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokenizer", ["char", "byte", "bpe"])
 def test_splits_are_the_generators_documents(tokenizer, cache):
     dataset = prepare(configured(tokenizer), cache=cache, train_tokens=20_000)
@@ -37,6 +38,7 @@ def test_splits_are_the_generators_documents(tokenizer, cache):
     assert len(dataset.train) == 20_000
 
 
+@pytest.mark.slow
 def test_the_documents_have_the_asked_choices(cache):
     whole, few = (prepare(configured(choices=c), cache=cache, train_tokens=3000) for c in (None, 4))
     starts, lengths = document_spans(few.validation, few.tokenizer.end_of_text)
@@ -54,6 +56,7 @@ def test_the_count_comes_from_the_configuration_before_the_argument(cache):
     assert len(prepare(configured(), cache=cache).train) == 0
 
 
+@pytest.mark.slow
 def test_a_shorter_run_reads_the_beginning_of_a_longer_ones_file(cache):
     longer = prepare(configured(seed=1), cache=cache, train_tokens=30_000)
     files = sorted((cache / "tokens").iterdir())
@@ -97,6 +100,7 @@ def test_the_floor_is_attainable_only_where_documents_fit_the_context(cache):
         assert prepare(config, cache=cache).floor_attainable is fits
 
 
+@pytest.mark.slow
 def test_fingerprints_follow_seed_size_tokenizer_and_validation(cache):
     changed = [
         prepare(configured(), cache=cache, train_tokens=1000),

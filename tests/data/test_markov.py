@@ -83,6 +83,7 @@ def test_a_run_on_the_chain_is_evaluated_and_told_to_have_no_text(tmp_path, caps
     assert "trained on ids without a tokenizer" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_size_and_seed_change_the_fingerprint(tmp_path):
     words = [(), ("data.seed=1",), ("data.vocab_size=99",), ("data.train_tokens=300",)]
     found = {prepare(configured(*w), cache=tmp_path, train_tokens=200).fingerprint for w in words}

@@ -151,6 +151,7 @@ def test_small_grammar_entropy_equals_brute_force(enumerated, most):
     assert entropy(small(most).start) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_small_grammar_writes_with_its_probabilities(enumerated, most):
     g, uniform, n = small(most), random.Random(0), 60_000
     counts = dict.fromkeys(enumerated, 0)
@@ -222,10 +223,12 @@ def words_of(pairs: list[tuple[str, float]]) -> set[str]:
     return {word for text, _ in pairs for word in text.split()}
 
 
+@pytest.mark.slow
 def test_every_choice_of_the_stories_can_be_read_back():
     assert conflicts(grammar().start) == []
 
 
+@pytest.mark.slow
 def test_stories_read_back_with_the_probability_they_were_written_with():
     for start in (stories.TRAIN_START, stories.VALIDATION_START):
         for text, log_prob in stories.documents_with_log_prob(3, start, start + 250):
@@ -263,6 +266,7 @@ def test_validation_stories_never_appear_in_training():
     assert len(training | validation | other_seed) == 3 * n
 
 
+@pytest.mark.slow
 def test_stories_are_short_plain_text():
     texts = list(stories.documents(2, 0, 5000))
     lengths = [len(text) for text in texts]
@@ -287,6 +291,7 @@ def test_a_whole_story_fits_256_tokens():
     assert np.mean(np.array(lengths) <= 255) > 0.999 and 140 < np.mean(lengths) < 220
 
 
+@pytest.mark.slow
 def test_what_is_left_is_what_was_there_less_what_was_given():
     numbers = "zero one two three four five six seven eight nine ten eleven twelve".split()
     pattern = r"had (\w+) ([\w ]+) and gave \w+ (\w+)\. That left (\w+) \2,"

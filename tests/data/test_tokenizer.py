@@ -170,6 +170,7 @@ def test_gpt2_files_load_and_agree_with_published_ids():
     assert ids.tolist() == reference.encode(PROSE).ids
 
 
+@pytest.mark.slow
 def test_pretrained_folders_may_use_the_plain_names(tmp_path):
     for name in ("vocab.json", "merges.txt"):
         (tmp_path / name).write_bytes(shared_file(f"tokenizers/gpt2_{name}").read_bytes())

@@ -122,6 +122,7 @@ def test_prefill_in_chunks_fills_the_cache_as_one_pass_does(monkeypatch):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), chunks, whole)
 
 
+@pytest.mark.slow
 def test_prefill_and_decode_compile_once():
     decoder = make_decoder(*make())
     for prompt, sampling in [
@@ -169,6 +170,7 @@ def test_the_number_of_samples_does_not_change_a_sample():
     assert other.tolist() != one.tolist()
 
 
+@pytest.mark.slow
 def test_decoding_stops_when_every_row_has_ended():
     arguments = {"max_tokens": 200, "sampling": options(1.5), "seed": 1}
     free = generate(shared_decoder(), [3], 3, **arguments).tolist()

@@ -102,6 +102,7 @@ def test_parameter_tree_is_the_canonical_one_and_counted_as_the_closed_form_coun
     assert (counts.embedding, counts.head, counts.non_embedding) == closed_form(network.model)
 
 
+@pytest.mark.slow
 def test_decoder_of_2017_has_the_published_number_of_parameters():
     from jaxlm.config.compose import compose
 
@@ -110,6 +111,7 @@ def test_decoder_of_2017_has_the_published_number_of_parameters():
         assert parameter_counts(resolve_model(model, 65)).total == 3_192_897
 
 
+@pytest.mark.slow
 def test_logits_before_a_changed_token_do_not_move(name):
     _, variables, forward, _ = compiled(name)
     before = tokens()
@@ -132,6 +134,7 @@ def test_later_tokens_have_no_gradient_at_earlier_logits(name):
     assert gradient[int(rows[0, 0])].any()
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_and_reach_every_parameter(name):
     _, variables, _, pullback = compiled(name)
     cotangent = jax.random.normal(jax.random.key(5), (2, 16, VOCABULARY))
@@ -150,6 +153,7 @@ def test_jit_changes_nothing_but_rounding(name):
     np.testing.assert_allclose(plain, forward(variables, tokens()), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_cached_decoding_gives_the_same_logits(name):
     network, variables, forward, _ = compiled(name)
     rows, decode = tokens(), jax.jit(network.apply)
@@ -180,6 +184,7 @@ def test_float64_model_agrees_with_float32():
     np.testing.assert_allclose(network.apply(variables, tokens()), exact, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_model_keeps_float32_logits_close():
     network, variables = make(jnp.bfloat16)
     logits = network.apply(variables, tokens())
@@ -201,6 +206,7 @@ def test_dropout_is_keyed_by_the_global_row():
     assert not np.allclose(whole, other)
 
 
+@pytest.mark.slow
 def test_dropout_keeps_the_mean():
     x = jnp.ones((64, 8, 32))
     rates = Rates(attention=None, residual=Rate.of(0.3))

@@ -57,6 +57,7 @@ def assert_same(a, b):
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RULE)
 def test_the_state_comes_back_from_a_checkpoint(name, parameters, tmp_path):
     rule = RULE[name]

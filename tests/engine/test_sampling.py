@@ -65,6 +65,7 @@ def kept_ids(logits, **given_options):
     return np.flatnonzero(np.isfinite(x_BxV[0])).tolist()
 
 
+@pytest.mark.slow
 def test_ties_go_to_the_lower_id():
     equal = [1.0, 1.0, 1.0, 1.0]
     assert kept_ids(equal, temperature=0.0) == [0]
@@ -91,6 +92,7 @@ def test_top_p_counts_the_mass_that_top_k_has_left():
     assert kept_ids(logits, temperature=1.0, top_p=0.6, top_k=2) == [0]
 
 
+@pytest.mark.slow
 def test_a_tiny_temperature_is_no_division_by_zero():
     logits = [79.0, 80.0, -80.0]
     x_V = filtered(jnp.array([logits]), np.zeros((1, 3), bool), options(temperature=1e-37))
@@ -107,6 +109,7 @@ def test_options_do_not_compile_anew(temperature):
     assert compiled._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_float64_and_bfloat16_logits():
     with jax.enable_x64(True):
         x = filtered(jnp.zeros((1, V)), np.zeros((1, V), bool), options(0.3, 2, 0.9))
@@ -115,6 +118,7 @@ def test_float64_and_bfloat16_logits():
     assert filtered(low, np.zeros((1, V), bool), options()).dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_a_draw_depends_on_seed_row_and_position_alone():
     x = jnp.zeros((4, 1000))
     ids = draw(x, np.uint32(3), np.int32(9))
@@ -124,6 +128,7 @@ def test_a_draw_depends_on_seed_row_and_position_alone():
     assert draw(x, np.uint32(3), np.int32(10)).tolist() != ids.tolist()
 
 
+@pytest.mark.slow
 def test_draws_follow_the_probabilities():
     p = np.array([0.5, 0.3, 0.2, 0.0])
     x = jnp.log(jnp.array([p] * 20_000))

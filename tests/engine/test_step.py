@@ -181,6 +181,7 @@ def test_evaluation_sums_agree_with_a_plain_loop():
             assert float(sums[name][row]) == pytest.approx(value, rel=1e-5), name
 
 
+@pytest.mark.slow
 def test_equal_logits_rank_the_lower_id_first():
     class Flat:
         def apply(self, _, tokens):

@@ -40,6 +40,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_a_name_is_kept_as_typed(tmp_path, name):
     config = compose([f"data.path={name}"])

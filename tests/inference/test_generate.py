@@ -101,6 +101,7 @@ def test_text_is_the_prompt_and_its_continuation(letters):
     assert letters.generate("abc", max_tokens=40, seed=1) != text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [None, "e", ["dddd", "a"]])
 def test_a_stream_is_the_text_in_pieces(letters, stop):
     options = {"max_tokens": 50, "temperature": 1.0, "top_p": 0.9, "stop": stop, "seed": 2}
@@ -325,6 +326,7 @@ def test_the_logits_job_writes_what_the_method_returns(letters_run, letters, tmp
     assert out == "" and f"3 x 16 x {LETTERS.vocab_size}" in err and "out.npy" in err
 
 
+@pytest.mark.slow
 def test_the_logits_job_refuses_what_are_not_ids(letters_run, tmp_path):
     beyond = np.zeros((2, 3), int)
     beyond[1, 2] = LETTERS.vocab_size

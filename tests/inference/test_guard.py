@@ -84,6 +84,7 @@ LOST = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", LOST)
 def test_lost_checkpoints_are_never_a_fresh_start(call, what):
     before = records()
@@ -94,6 +95,7 @@ def test_lost_checkpoints_are_never_a_fresh_start(call, what):
     assert records() == before
 
 
+@pytest.mark.slow
 def test_a_lost_newest_checkpoint_is_said_and_the_one_before_taken(call):
     shutil.rmtree(RUN / "checkpoints" / "4")
     status, out, _ = call(BASE)
@@ -103,6 +105,7 @@ def test_a_lost_newest_checkpoint_is_said_and_the_one_before_taken(call):
                          if kind == "train" or step % 2 == 0]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_says_that_it_begins_again(call):
     shutil.rmtree(RUN / "checkpoints")
     (RUN / "checkpoints.json").unlink()
@@ -149,6 +152,7 @@ def test_lost_records_can_be_accepted(call):
     assert [step for kind, step in records() if kind == "train"] == [5, 6, 7, 8]
 
 
+@pytest.mark.slow
 def test_records_beyond_the_checkpoint_are_cut_also_when_they_are_garbled(call):
     whole = records()
     with open(RUN / "metrics.jsonl", "ab") as file:
@@ -203,6 +207,7 @@ def finished(call):
     return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["emptied", "halved", "one altered"])
 def test_altered_records_of_a_finished_run_are_refused(finished, how):
     path = RUN / "metrics.jsonl"
@@ -213,6 +218,7 @@ def test_altered_records_of_a_finished_run_are_refused(finished, how):
         read_run(RUN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["val_loss", "best_val_loss"])
 def test_a_summary_that_contradicts_the_records_is_refused(finished, name):
     read_run(RUN)
@@ -240,6 +246,7 @@ def test_a_finished_run_without_checkpoints_says_so(finished):
     assert status == 0 and "checkpoints are gone" in out
 
 
+@pytest.mark.slow
 def test_overwriting_by_a_command_that_cannot_start_removes_nothing(finished, place):
     before = {
         p: p.read_bytes() for p in sorted(RUN.rglob("*")) if p.is_file() and p.name != ".lock"

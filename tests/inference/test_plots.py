@@ -117,6 +117,7 @@ def test_legends_hide_no_data():
                 assert box.y0 >= -1 and box.y1 <= whole.y1 + 1, name
 
 
+@pytest.mark.slow
 def test_a_deep_models_legend_keeps_its_first_and_last_block():
     figure = run_figures(*synthetic_run(n=5, layers=40))["gradient_norms"]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -133,6 +134,7 @@ def test_a_run_of_one_or_two_records_is_drawn(n):
         figures[name].draw_without_rendering()
 
 
+@pytest.mark.slow
 def test_values_that_are_not_finite_are_gaps():
     records, summary = synthetic_run(n=30)
     for record in records[3:6]:

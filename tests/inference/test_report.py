@@ -117,6 +117,7 @@ def test_an_interrupted_run_tells_how_to_resume_it(tmp_path):
     assert "job=evaluate" in lines[-1]
 
 
+@pytest.mark.slow
 def test_a_run_without_a_tokenizer_is_not_asked_for_text(tmp_path):
     records, summary = synthetic_run()
     config = compose(["data=tokens", "data.path=ids.bin", "data.vocab_size=64", "tokenizer=none"])

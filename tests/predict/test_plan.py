@@ -117,6 +117,7 @@ def test_presets_are_those_of_the_published_table(size):
     assert compose([f"experiment=scaling_{size}", *tokens]).data.dtype == "int32"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_presets_say_what_they_cost_without_any_data(size, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -67,6 +67,7 @@ def members(name, scale, *words):
 # -- composing -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", ["full", "cpu", "smoke"])
 @pytest.mark.parametrize("name", SINGLE)
 def test_every_experiment_composes_at_every_scale(name, scale):
@@ -118,6 +119,7 @@ def test_runs_have_the_published_length():
     assert compose(["experiment=openwebtext_leaderboard"]).train.duration == "1.5hours"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", ["full", "cpu"])
 def test_the_single_configurations_are_those_of_the_ablation(scale):
     _, found = members("ablation_hyperparameters", scale)

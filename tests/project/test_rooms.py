@@ -1,5 +1,6 @@
 """The picture of the house: rooms, their floors, and that imports only lead down.
 
+import pytest
 FLOORS is the one list that names the rooms in their order; the README's picture is made from it:
 python tests/project/test_rooms.py
 """
@@ -9,6 +10,8 @@ import collections
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOORS = (
@@ -107,6 +110,7 @@ def test_every_room_is_on_a_floor_and_says_what_it_is_for():
             assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8"))), name
 
 
+@pytest.mark.slow
 def test_imports_lead_down():
     floor = {name: depth for depth, names in enumerate(FLOORS) for name in names}
     up = [

@@ -68,6 +68,7 @@ def data_file(folder, step):
 # Round trip
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32))
 @few
 def test_every_type_comes_back_to_the_same_bits(tmp_path_factory, seed):
@@ -204,6 +205,7 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path):
         Checkpoints(tmp_path / "checkpoints", 1)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_clear_error_and_harms_nothing(tmp_path):
     """Files of more than 1 MB cannot be written, as if the disk were full."""
     script = """
@@ -343,6 +345,7 @@ def test_last_best_or_a_step_by_number(tmp_path):
         restore(tmp_path, "best")
 
 
+@pytest.mark.slow
 @given(
     best=st.lists(st.booleans(), min_size=1, max_size=6),
     keep=st.integers(1, 3),
@@ -646,6 +649,7 @@ np.save(sys.argv[1] + ".npy", w)
 """
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_restored_onto_another_number_of_devices(tmp_path):
     folder = tmp_path / "checkpoints"
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"

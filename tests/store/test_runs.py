@@ -188,6 +188,7 @@ def test_a_damaged_record_is_named(run):
         run.records()
 
 
+@pytest.mark.slow
 def test_a_reader_sees_whole_records_while_a_writer_appends(run):
     script = (
         "import sys\n"
@@ -320,6 +321,7 @@ def test_the_heartbeat_of_another_host_decides(run, monkeypatch):
         assert json.loads((run.path / ".lock").read_text())["pid"] == os.getpid()
 
 
+@pytest.mark.slow
 def test_of_contenders_for_a_stale_lock_exactly_one_wins(run):
     leave_lock_of_another_host(run.path, lock.STALE_SECONDS + 60)
     contenders = [start_writer(run.path, at=time.time() + 1.0) for _ in range(4)]

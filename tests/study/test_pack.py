@@ -121,6 +121,7 @@ def test_packed_runs_resume_from_where_each_was(words, monkeypatch):
         assert_same(name, f"{name}-alone", 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["compile", "step"])
 def test_an_error_of_the_program_is_noted_by_every_run(at, words, monkeypatch):
     from jaxlm.study.lanes import Lanes
@@ -136,6 +137,7 @@ def test_an_error_of_the_program_is_noted_by_every_run(at, words, monkeypatch):
         assert summary(name)["reason"] == "MemoryError: no room"
 
 
+@pytest.mark.slow
 def test_programs_differ_in_shapes_and_rules_but_not_in_numbers(words):
     base = program_of(compose(words("a")))
     for changes in VARIED.values():

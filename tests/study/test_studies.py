@@ -239,6 +239,7 @@ def test_an_unknown_key_of_a_study_in_a_file_is_refused_with_the_nearest():
 # -- groups --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_variants_option_replaces_the_one_on_the_command_line(trained):
     """The base's `schedule=wsd` must not cling to the variants as values."""
     assert run("schedule=wsd", of("wsd"), of("linear", "schedule=linear")) == 0
@@ -263,6 +264,7 @@ def test_a_changed_study_says_what_is_reused_new_and_left_over(trained, capsys):
     assert Path("runs/s/lr=0.001/seed0/config.yaml").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_another_configuration_is_refused_unless_overwritten(trained, capsys):
     assert run(AXIS) == 0
     assert run(AXIS, "train.batch_size=2") == 2
@@ -367,6 +369,7 @@ def test_the_outcomes_of_a_study_that_was_killed_are_not_anothers(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_pack_holds_what_differs_in_numbers_only(trained):
     words = ["study.axes.optimizer.lr=[1,2]", "study.variants.a=[]", "study.seeds=[0,1]"]
     words += ['study.variants.wide=["model.d_ff=128"]', "study.pack=true"]
@@ -389,6 +392,7 @@ def test_workers_share_a_pack(trained):
     assert trained.process.most == 2
 
 
+@pytest.mark.slow
 def test_a_pack_that_memory_does_not_hold_is_halved(trained, capsys):
     short = lambda packed: (1, "RESOURCE_EXHAUSTED: Out of memory") if packed > 2 else (0, "")  # noqa: E731
     trained.process.said = {f"lr={lr}-seed0": short for lr in (1, 2, 3, 4, 5)}

@@ -142,6 +142,7 @@ def _wait_for_step(run, step, process):
 # -- without processes ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -42,6 +42,7 @@ def how(config):
     return half | {"run": {name: half["run"][name] for name in kept}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", RUNS)
 def test_every_printed_command_finds_the_run_and_computes_as_it_did(words):
     config = compose(words)
@@ -72,6 +73,7 @@ def test_the_command_that_resumes_is_the_same_run(words):
     assert again.run.stop_at is None
 
 
+@pytest.mark.slow
 def test_another_seed_goes_beside_a_run_in_a_folder_of_its_own(tmp_path):
     config = compose([f"run.dir={tmp_path / 'out' / 'x'}", "run.name=x"])
     assert compose(commands(config, config.run.dir)[-1]).run.dir == str(

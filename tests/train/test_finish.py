@@ -159,6 +159,7 @@ def _die_at_the_end(write):
     return die
 
 
+@pytest.mark.slow
 def test_a_diverged_run_makes_its_report_again(train):
     status, _, _ = train("optimizer.lr=1e39", "train.duration=2", "schedule.warmup=0")
     assert status == 1 and summary()["status"] == "diverged"

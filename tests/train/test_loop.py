@@ -243,6 +243,7 @@ def test_a_run_on_stories_knows_its_distance_to_the_floor(text, cache, capsys):
     assert "above the floor" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", SINGLE)
 def test_every_experiment_traces_at_full_size(experiment, cache):
     import jax
@@ -364,6 +365,7 @@ def test_jobs_without_a_run_or_a_checkpoint_say_so(train, text, capsys, cache):
     assert "is not last, best, a step or a weights file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_every_value_and_reports_the_refused_one(text, cache):
     words = ["scale=smoke", "data=text", "data.path=text.txt", f"run.cache={cache}"]
     command = [sys.executable, "-m", "jaxlm", "-m", *words, "run.samples=0", "model.n_heads=1,2,3"]
@@ -384,6 +386,7 @@ def test_two_writers_of_one_run_cannot_be(train, text):
         refused(train(), str(os.getpid()))
 
 
+@pytest.mark.slow
 def test_a_run_of_another_kind_is_refused_without_the_keys_that_only_one_kind_has(train):
     assert train("run.stop_at=1")[0] == 0
     status, _, error = train("optimizer=lion", "run.stop_at=1")
@@ -391,6 +394,7 @@ def test_a_run_of_another_kind_is_refused_without_the_keys_that_only_one_kind_ha
     assert "optimizer.lr" in error and "optimizer.eps" not in error
 
 
+@pytest.mark.slow
 def test_a_training_writes_nothing_before_it_resumes(train, monkeypatch):
     assert train("run.stop_at=2")[0] == 0
     path, seen = Path("runs/run"), []

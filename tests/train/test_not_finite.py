@@ -81,6 +81,7 @@ def engine(backend):
     return functools.partial(engine_class(backend), config, 3, Path(".cache"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_targets_under_logits_that_are_not_finite_are_wrong_answers(backend, broken, tmp_path):

@@ -224,6 +224,7 @@ def test_the_description_names_units_and_only_keys_that_had_an_effect():
     assert small.startswith("1 block, 96 wide, 1 head of 96,")
 
 
+@pytest.mark.slow
 def test_the_speed_figure_is_of_tokens_over_training_time():
     rows = [{"tokens": 100 * (i + 1), "seconds": 2.0 * (i + 1)} for i in range(10)]
     rows[-1]["seconds"] = rows[-2]["seconds"]  # the last step is read at once

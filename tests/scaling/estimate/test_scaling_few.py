@@ -54,6 +54,7 @@ def test_few_runs_of_many_points_are_warned_of():
     assert any("2 runs only" in warning for warning in found.warnings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "asked", [{"C": 10.0}, {"N": 124.0, "D": 2.5}, {"N": 124.0, "D": 1e10}], ids=str
 )

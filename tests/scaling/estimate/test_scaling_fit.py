@@ -96,6 +96,7 @@ def test_random_laws_are_recovered(floor, shares, alpha, beta, places, seed):
     close(found, true, 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delta", [1e-3, None])
 def test_units_change_nothing_but_the_units(delta):
     records = made(noise=0.01)
@@ -205,6 +206,7 @@ def test_a_law_of_ones_own_is_one_function():
         own_law(saturating, [1.0, 2.0])
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_and_repeat_with_the_seed():
     found, again = noisy(), fit(made(noise=0.005), resamples=256)
     for name, value in TRUE.items():

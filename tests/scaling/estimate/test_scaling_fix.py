@@ -52,6 +52,7 @@ def test_a_fit_with_something_fixed_is_scipys(fixed):
     assert free <= set(found.intervals) and set(found.profiles) == free
 
 
+@pytest.mark.slow
 def test_profiles_with_something_fixed_are_minima_over_the_rest():
     found = fit(RECORDS, delta=None, resamples=0, fix="A=300")
     profile = found.profiles["alpha"]

@@ -44,6 +44,7 @@ def test_a_part_that_fails_is_one_line(monkeypatch, part, error):
     assert said[0] in found.text()
 
 
+@pytest.mark.slow
 def test_a_hold_out_that_cannot_be_costs_only_itself():
     found = analyse(ladder(), holdout=1e30, resamples=0, profiles=False)
     assert found.fit.success and found.holdout is None

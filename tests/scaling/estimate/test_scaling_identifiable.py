@@ -40,6 +40,7 @@ def outlier(seed: int) -> Records:
     return Records.from_arrays(records.N, records.D, loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 0.003, 0.01])
 @pytest.mark.parametrize("second", [1e9, 1.05e8])
 def test_two_sizes_determine_no_floor(noise, second):
@@ -55,6 +56,7 @@ def test_two_sizes_determine_no_floor(noise, second):
     assert np.all(np.isnan(found.allocation(1e21)["N_interval"]))
 
 
+@pytest.mark.slow
 def test_sizes_that_hardly_differ_are_one(tmp_path):
     close = 1e8 * (1 + 1e-7 * np.arange(7))
     N = np.repeat([*close, 1e9], 2)
@@ -82,12 +84,14 @@ def test_three_sizes_within_a_tenth_tell_no_exponent(seed, step, profiles):
     assert np.all(np.isnan(found.predict(N=1e9, D=1e11)[1:]))
 
 
+@pytest.mark.slow
 def test_budgets_that_hardly_differ_tell_no_exponent_of_tokens():
     close = np.array([1e9, 1.05e9, 1.1e9])
     found = fit(made(np.geomspace(1e8, 1e10, 8)[:, None], close, 0.003), resamples=0)
     assert not found.success and {"E", "B", "beta"} <= set(found.undetermined)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 0.003])
 @pytest.mark.parametrize("power", [1.0, 0.5])
 @pytest.mark.parametrize("jitter", [0.0, 0.002])
@@ -108,6 +112,7 @@ def test_a_tied_law_on_a_line_keeps_its_floor_and_exponent():
     assert low < 1.8 < high and not found.success
 
 
+@pytest.mark.slow
 def test_a_tied_law_needs_three_values_of_one_variable_only():
     found = fit(made(sizes(1e8, 1e9), TOKENS), "tied", resamples=0, profiles=False)
     assert found.success, found.message
@@ -139,6 +144,7 @@ def test_repeats_that_never_happen_tell_nothing_of_their_worth(noise):
     assert "R_D" in found.message and not found.success
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 0.003, 0.01])
 def test_good_designs_stay_converged(noise):
     N, D = np.geomspace(1e8, 3e9, 4)[:, None], np.geomspace(2e9, 6e10, 4)

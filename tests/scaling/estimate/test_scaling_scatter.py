@@ -138,6 +138,7 @@ def test_one_step_resamples_as_whole_refits_do():
     np.testing.assert_array_equal(one, again)
 
 
+@pytest.mark.slow
 def test_one_step_draws_whole_runs():
     records = made(600)
     runs = np.repeat([f"r{i}" for i in range(100)], 6)

@@ -99,6 +99,7 @@ def test_vanishing_inference_is_the_closed_form():
     np.testing.assert_allclose(near, optimal(CHINCHILLA, THETA, BUDGETS), rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unique", [1e9, 3e10])
 def test_data_constrained_optimum_is_scipys(unique):
     N, D, _ = optimal(DATA_CONSTRAINED, REPEATED, 1e22, unique=unique)
@@ -122,6 +123,7 @@ def test_own_law_gets_its_numeric_optimum():
     assert coefficients(law, theta) is None
 
 
+@pytest.mark.slow
 def test_the_lowest_of_several_minima_is_taken():
     def wavy(N, D, phase):
         return 5.0 + N**-0.1 + D**-0.1 + 0.02 * jnp.sin(0.6 * jnp.log(N) + phase)

@@ -103,6 +103,7 @@ def test_a_singular_minimum_is_located_where_asked_for():
     np.testing.assert_allclose(found.x, 0, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_simplex_is_not_deceived_by_a_ravine():
     branch, start, minimum = STANDARD["quadratic 4"]
     found = minimize(standard, start, (branch,), method="nelder-mead")
@@ -110,6 +111,7 @@ def test_the_simplex_is_not_deceived_by_a_ravine():
     np.testing.assert_allclose(found.x, minimum, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_inverse_hessian_is_that_of_the_minimum():
     expected = np.linalg.inv(HESSIAN(np.ones(2), 0))
     np.testing.assert_allclose(by_us("newton", "rosenbrock 2").hess_inv, expected, rtol=1e-6)
@@ -219,6 +221,7 @@ def test_troubles_end_with_an_honest_status(method):
             assert np.isfinite(found.x).all() and not np.isnan(found.fun), name
 
 
+@pytest.mark.slow
 def test_the_simplex_ends_honestly():
     codes = {}
     for branch, (name, (_, start, _)) in enumerate(TROUBLES.items()):
@@ -280,6 +283,7 @@ def test_many_lanes_and_vmap_equal_single_calls(method):
             np.testing.assert_allclose(found.x[lane], single.x, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_jit_with_64_bit_types_gives_the_single_call():
     with jax.enable_x64(True):
         solve = jax.jit(lambda x: minimize(valley, x, (5.0,), method="bfgs"))
@@ -360,6 +364,7 @@ def test_least_squares_reaches_the_published_minima_with_the_effort_of_scipy():
     assert np.median(list(ratios.values())) <= 1.5, ratios
 
 
+@pytest.mark.slow
 def test_least_squares_fields_agree_with_each_other():
     function, _, _ = RESIDUALS["bard"]
     found = fitted("bard")
@@ -372,6 +377,7 @@ def test_least_squares_fields_agree_with_each_other():
     assert found.optimality == np.max(np.abs(found.grad))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["huber", "soft_l1"])
 def test_robust_losses_are_those_of_scipy(loss):
     function, start, _ = RESIDUALS["bard"]

@@ -172,6 +172,7 @@ def test_every_figure_is_a_png_and_an_svg_and_settings_are_left_alone(tmp_path):
         assert ElementTree.parse(path.with_suffix(".svg")).getroot().tag.endswith("svg")
 
 
+@pytest.mark.slow
 def test_a_figure_is_the_same_file_each_time(tmp_path):
     records = ladder()
     for name in ("one", "two"):
@@ -180,6 +181,7 @@ def test_a_figure_is_the_same_file_each_time(tmp_path):
         assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"two.{kind}").read_bytes()
 
 
+@pytest.mark.slow
 def test_axes_are_labelled_with_units_and_there_is_a_legend(usual):
     assert set(usual) == ALL
     compute, loss = "training compute C (FLOPs)", "loss (nats per token)"
@@ -204,6 +206,7 @@ def test_axes_are_labelled_with_units_and_there_is_a_legend(usual):
         assert axes[: len(expected[name])] == expected[name], name
 
 
+@pytest.mark.slow
 def test_no_text_leaves_the_page_or_covers_another(usual):
     for name, figure in usual.items():
         with house.house_style():
