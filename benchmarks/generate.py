@@ -26,15 +26,16 @@ from jaxlm.config.schema import resolve_model  # noqa: E402
 from jaxlm.engine.decoding import Decoder  # noqa: E402
 from jaxlm.engine.kernels import Kernels  # noqa: E402
 from jaxlm.engine.model import Transformer  # noqa: E402
-from jaxlm.engine.sampling import draw, filtered_logits, options  # noqa: E402
+from jaxlm.engine.sampling import draw, filtered_logits, thresholds  # noqa: E402
 from jaxlm.engine.tree import nest  # noqa: E402
 from jaxlm.spec.flops import parameter_counts  # noqa: E402
 from jaxlm.spec.parameters import parameter_shapes  # noqa: E402
+from jaxlm.spec.sampling import Sampling  # noqa: E402
 
 VOCABULARIES = {"quickstart": 1024, "shakespeare_gpt": 65, "gpt2_124m": 50257}
 SAMPLES = (1, 8)
 STREAM_CHUNK = 4
-SAMPLING = {"temperature": 0.8}
+SAMPLING = Sampling(temperature=0.8)
 
 
 def best_seconds(function: Callable[[], object], rounds: int = 3) -> float:
@@ -55,7 +56,7 @@ def uncached_seconds(network: Transformer, parameters: object, samples: int) -> 
     def next_tokens(tokens_BxC):
         logits_BxCxV = network.apply({"params": parameters}, tokens_BxC)
         last_BxV = logits_BxCxV[:, -1]
-        x_BxV = filtered_logits(last_BxV, jnp.zeros(last_BxV.shape, bool), options(**SAMPLING))
+        x_BxV = filtered_logits(last_BxV, jnp.zeros(last_BxV.shape, bool), thresholds(SAMPLING))
         new_B = draw(x_BxV, np.uint32(0), np.int32(0))
         return jnp.concatenate([tokens_BxC[:, 1:], new_B[:, None]], axis=1)
 

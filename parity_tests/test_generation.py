@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from jaxlm.data.dataset import Dataset
 from jaxlm.engine import sampling as engine
+from jaxlm.spec.sampling import Sampling
 from jaxlm.verify import parity
 from parity_tests.conftest import VOCABULARY, assert_rows
 
@@ -38,7 +39,7 @@ def test_256_tokens_are_identical_in_float32(pair, switches):
 @pytest.mark.slow
 def test_generation_in_chunks_with_ends_of_text_agrees(pair):
     made = pair("float32", SHARP)
-    options = {"rows": 3, "max_tokens": 60, "sampling": {"temperature": 1.0}, "seed": 3}
+    options = {"rows": 3, "max_tokens": 60, "sampling": Sampling(1.0), "seed": 3}
     for end in (None, 5, 11):
         decode = lambda engine, p: [  # noqa: E731
             part.tolist()
@@ -70,13 +71,10 @@ def test_filtered_distributions_are_the_same_sets(
     logits, seen, temperature, top_k, top_p, min_p, penalty
 ):
     x, seen = np.array(logits, np.float32), np.tile(seen, (len(logits), 1))
-    options = {
-        "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
-        "repetition_penalty": penalty,
-    }  # fmt: skip
-    chosen = engine.options(**options)
-    a = np.asarray(engine.filtered_logits(jnp.asarray(x), jnp.asarray(seen), chosen))
-    b = twin.filtered_logits(torch.from_numpy(x), torch.from_numpy(seen), **options).numpy()
+    sampling = Sampling(temperature, top_k, top_p, min_p, penalty)
+    thresholds = engine.thresholds(sampling)
+    a = np.asarray(engine.filtered_logits(jnp.asarray(x), jnp.asarray(seen), thresholds))
+    b = twin.filtered_logits(torch.from_numpy(x), torch.from_numpy(seen), sampling).numpy()
     assert np.array_equal(np.isfinite(a), np.isfinite(b))
     probabilities = [np.exp(y - y.max(-1, keepdims=True)) for y in (a, b)]
     probabilities = [y / y.sum(-1, keepdims=True) for y in probabilities]

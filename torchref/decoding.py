@@ -5,12 +5,12 @@ T tokens of a text so far.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
 
 from jaxlm.data.continuation import window_start
+from jaxlm.spec.sampling import Sampling
 from torchref.attention import Cache, empty_cache
 from torchref.model import Transformer
 from torchref.sampling import draw, filtered_logits
@@ -29,7 +29,7 @@ class Decoder:
         *,
         rows: int,
         max_tokens: int,
-        sampling: dict[str, Any],
+        sampling: Sampling,
         seed: int,
         end_of_text: int | None = None,
         unpenalised: int = 0,
@@ -37,7 +37,7 @@ class Decoder:
     ) -> Iterator[np.ndarray]:
         """Yields (B, N) new ids of `rows` continuations, `chunk` at a time (None: as many as fit).
 
-        `sampling` holds the options of `sampling.filtered_logits`. Ends after max_tokens, or when
+        Ends after max_tokens, or when
         every row has produced `end_of_text`, with which an ended row goes on. The repetition
         penalty passes over the prompt's first `unpenalised` tokens. Without a stop, N differs from
         chunk only at the window's end.
@@ -61,7 +61,7 @@ class Decoder:
             ):
                 last_Bx1 = new[-1] if new else text_BxT[:, -1:]
                 logits_BxV = self.model(last_Bx1, at - 1, cache)[:, 0]
-                x_BxV = filtered_logits(logits_BxV, seen_BxV, **sampling)
+                x_BxV = filtered_logits(logits_BxV, seen_BxV, sampling)
                 next_B = draw(x_BxV, seed, start + at)
                 if end_of_text is not None:
                     next_B = next_B.masked_fill(ended_B, end_of_text)

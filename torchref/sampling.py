@@ -8,21 +8,14 @@ import math
 import torch
 from torch import Tensor
 
+from jaxlm.spec.sampling import Sampling
 from torchref.layers import at_least_float32
 from torchref.threefry import fold_in, random_bits, random_key
 
 _COLDEST = 1e-30  # a logit divided by less could overflow
 
 
-def filtered_logits(
-    logits_BxV: Tensor,
-    seen_BxV: Tensor,
-    temperature: float = 0.8,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    repetition_penalty: float = 1.0,
-) -> Tensor:
+def filtered_logits(logits_BxV: Tensor, seen_BxV: Tensor, sampling: Sampling) -> Tensor:
     """The logits that a token is drawn from, (B, V), at least float32; -inf where removed.
 
     repetition_penalty divides positive logits of `seen` tokens and multiplies negative ones (CTRL,
@@ -31,6 +24,7 @@ def filtered_logits(
     what is at least this fraction as likely as the likeliest (Nguyen et al. 2024). Among equal
     logits the lower id is the likelier. Temperature 0 leaves the likeliest alone.
     """
+    temperature, top_k, top_p, min_p, repetition_penalty = sampling
     x = at_least_float32(logits_BxV)
     penalised = torch.where(x > 0, x / repetition_penalty, x * repetition_penalty)
     x = torch.where(seen_BxV, penalised, x)

@@ -16,7 +16,8 @@ from jax import lax
 from jaxlm.data.continuation import window_start
 from jaxlm.engine.attention import Array, Cache, empty_cache
 from jaxlm.engine.model import Transformer
-from jaxlm.engine.sampling import Sampling, draw, filtered_logits, options
+from jaxlm.engine.sampling import Thresholds, draw, filtered_logits, thresholds
+from jaxlm.spec.sampling import Sampling
 
 _PREFILL = 128
 
@@ -61,7 +62,7 @@ def decode(
     parameters: Any,
     window: Window,
     limit: Array,
-    sampling: Sampling,
+    sampling: Thresholds,
     seed: Array,
     end_of_text: Array,
 ) -> Window:
@@ -112,7 +113,7 @@ class Decoder:
         *,
         rows: int,
         max_tokens: int,
-        sampling: dict[str, Any],
+        sampling: Sampling,
         seed: int,
         end_of_text: int | None = None,
         unpenalised: int = 0,
@@ -120,12 +121,12 @@ class Decoder:
     ) -> Iterator[np.ndarray]:
         """Yields (B, N) new ids of `rows` continuations, `chunk` at a time (None: as many as fit).
 
-        `sampling` holds the arguments of `sampling.options`. Ends after max_tokens, or when every
+        Ends after max_tokens, or when every
         row has produced `end_of_text`. The repetition penalty passes over the prompt's first
         `unpenalised` tokens. Without a stop, N differs from chunk only at the window's end.
         """
         context, vocabulary = self.model.model.context_length, self.model.model.vocab_size
-        chosen = options(**sampling)
+        chosen = thresholds(sampling)
         text_BxT = np.tile(np.asarray(prompt_T, np.int32), (rows, 1))
         seen_BxV = np.zeros((rows, vocabulary), bool)
         seen_BxV[:, text_BxT[0, unpenalised:]] = True

@@ -1,6 +1,6 @@
 """From logits to the next token: penalty, temperature, top-k, top-p and min-p, in this order.
 
-Legend: B rows (samples), V vocabulary. Every option is a traced value: none compiles anew.
+Legend: B rows (samples), V vocabulary. Options are traced: a new one needs no compilation.
 """
 
 from typing import Any, NamedTuple
@@ -12,13 +12,14 @@ from jax import lax
 
 from jaxlm.engine.dropout import random_key
 from jaxlm.engine.layers import Array, at_least_float32
+from jaxlm.spec.sampling import Sampling
 
 _ALL = np.iinfo(np.int32).max
 _COLDEST = 1e-30  # a logit divided by less could overflow
 
 
-class Sampling(NamedTuple):
-    """The options as numbers, with a neutral value for each that is switched off; see `options`."""
+class Thresholds(NamedTuple):
+    """`Sampling` as scalars; a filter that is switched off has a neutral value."""
 
     temperature: Any
     top_k: Any
@@ -27,15 +28,9 @@ class Sampling(NamedTuple):
     repetition_penalty: Any
 
 
-def options(
-    temperature: float = 0.8,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    repetition_penalty: float = 1.0,
-) -> Sampling:
-    """`Sampling` of what a person gave; None switches a filter off, temperature 0 is greedy."""
-    return Sampling(
+def thresholds(sampling: Sampling) -> Thresholds:
+    temperature, top_k, top_p, min_p, repetition_penalty = sampling
+    return Thresholds(
         np.float64(temperature),
         np.int32(_ALL if top_k is None else min(top_k, _ALL)),
         np.float64(1.0 if top_p is None else top_p),
@@ -44,7 +39,7 @@ def options(
     )
 
 
-def filtered_logits(logits_BxV: Array, seen_BxV: Array, sampling: Sampling) -> Array:
+def filtered_logits(logits_BxV: Array, seen_BxV: Array, sampling: Thresholds) -> Array:
     """The logits that a token is drawn from, (B, V), at least float32; -inf where removed.
 
     repetition_penalty divides positive logits of `seen` tokens and multiplies negative ones (CTRL,

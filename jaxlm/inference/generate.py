@@ -29,12 +29,12 @@ from jaxlm.host.names import expanded
 from jaxlm.inference import guard
 from jaxlm.inference.open import load_parameters
 from jaxlm.spec.contract import LoadEngine
+from jaxlm.spec.sampling import Sampling
 from jaxlm.store.directory import RunDirectory
 from jaxlm.store.weights import write_weights
 
 _STREAM_CHUNK, _STOP_CHUNK = 4, 32
 _FORWARD_TOKENS, _FORWARD_LOGITS = 2**14, 2**25
-_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 _TIMED_RUNS, _TIMED_SECONDS = 3, 5.0
 
 
@@ -90,38 +90,24 @@ class LoadedRun:
         self,
         prompt: str = "",
         samples: int = 1,
-        max_tokens: int = 256,
-        temperature: float = 0.8,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        repetition_penalty: float = 1.0,
+        *,
         stop: str | list[str] | None = None,
-        seed: int = 0,
+        **options: Any,
     ) -> str | list[str]:
-        """The prompt and its continuation; a list where `samples` is more than 1.
+        """The prompt with its continuation; a list if `samples` is more than 1.
 
-        A text ends after max_tokens, before end_of_text, or before a stop string. Sampling is that
-        of `sampling.filtered_logits`; a sample depends on the seed and its number only. Texts may
-        outgrow the context: see `continuation.window_start`. Raises UserError for options out of
-        range and for a prompt that the tokenizer cannot express.
+        The options are the keys of job=generate, with the same defaults: max_tokens (256),
+        temperature (0.8; 0 is greedy), top_k, top_p, min_p, repetition_penalty and seed. A text
+        ends after max_tokens, before end_of_text, or before a stop string. A sample depends only
+        on the seed and its own number. Texts may outgrow the context: see
+        `continuation.window_start`. Raises UserError for options out of range and for a prompt
+        that the tokenizer cannot express.
 
-        Where the corpus has documents, end_of_text goes before the prompt, because a document
-        begins after it in training. Elsewhere an empty prompt starts from a line break, where the
-        tokenizer has one, else from id 0. None of these is printed or counts as seen.
+        If the corpus has documents, end_of_text precedes the prompt, as it precedes a document in
+        training. Otherwise an empty prompt starts from a line break if the tokenizer has one, or
+        from id 0. These tokens are not printed and incur no repetition penalty.
         """
-        found = self.continuations(
-            prompt,
-            samples,
-            stop,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            seed=seed,
-        )
+        found = self.continuations(prompt, samples, stop, **options)
         texts = [prompt + sample.text for sample in found]
         return texts if samples > 1 else texts[0]
 
@@ -232,7 +218,7 @@ class LoadedRun:
             np.concatenate([start, prompt_T]),
             rows=job.samples,
             max_tokens=job.max_tokens,
-            sampling={name: getattr(job, name) for name in _SAMPLING},
+            sampling=Sampling.of(job),
             seed=job.seed,
             end_of_text=end_of_text,
             unpenalised=len(start),
@@ -286,7 +272,9 @@ def generate_job(config: Config, load_engine: LoadEngine) -> int:
     job = config.job
     prompt = _prompt(job)
     run = _open(config, load_engine)
-    options = {name: getattr(job, name) for name in ("max_tokens", "stop", "seed", *_SAMPLING)}
+    options = {
+        name: getattr(job, name) for name in ("max_tokens", "stop", "seed", *Sampling._fields)
+    }
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:

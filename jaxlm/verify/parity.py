@@ -23,6 +23,7 @@ from jaxlm.host.errors import UserError
 from jaxlm.host.files import atomic_write, plain
 from jaxlm.inference.evaluate import Evaluator
 from jaxlm.spec.contract import Engine, LoadEngine
+from jaxlm.spec.sampling import Sampling
 from jaxlm.spec.schedule import learning_rate
 
 Arrays = dict[str, np.ndarray]
@@ -246,13 +247,8 @@ def trajectory(pair: Pair, batches: list[tuple[np.ndarray, float]]) -> list[Row]
     return [Row(quantity, pair.tolerances["curve"], float(errors[step]), where)]
 
 
-_SAMPLED = {
-    "temperature": 0.9,
-    "top_k": 40,
-    "top_p": 0.95,
-    "min_p": 0.01,
-    "repetition_penalty": 1.1,
-}
+_GREEDY = Sampling(temperature=0.0)
+_SAMPLED = Sampling(0.9, top_k=40, top_p=0.95, min_p=0.01, repetition_penalty=1.1)
 
 
 def generation(pair: Pair, prompt_T: np.ndarray, tokens: int) -> list[Row]:
@@ -261,7 +257,7 @@ def generation(pair: Pair, prompt_T: np.ndarray, tokens: int) -> list[Row]:
     Not for bfloat16, where logits of 8 bits often tie, and the text parts at the first difference.
     """
     rows = []
-    for name, sampling in (("greedy", {"temperature": 0.0}), ("sampled", _SAMPLED)):
+    for name, sampling in (("greedy", _GREEDY), ("sampled", _SAMPLED)):
         arguments = {"rows": 2, "max_tokens": tokens, "sampling": sampling, "seed": 7}
         decode = lambda engine, p: engine.decoder(p)(prompt_T, **arguments)  # noqa: E731, B023
         a, b = pair.each(lambda engine, p: np.concatenate(list(decode(engine, p)), axis=1))  # noqa: B023

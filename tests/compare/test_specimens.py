@@ -12,13 +12,13 @@ from jaxlm.compare.texts.specimens import (
     DEFAULTS,
     SWEEP_TEMPERATURES,
     SWEEP_TOP_P,
-    Decoding,
     _corpus,
     write_specimens,
 )
 from jaxlm.data import stories
 from jaxlm.inference.engines import engine_class
 from jaxlm.inference.generate import LoadedRun
+from jaxlm.spec.sampling import Sampling
 
 pytestmark = pytest.mark.slow  # two trainings, and a program for each of two numbers of texts
 SMALL = {"samples": 2, "measured": 3, "max_tokens": 40}
@@ -150,7 +150,7 @@ def test_prompt_and_decoding_come_from_the_corpus_unless_given(runs, tmp_path):
     assert {name: _corpus(config) for name, config in names.items()} == {n: n for n in names}
     named = Config(data=Text(), run=RunConfig(experiment="tinystories_lr"))
     assert _corpus(named) == "tinystories"
-    assert DEFAULTS["shakespeare"] == ("ROMEO:", Decoding(0.8, top_k=40, top_p=0.95))
+    assert DEFAULTS["shakespeare"] == ("ROMEO:", Sampling(0.8, top_k=40, top_p=0.95))
     given = write_specimens(
         {"fast": runs / "fast"}, tmp_path, **SMALL, sweep=False, prompt="A", top_k=1
     )

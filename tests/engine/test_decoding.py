@@ -15,15 +15,16 @@ from jaxlm.data.continuation import window_start
 from jaxlm.engine import decoding
 from jaxlm.engine.decoding import Decoder
 from jaxlm.engine.model import Transformer
-from jaxlm.engine.sampling import draw, filtered_logits, options
+from jaxlm.engine.sampling import draw, filtered_logits, thresholds
 from jaxlm.engine.tree import nest
 from jaxlm.spec.parameters import initial_parameters
+from jaxlm.spec.sampling import Sampling
 
 BASE = ModelConfig(
     n_layers=2, d_model=32, n_heads=4, d_ff=48, context_length=12, init_std=0.4, scaled_init=False
 )
 VOCABULARY = 31
-GREEDY = options(temperature=0.0)
+GREEDY = Sampling(temperature=0.0)
 
 
 def make(dtype="float32", **switches):
@@ -43,9 +44,7 @@ def shared_decoder():
 
 def generate(decoder, prompt, rows=1, sampling=GREEDY, seed=0, **given_options):
     """(rows, N) new ids."""
-    decoded = decoder(
-        np.asarray(prompt), rows=rows, sampling=sampling._asdict(), seed=seed, **given_options
-    )
+    decoded = decoder(np.asarray(prompt), rows=rows, sampling=sampling, seed=seed, **given_options)
     return np.concatenate(list(decoded), axis=1)
 
 
@@ -58,14 +57,14 @@ def uncached(forward, context, prompt, max_tokens, sampling):
         padded = np.zeros((1, context), np.int32)
         padded[0, : len(window)] = window
         logits = forward(padded)[:, len(window) - 1]
-        text.append(int(next_token(logits, sampling, len(text))[0]))
+        text.append(int(next_token(logits, thresholds(sampling), len(text))[0]))
     return text[len(prompt) :]
 
 
 @jax.jit
-def next_token(logits_BxV, sampling, position):
+def next_token(logits_BxV, chosen, position):
     seen = jnp.zeros(logits_BxV.shape, bool)
-    return draw(filtered_logits(logits_BxV, seen, sampling), np.uint32(0), position)
+    return draw(filtered_logits(logits_BxV, seen, chosen), np.uint32(0), position)
 
 
 @pytest.mark.slow
@@ -90,7 +89,7 @@ def test_cached_and_uncached_decoding_give_the_same_greedy_tokens(switches):
         decoder = make_decoder(network, parameters)
         # Greedy texts of random models soon repeat themselves, drawn ones do not. (In bfloat16 the
         # logits differ by rounding, which a draw can show.)
-        samplings = [GREEDY] if "bfloat16" in switches.values() else [GREEDY, options(1.0)]
+        samplings = [GREEDY] if "bfloat16" in switches.values() else [GREEDY, Sampling(1.0)]
         count = 2 * context + 5
         for length in (1, min(5, context), context, len(prompt)):
             for sampling in samplings:
@@ -127,8 +126,8 @@ def test_prefill_and_decode_compile_once():
     decoder = make_decoder(*make())
     for prompt, sampling in [
         ([1], GREEDY),
-        (range(12), options(0.7, top_k=3)),
-        (range(30), options(1.0, top_p=0.5, min_p=0.1, repetition_penalty=1.3)),
+        (range(12), Sampling(0.7, top_k=3)),
+        (range(30), Sampling(1.0, top_p=0.5, min_p=0.1, repetition_penalty=1.3)),
     ]:
         for chunk in (None, 3):
             generate(
@@ -151,10 +150,9 @@ def test_tokens_of_a_chunk_are_decoded_on_the_device():
 
 @pytest.mark.parametrize("chunk", [1, 4, 1000])
 def test_chunks_do_not_change_the_text(chunk):
-    arguments = {"max_tokens": 40, "sampling": options(0.9, top_k=20), "seed": 5}
+    arguments = {"max_tokens": 40, "sampling": Sampling(0.9, top_k=20), "seed": 5}
     whole = generate(shared_decoder(), [3, 4], **arguments)
-    as_dict = {**arguments, "sampling": arguments["sampling"]._asdict()}
-    pieces = list(shared_decoder()([3, 4], rows=1, chunk=chunk, **as_dict))
+    pieces = list(shared_decoder()([3, 4], rows=1, chunk=chunk, **arguments))
     assert np.concatenate(pieces, axis=1).tolist() == whole.tolist()
     # A window that is full cuts a chunk short: 2 + 11 tokens, then 7 + 6 tokens again and again.
     assert len(pieces) == {1: 40, 4: 3 + 4 * 2 + 2, 1000: 1 + 5}[chunk]
@@ -162,7 +160,7 @@ def test_chunks_do_not_change_the_text(chunk):
 
 @pytest.mark.slow
 def test_the_number_of_samples_does_not_change_a_sample():
-    arguments = {"max_tokens": 40, "sampling": options(1.0), "seed": 5}
+    arguments = {"max_tokens": 40, "sampling": Sampling(1.0), "seed": 5}
     one, three = (generate(shared_decoder(), [3, 4], n, **arguments) for n in (1, 3))
     assert three[:1].tolist() == one.tolist()
     assert len({tuple(row) for row in three.tolist()}) == 3
@@ -172,7 +170,7 @@ def test_the_number_of_samples_does_not_change_a_sample():
 
 @pytest.mark.slow
 def test_decoding_stops_when_every_row_has_ended():
-    arguments = {"max_tokens": 200, "sampling": options(1.5), "seed": 1}
+    arguments = {"max_tokens": 200, "sampling": Sampling(1.5), "seed": 1}
     free = generate(shared_decoder(), [3], 3, **arguments).tolist()
     end = free[0][20]
     ended = generate(shared_decoder(), [3], 3, end_of_text=end, **arguments).tolist()
@@ -184,7 +182,7 @@ def test_decoding_stops_when_every_row_has_ended():
 
 
 def test_repetition_penalty_sees_the_whole_text_but_not_what_stands_before_the_prompt():
-    forbidding = options(temperature=0.0, repetition_penalty=1e9)
+    forbidding = Sampling(temperature=0.0, repetition_penalty=1e9)
     decoder = shared_decoder()
     # The head's bias-free logits of seen tokens shrink to about 0 or fall to -1e9: with positive
     # logits left among the unseen ones, none comes twice, not even beyond the window.

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from jaxlm.engine.sampling import Sampling, filtered_logits, options
+from jaxlm.engine.sampling import Thresholds, filtered_logits, thresholds
 from jaxlm.engine.sampling import draw as draw_eagerly
+from jaxlm.spec.sampling import Sampling
 
 V = 7
 filtered, draw = jax.jit(filtered_logits), jax.jit(draw_eagerly)
@@ -52,7 +53,7 @@ def brute_force(logits_V, seen_V, *, temperature, top_k, top_p, min_p, repetitio
 def test_filters_agree_with_brute_force(logits, seen, **given_options):
     expected, margin = brute_force(logits, seen, **given_options)
     assume(margin > 1e-6)  # nearer, and rounding decides
-    x_V = filtered(jnp.array([logits]), np.array([seen]), options(**given_options))[0]
+    x_V = filtered(jnp.array([logits]), np.array([seen]), thresholds(Sampling(**given_options)))[0]
     kept = np.flatnonzero(np.isfinite(x_V))
     assert kept.tolist() == sorted(expected)
     np.testing.assert_allclose(x_V[kept], [expected[i] for i in kept], rtol=1e-6)
@@ -60,7 +61,7 @@ def test_filters_agree_with_brute_force(logits, seen, **given_options):
 
 def kept_ids(logits, **given_options):
     x_BxV = filtered(
-        jnp.array([logits]), np.zeros((1, len(logits)), bool), options(**given_options)
+        jnp.array([logits]), np.zeros((1, len(logits)), bool), thresholds(Sampling(**given_options))
     )
     return np.flatnonzero(np.isfinite(x_BxV[0])).tolist()
 
@@ -95,7 +96,7 @@ def test_top_p_counts_the_mass_that_top_k_has_left():
 @pytest.mark.slow
 def test_a_tiny_temperature_is_no_division_by_zero():
     logits = [79.0, 80.0, -80.0]
-    x_V = filtered(jnp.array([logits]), np.zeros((1, 3), bool), options(temperature=1e-37))
+    x_V = filtered(jnp.array([logits]), np.zeros((1, 3), bool), thresholds(Sampling(1e-37)))
     assert draw(x_V, np.uint32(0), np.int32(0)).tolist() == [1]
 
 
@@ -103,19 +104,19 @@ def test_a_tiny_temperature_is_no_division_by_zero():
 def test_options_do_not_compile_anew(temperature):
     compiled = jax.jit(lambda *arguments: filtered_logits(*arguments))
     logits, seen = jnp.zeros((1, V)), np.zeros((1, V), bool)
-    compiled(logits, seen, options())
-    compiled(logits, seen, options(temperature, 3, 0.5, 0.1, 2.0))
-    compiled(logits, seen, options(temperature, 10**12))
+    compiled(logits, seen, thresholds(Sampling()))
+    compiled(logits, seen, thresholds(Sampling(temperature, 3, 0.5, 0.1, 2.0)))
+    compiled(logits, seen, thresholds(Sampling(temperature, 10**12)))
     assert compiled._cache_size() == 1
 
 
 @pytest.mark.slow
 def test_float64_and_bfloat16_logits():
     with jax.enable_x64(True):
-        x = filtered(jnp.zeros((1, V)), np.zeros((1, V), bool), options(0.3, 2, 0.9))
+        x = filtered(jnp.zeros((1, V)), np.zeros((1, V), bool), thresholds(Sampling(0.3, 2, 0.9)))
         assert x.dtype == jnp.float64
     low = jnp.zeros((1, V), jnp.bfloat16)
-    assert filtered(low, np.zeros((1, V), bool), options()).dtype == jnp.float32
+    assert filtered(low, np.zeros((1, V), bool), thresholds(Sampling())).dtype == jnp.float32
 
 
 @pytest.mark.slow
@@ -139,4 +140,4 @@ def test_draws_follow_the_probabilities():
 
 
 def test_sampling_has_a_neutral_value_for_each_option_that_is_off():
-    assert options(1.0) == Sampling(1.0, 2**31 - 1, 1.0, 0.0, 1.0)
+    assert thresholds(Sampling(1.0)) == Thresholds(1.0, 2**31 - 1, 1.0, 0.0, 1.0)

@@ -28,6 +28,7 @@ from jaxlm.inference.engines import engine_class
 from jaxlm.inference.generate import LoadedRun
 from jaxlm.inference.open import prepare
 from jaxlm.spec.contract import LoadEngine
+from jaxlm.spec.sampling import Sampling
 from jaxlm.store.directory import RunDirectory
 
 SWEEP_TEMPERATURES = (0.3, 0.7, 1.0, 1.3)
@@ -35,24 +36,16 @@ SWEEP_TOP_P = (0.8, 0.9, 1.0)
 _REFERENCE_GROUPS = 4
 
 
-class Decoding(NamedTuple):
-    """How texts are drawn; see `GenerateJob`."""
-
-    temperature: float
-    top_k: int | None = None
-    top_p: float | None = None
-
-
 # Prompt and decoding by corpus. The built-in one's texts are drawn as the model has them, so that
 # their likelihood under the grammar can be held against the corpus's own.
 DEFAULTS = {
-    "stories": ("Once", Decoding(1.0)),
-    "shakespeare": ("ROMEO:", Decoding(0.8, top_k=40, top_p=0.95)),
+    "stories": ("Once", Sampling(1.0)),
+    "shakespeare": ("ROMEO:", Sampling(0.8, top_k=40, top_p=0.95)),
     "tinystories": (
         "Once upon a time, there was a little girl named Sue.",
-        Decoding(0.3, top_p=0.9),
+        Sampling(0.3, top_p=0.9),
     ),
-    "other": ("", Decoding(0.8, top_k=40, top_p=0.95)),
+    "other": ("", Sampling(0.8, top_k=40, top_p=0.95)),
 }
 
 
@@ -61,7 +54,7 @@ class _Settings:
     """One for all models: what is drawn, from which prompt."""
 
     prompt: str
-    decoding: Decoding
+    sampling: Sampling
     samples: int
     measured: int
     max_tokens: int
@@ -77,7 +70,7 @@ class _Written(NamedTuple):
     step: int | None
     texts: list[Specimen]
     tokens_per_second: float
-    sweep: dict[Decoding, list[Specimen]]
+    sweep: dict[Sampling, list[Specimen]]
 
 
 class _Scores(NamedTuple):
@@ -122,12 +115,12 @@ def write_specimens(
     notes: list[str] = []
     configs = _configs(runs, notes)
     given = (temperature, top_k, top_p)
-    default_prompt, decoding = DEFAULTS[_corpus(next(iter(configs.values()), Config()))]
+    default_prompt, sampling = DEFAULTS[_corpus(next(iter(configs.values()), Config()))]
     if any(value is not None for value in given):
-        decoding = Decoding(1.0 if temperature is None else temperature, top_k, top_p)
+        sampling = Sampling(1.0 if temperature is None else temperature, top_k, top_p)
     settings = _Settings(
         default_prompt if prompt is None else prompt,
-        decoding,
+        sampling,
         samples,
         max(samples, measured),
         max_tokens,
@@ -215,20 +208,20 @@ def _opened(
 
 
 def _write(run: LoadedRun, settings: _Settings, sweep: bool) -> _Written:
-    def texts(decoding: Decoding) -> list[Specimen]:
-        options = {"max_tokens": settings.max_tokens, "seed": settings.seed, **decoding._asdict()}
+    def texts(sampling: Sampling) -> list[Specimen]:
+        options = {"max_tokens": settings.max_tokens, "seed": settings.seed, **sampling._asdict()}
         found = run.continuations(settings.prompt, settings.measured, **options)
         return [Specimen(settings.prompt, *sample) for sample in found]
 
-    grid = [Decoding(t, top_p=p) for t in SWEEP_TEMPERATURES for p in SWEEP_TOP_P] if sweep else []
+    grid = [Sampling(t, top_p=p) for t in SWEEP_TEMPERATURES for p in SWEEP_TOP_P] if sweep else []
     return _Written(
         run.config,
         run.step,
-        texts(settings.decoding),
+        texts(settings.sampling),
         run.tokens_per_second(
-            settings.prompt, max_tokens=settings.max_tokens, **settings.decoding._asdict()
+            settings.prompt, max_tokens=settings.max_tokens, **settings.sampling._asdict()
         ),
-        {decoding: texts(decoding) for decoding in grid},
+        {sampling: texts(sampling) for sampling in grid},
     )
 
 
@@ -322,7 +315,8 @@ def _result(
             "reference": scores[variant].reference,
         }
     told = dataclasses.asdict(settings)
-    told |= told.pop("decoding")._asdict()
+    sampling = told.pop("sampling")
+    told |= {name: getattr(sampling, name) for name in ("temperature", "top_k", "top_p")}
     prompt = told.pop("prompt")
     return {
         "prompt": prompt,
@@ -330,11 +324,11 @@ def _result(
         "models": models,
         "scores_legend": LEGEND,
         "decoding": [
-            {"variant": variant, "temperature": decoding.temperature, "top_p": decoding.top_p}
+            {"variant": variant, "temperature": sampling.temperature, "top_p": sampling.top_p}
             | {"text": texts[0].text}
             | row
             for variant, found in written.items()
-            for (decoding, texts), row in zip(
+            for (sampling, texts), row in zip(
                 found.sweep.items(), scores[variant].sweep, strict=True
             )
         ],
