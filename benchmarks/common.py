@@ -60,10 +60,10 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     """Rows of equal keys as an aligned table."""
     if not rows:
         return
-    cells = [list(rows[0]), *([_shown(v) for v in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for line in cells:
-        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+    from scaling.text_table import text_table
+
+    cells = [[_shown(value) for value in row.values()] for row in rows]
+    print(text_table(list(rows[0]), cells, left=(), rule=False))
 
 
 def _shown(value: Any) -> str:

@@ -13,10 +13,11 @@ from jaxlm.compare.provenance import day, started_first
 from jaxlm.compare.reading import LeftOut, Run
 from jaxlm.compare.variants import differing_keys
 from jaxlm.host.checked import Damaged, Json
-from jaxlm.host.console import clock
 from jaxlm.host.errors import UserError, nearest
+from jaxlm.host.progress import clock
 from jaxlm.spec.flops import flops_words
 from jaxlm.store.directory import read_study
+from scaling.text_table import text_table
 
 NEWEST = "newest"
 _COLUMNS = ("best_val_loss", "best_bits_per_byte", "tokens", "flops")
@@ -223,18 +224,18 @@ def _outcome(run: Run) -> str:
 def log_lines(found: Sequence[Entry], sort: str | None = None, most: int = 20) -> list[str]:
     """The log's first rows for a terminal."""
     metric = METRICS[sort if sort in METRICS else "best_val_loss"]
-    lines = []
+    rows = []
     for entry in found[:most]:
         run, value = entry.run, shown(metric, entry.run.metrics[metric.name])
         known = run.summary.get("wall_seconds") is not None
         time = clock(run.cost_seconds) if known else "–"
         status = run.status.replace("_", " ")
-        lines.append(
-            f"{day(entry.time) or '?':<16}  {status:<13} {value:>10}  {time:>8}  {entry.question}"
-        )
+        rows.append([day(entry.time) or "?", status, value, time, entry.question])
+    header = ["started", "outcome", metric.name, "time", "question"]
+    lines = text_table(header, rows, left=(0, 1, 4), rule=False).splitlines()
     if len(found) > most:
         lines.append(f"... and {len(found) - most} more")
-    return [f"{'started':<16}  {'outcome':<13} {metric.name:>10}  {'time':>8}  question", *lines]
+    return lines
 
 
 def log_dict(found: Sequence[Entry], left_out: Sequence[LeftOut]) -> Json:

@@ -9,8 +9,8 @@ from jaxlm.compare.document import Block, Bullets, Code, Details, Heading, Parag
 from jaxlm.compare.metrics import METRICS, shown
 from jaxlm.compare.reading import Run
 from jaxlm.host.checked import Json
-from jaxlm.host.console import clock
 from jaxlm.host.names import command_line
+from jaxlm.host.progress import clock
 
 
 def blocks(comparison: Comparison) -> list[Block]:

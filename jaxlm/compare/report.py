@@ -18,6 +18,7 @@ from jaxlm.host.checked import Damaged, maybe, read_json, record
 from jaxlm.host.errors import UserError
 from jaxlm.host.names import expanded
 from jaxlm.store.formats import SPECIMENS
+from scaling.text_table import text_table
 
 Specimens = Callable[[Mapping[str, Path], Path], Mapping[str, Any]]
 """(variant -> run directory, folder to write into) -> specimens, as `samples` describes them."""
@@ -138,14 +139,14 @@ def comparison_lines(comparison: Comparison) -> list[str]:
     words = re.sub(r"\*\*(.+?)\*\*", r"\1", pages.answer_words(comparison))
     if not comparison.ranking:
         return [words]
-    metric, width = comparison.primary, max(map(len, comparison.variants))
-    lines = []
+    metric, rows = comparison.primary, []
     for variant in comparison.variants:
         found = comparison.mean(variant, metric.name)
         value = pages.shown(metric, found.value, found.half) if found else "–"
-        lines.append(f"  {variant:<{width}}  {value:>18}  {comparison.verdict(variant)}")
+        rows.append([f"  {variant}", value, comparison.verdict(variant)])
+    table = text_table(["", metric.name, ""], rows, left=(0, 2), rule=False)
     answers = [f"  {one.answer}: {one.text} ({one.why})" for one in comparison.answers]
-    return [words, f"  {'':<{width}}  {metric.name:>18}", *lines, *answers]
+    return [words, *table.splitlines(), *answers]
 
 
 def _log(pattern: str, out: Path, sort: str | None) -> int:

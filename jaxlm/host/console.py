@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from jaxlm.host.errors import UserError
 from jaxlm.host.names import shown
+from jaxlm.host.progress import open_bar
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -51,24 +52,12 @@ class Console:
         """The run is done to this fraction; `fields` are shown beside it, in order."""
         shown = "  ".join(f"{name} {value}" for name, value in fields.items())
         if self.terminal:
-            bar = self._open_bar()
-            bar.update(bar.task_ids[0], completed=fraction, shown=shown)
+            self.bar = self.bar or open_bar("", total=1.0)
+            self.bar.update(self.bar.task_ids[0], completed=fraction, shown=shown)
         elif time.monotonic() - self._last_line >= 2.0 or fraction >= 1.0:
             self._last_line = time.monotonic()
             print(shown, flush=True)
         self.note(shown)
-
-    def _open_bar(self) -> "Progress":
-        if self.bar:
-            return self.bar
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-
-        self.bar = Progress(
-            BarColumn(bar_width=24), TaskProgressColumn(), TextColumn("{task.fields[shown]}")
-        )
-        self.bar.add_task("", total=1.0, shown="")
-        self.bar.start()
-        return self.bar
 
     def close(self) -> None:
         """Leave the terminal as it was; safe to call twice."""
@@ -106,10 +95,3 @@ def print_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # replaced by a stand-in, or closed
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-
-
-def clock(seconds: float) -> str:
-    """3725 -> '1:02:05', 65 -> '1:05', in whole seconds passed."""
-    minutes, left = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"

@@ -28,8 +28,9 @@ def progress_bar(
         if not enabled or now - start < _SILENT_SECONDS:
             return
         if sys.stderr.isatty():
-            bar = bar or _open_bar(label, total)
-            bar.update(bar.task_ids[0], completed=done)
+            bar = bar or open_bar(label, total, stderr=True)
+            left = clock((now - start) * (total - done) / done) if total and done else "?"
+            bar.update(bar.task_ids[0], completed=done, shown=f"{left} left" if total else "")
         elif now - last_line >= _LINE_SECONDS:
             last_line = now
             share = f" of {total:,.0f} ({done / total:.0%})" if total else ""
@@ -45,12 +46,26 @@ def progress_bar(
         print(f"{label}: {done:,.0f} {unit} in {seconds:.0f} s", file=sys.stderr, flush=True)
 
 
-def _open_bar(label: str, total: float | None) -> "Progress":
+def open_bar(label: str, total: float | None, stderr: bool = False) -> "Progress":
+    """A started bar with one task: label, bar, percent, and the task's field `shown`."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-    columns = (TextColumn(label), BarColumn(), TextColumn("{task.percentage:.0f}%"))
-    bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
-    bar.add_task(label, total=total)
+    bar = Progress(
+        *([TextColumn(label)] if label else []),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[shown]}"),
+        console=Console(stderr=stderr),
+        transient=stderr,
+    )
+    bar.add_task(label, total=total, shown="")
     bar.start()
     return bar
+
+
+def clock(seconds: float) -> str:
+    """3725 -> '1:02:05', 65 -> '1:05', in whole seconds passed."""
+    minutes, left = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"

@@ -13,9 +13,9 @@ from jaxlm.config.model_kinds import POSITIONS
 from jaxlm.config.schema import Config, identity, kinds_unlike, operation, resolve_model
 from jaxlm.host import markdown, names
 from jaxlm.host.checked import Json
-from jaxlm.host.console import clock
 from jaxlm.host.files import atomic_write, flat
 from jaxlm.host.markdown import bullets, fenced, table
+from jaxlm.host.progress import clock
 from jaxlm.inference.figures import smoothing_width
 from jaxlm.spec.flops import flops_words
 from jaxlm.store.late import last_loss

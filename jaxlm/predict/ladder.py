@@ -15,6 +15,7 @@ from jaxlm.store.directory import RunDirectory
 from jaxlm.study.runner import finished_runs, run_study
 from jaxlm.study.time_left import cost
 from jaxlm.study.variants import members_of
+from scaling.text_table import text_table
 
 
 @dataclass(frozen=True)
@@ -158,13 +159,19 @@ def plan_lines(
 ) -> list[str]:
     """The ladder as a table, and what it costs in all."""
     members = members_of(config, variants, seeds[:1])
-    lines = ["run            N, non-embedding     tokens    tokens/N   6 N D FLOPs   learning rate"]
-    lines.append("-" * len(lines[0]))
-    for rung in ladder:
-        lines.append(
-            f"{rung.name:<14} {rung.non_embedding:>16,} {rung.tokens:>10,} "
-            f"{rung.tokens / rung.non_embedding:>11.3g} {rung.flops:>13.3g} {rung.lr:>15.3g}"
-        )
+    header = ["run", "N, non-embedding", "tokens", "tokens/N", "6 N D FLOPs", "learning rate"]
+    rows = [
+        [
+            rung.name,
+            f"{rung.non_embedding:,}",
+            f"{rung.tokens:,}",
+            f"{rung.tokens / rung.non_embedding:.3g}",
+            f"{rung.flops:.3g}",
+            f"{rung.lr:.3g}",
+        ]
+        for rung in ladder
+    ]
+    lines = text_table(header, rows).splitlines()
     least, most = ladder[0].flops, ladder[-1].flops
     total = len(seeds) * sum(rung.flops for rung in ladder)
     exact = len(seeds) * sum(cost(member.config) for member in members)
@@ -205,14 +212,19 @@ def fit_ladder(runs: Path, job: LadderJob) -> None:
 
 
 def _losses(runs: Path, folders: list[Path]) -> str:
-    lines = [f"{'run':<24} {'N':>9} {'tokens':>10} {'loss':>8} {'above the floor':>16}"]
+    rows = []
     for folder in folders:
         summary = RunDirectory(folder).read_summary()
         assert summary is not None  # it has just been trained
         floor = summary["entropy_floor"]
         above = f"{summary['val_loss'] - floor:.4f}" if floor is not None else "-"
-        lines.append(
-            f"{str(folder.relative_to(runs)):<24} {summary['non_embedding_parameters']:>9,} "
-            f"{summary['tokens']:>10,} {summary['val_loss']:>8.4f} {above:>16}"
+        rows.append(
+            [
+                str(folder.relative_to(runs)),
+                f"{summary['non_embedding_parameters']:,}",
+                f"{summary['tokens']:,}",
+                f"{summary['val_loss']:.4f}",
+                above,
+            ]
         )
-    return "\n".join(lines)
+    return text_table(["run", "N", "tokens", "loss", "above the floor"], rows)

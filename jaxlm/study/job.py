@@ -22,6 +22,7 @@ from jaxlm.study.memory_limit import Doubling, sizes_that_fit
 from jaxlm.study.runner import run_study
 from jaxlm.study.time_left import training_flops
 from jaxlm.study.variants import Member, members_of
+from scaling.text_table import text_table
 
 Variants = dict[str, list[str]]
 BATCH = "train.batch_size"
@@ -281,18 +282,16 @@ def _clocked(config: Config, variants: Variants, baseline: str | None) -> Varian
 def plan_lines(config: Config, variants: Variants) -> list[str]:
     """The study as a table, and what it costs in all."""
     members = members_of(config, variants, config.study.seeds[:1])
-    width = max(len(name) for name in variants)
-    lines = [f"{'variant':<{width}}  N, non-embedding  duration      6 N D FLOPs  overrides"]
-    lines.append("-" * len(lines[0]))
-    found = []
+    rows, found = [], []
     for member in members:
         flops = training_flops(member.config)
         found.append(flops)
         shown = "?" if flops is None else f"{flops:.3g}"
-        lines.append(
-            f"{member.variant:<{width}}  {_parameters(member):>16,}  "
-            f"{member.config.train.duration:<12}  {shown:>11}  {' '.join(variants[member.variant])}"
-        )
+        overrides = " ".join(variants[member.variant])
+        parameters, duration = f"{_parameters(member):,}", member.config.train.duration
+        rows.append([member.variant, parameters, duration, shown, overrides])
+    header = ["variant", "N, non-embedding", "duration", "6 N D FLOPs", "overrides"]
+    lines = text_table(header, rows, left=(0, 2, 4)).splitlines()
     runs = len(members) * len(config.study.seeds)
     known = ""
     each = [flops for flops in found if flops is not None]

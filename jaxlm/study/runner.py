@@ -12,9 +12,10 @@ from typing import Any
 
 from jaxlm.config.schema import Config
 from jaxlm.host.checked import Damaged, Json
-from jaxlm.host.console import Console, clock
+from jaxlm.host.console import Console
 from jaxlm.host.errors import UserError
 from jaxlm.host.files import plain
+from jaxlm.host.progress import clock
 from jaxlm.host.signals import Signals
 from jaxlm.store.directory import RunDirectory, read_study
 from jaxlm.study.pack import check_pack, program_of

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from jaxlm.config.duration import Horizon
 from jaxlm.config.schema import Config
 from jaxlm.host.checked import Json
-from jaxlm.host.console import Console, clock
+from jaxlm.host.console import Console
 from jaxlm.host.files import plain
+from jaxlm.host.progress import clock
 from jaxlm.spec.contract import Engine, StepMetrics
 from jaxlm.spec.flops import exact_flops_per_token, flops_per_token, parameter_counts
 from jaxlm.spec.parameters import parameter_groups

@@ -19,6 +19,7 @@ from jaxlm.host.checked import Json
 from jaxlm.spec.flops import parameter_counts
 from jaxlm.spec.parameters import parameter_shapes
 from jaxlm.spec.parametrization import lr_factor, std_factor
+from scaling.text_table import text_table
 
 # What the model sows, in the order of its forward pass.
 _LETTERS = {
@@ -73,9 +74,9 @@ def shapes_text(model: ResolvedModel, dtype: Any, batch: int = 1) -> str:
     return "\n\n".join(
         [
             textwrap.fill("; ".join(f"{name} {size:,}" for name, size in sizes.items()), 90),
-            _columns(outputs, left=4),
-            _columns(parameters, left=2),
-            _columns([("parameters", "count"), *totals], left=1),
+            text_table(outputs[0], outputs[1:], left=range(4)),
+            text_table(parameters[0], parameters[1:], left=range(2)),
+            text_table(("parameters", "count"), totals),
         ]
     )
 
@@ -144,19 +145,6 @@ def _shown(name: str, model: ResolvedModel) -> str:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
-
-
-def _columns(rows: list[Row], left: int) -> str:
-    """Rows under each other, the first `left` columns flush left and the others flush right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
 def shapes_job(config: Config, load_engine: object) -> int:

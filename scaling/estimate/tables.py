@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scaling.text_table import text_table
+
 if TYPE_CHECKING:
     from scaling.estimate.envelope import Envelope
     from scaling.estimate.fit import Fit
@@ -14,20 +16,6 @@ if TYPE_CHECKING:
     from scaling.estimate.predict import Prediction
 
 _LISTED = 50  # held-out points
-
-
-def grid(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns aligned: the first to the left, the others to the right."""
-    cells = [list(header), *([str(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    ]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
 def number(value: float) -> str:
@@ -72,7 +60,7 @@ def fit_table(fit: "Fit", budgets: Sequence[float] = ()) -> str:
         )
     if fit.floor is not None:
         rows.append(["exact entropy", number(fit.floor), "", ""])
-    lines.append(grid(["", "estimate", f"bootstrap {percent}", f"profile {percent}"], rows))
+    lines.append(text_table(["", "estimate", f"bootstrap {percent}", f"profile {percent}"], rows))
     if budgets and fit.divides_compute:
         rows = []
         for found in (fit.allocation(C) for C in budgets):
@@ -80,7 +68,7 @@ def fit_table(fit: "Fit", budgets: Sequence[float] = ()) -> str:
             for name in ("N", "D", "loss"):
                 row += [number(found[name]), span(*found[f"{name}_interval"])]
             rows.append(row)
-        lines += ["", grid(["C, FLOPs", "best N", "", "best D", "", "loss", ""], rows)]
+        lines += ["", text_table(["C, FLOPs", "best N", "", "best D", "", "loss", ""], rows)]
     lines += [f"warning: {warning}" for warning in fit.warnings]
     return "\n".join(lines)
 
@@ -116,7 +104,7 @@ def approaches_table(fit: "Fit", isoflop: "IsoFlop | None", envelope: "Envelope 
             ]
         )
     header = ["approach", "exponent of N", "", "coefficient", "exponent of D", "", "coefficient"]
-    return grid(header, rows)
+    return text_table(header, rows)
 
 
 def holdout_table(holdout: "HoldOut") -> str:
@@ -150,7 +138,7 @@ def holdout_table(holdout: "HoldOut") -> str:
         f"{100 * np.mean(np.abs(holdout.errors)):.2f} %",
         *_within(holdout, percent),
         "",
-        grid(header, rows),
+        text_table(header, rows),
     ]
     if len(listed) < len(held):
         lines.append(f"listed are {len(listed)} of {len(held)}, evenly spread over their compute")
@@ -159,7 +147,7 @@ def holdout_table(holdout: "HoldOut") -> str:
             [f"{row['C']:.3g}", number(row["N_below"]), number(row["N_all"]), f"{row['ratio']:.3f}"]
             for row in holdout.drift
         ]
-        lines += ["", grid(["C, FLOPs", "best N, below", "best N, all", "ratio"], rows)]
+        lines += ["", text_table(["C, FLOPs", "best N, below", "best N, all", "ratio"], rows)]
     return "\n".join(lines)
 
 
@@ -194,7 +182,7 @@ def prediction_table(prediction: "Prediction", level: float) -> str:
     if runs:
         header = ["", "estimate", f"law, {percent}", f"a run, {percent}"]
         rows = [row + [""] * (4 - len(row)) for row in rows]
-    lines = [prediction.question, "", grid(header, rows)]
+    lines = [prediction.question, "", text_table(header, rows)]
     if runs:
         lines.append("law: where the law's value lies; a run: where the loss of a single run will")
     return "\n".join(lines + [f"warning: {warning}" for warning in prediction.warnings])

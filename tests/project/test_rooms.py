@@ -1,6 +1,5 @@
 """The picture of the house: rooms, their floors, and that imports only lead down.
 
-import pytest
 FLOORS is the one list that names the rooms in their order; the README's picture is made from it:
 python tests/project/test_rooms.py
 """
@@ -34,7 +33,7 @@ FLOORS = (
     ("scaling.records", "scaling.optimize"),
     ("scaling.base",),
 )
-BASE = {"scaling.errors", "scaling.callable_module"}
+BASE = {"scaling.errors", "scaling.callable_module", "scaling.text_table"}
 FRAMEWORKS = {"jax", "flax", "optax", "orbax", "torch"}
 NEUTRAL = ("jaxlm.host", "jaxlm.config", "jaxlm.spec", "jaxlm.store", "jaxlm.data")
 NEUTRAL_BUT = {"jaxlm.store.checkpoint"}
