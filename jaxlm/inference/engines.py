@@ -5,7 +5,7 @@ from jaxlm.spec.contract import Engine
 
 
 def engine_class(backend: str) -> type[Engine]:
-    """The backend's `Engine`. Raises UserError where its library is not installed."""
+    """The backend's `Engine`. Raises UserError if its library is not installed."""
     if backend == "jax":
         from jaxlm.engine.engine import Engine as JaxEngine
 

@@ -1,4 +1,4 @@
-"""Evaluation: a whole split in one pass, with its standard error; `job=evaluate`.
+"""Evaluates a whole split in one pass, with a standard error; `job=evaluate`.
 
 Legend: B rows of a batch, R rows of the split, L length.
 """
@@ -27,7 +27,7 @@ _LOGITS = 2**27
 
 
 class Evaluator:
-    """Evaluates parameters on a dataset; of several runs at once, each gets its part of memory."""
+    """Evaluates parameters on a dataset. `runs` evaluated at once share the memory of a batch."""
 
     def __init__(self, engine: Engine, dataset: Dataset, runs: int = 1) -> None:
         self.engine, self.dataset = engine, dataset
@@ -39,7 +39,7 @@ class Evaluator:
     def __call__(
         self, parameters: Any, split: str = "validation", max_batches: int | None = None
     ) -> dict[str, float | int | None]:
-        """Metrics over the split; see `metrics`. Each target counts once."""
+        """`metrics` of the split. Each target counts once."""
         eval_step = functools.partial(self.engine.eval_step, parameters)
         sums_R = self.sums(eval_step, split, max_batches)
         return metrics(sums_R, has_bytes=self.has_bytes)
@@ -50,7 +50,7 @@ class Evaluator:
         split: str = "validation",
         max_batches: int | None = None,
     ) -> dict[str, np.ndarray]:
-        """What `eval_step` sums over each row, float64 (..., R) over the rows of the split."""
+        """The sums of `eval_step` for each row of the split, float64 (..., R)."""
         length = self.engine.model_config.context_length
         sums = []
         batches = evaluation_batches(self.dataset, self.rows, length, split)
@@ -68,10 +68,10 @@ class Evaluator:
 def metrics(sums_R: dict[str, np.ndarray], has_bytes: bool) -> dict[str, float | int | None]:
     """Means over all tokens, from float64 sums over each row.
 
-    loss in nats per token, with the standard error of a ratio whose units are the rows (Cochran
-    1977, eq. 6.13: tokens of one row are not independent); accuracy, top5_accuracy and confidence
-    as fractions; bits_per_byte, over the UTF-8 bytes of the text of the targets, which were counted
-    when it was encoded, null where there is no tokenizer. Bits of end_of_text count, without bytes.
+    `loss` is in nats per token; its standard error is that of a ratio whose units are the rows
+    (Cochran 1977, eq. 6.13), because tokens of one row are not independent. accuracy, top5_accuracy
+    and confidence are fractions. bits_per_byte divides by the UTF-8 bytes of the targets' text,
+    counted when it was encoded; None without a tokenizer. end_of_text adds bits but no bytes.
     """
     tokens = sums_R["tokens"].sum()
     loss = sums_R["loss"].sum() / tokens
@@ -107,8 +107,8 @@ def evaluate_job(config: Config, load_engine: LoadEngine) -> int:
     if not math.isfinite(result["loss"]):
         raise UserError(
             f"{run.path}, step {found.step}: the loss on the {config.job.split} split is "
-            f"{result['loss']}, so there is nothing to measure.\n"
-            "Its logits overflow: train again with a lower optimizer.lr or a higher precision."
+            f"{result['loss']}, so nothing can be measured.\n"
+            "The logits overflow: train again with a lower optimizer.lr or a higher precision."
         )
     result = {"step": found.step, "split": config.job.split} | result
     if dataset.entropy_floor is not None and config.job.split == "validation":

@@ -1,7 +1,7 @@
 """Figures of one run, as PNG: loss, perplexity, schedule, norms, speed; see `scaling.report.house`.
 
-Legend: N records, E evaluations. Lines are told apart by style and marker as well as by colour;
-depth is shown by a map whose lightness grows, so both survive a grey print.
+Legend: N records, E evaluations. Lines differ in style and marker as well as in colour, and
+depth is shown by a colour map of increasing lightness, so both survive printing in grey.
 """
 
 import math
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Records = list[Json]
 Units = tuple[tuple[float, float, str], ...]
 
-# (used from, divisor, label), the largest that fits is taken.
+# (smallest value, divisor, label); the last unit whose smallest value is reached is used.
 STEPS: Units = ((0, 1, "step"), (2e4, 1e3, "step (thousands)"), (2e7, 1e6, "step (millions)"))
 TOKENS: Units = (
     (0, 1, "training tokens"),
@@ -72,7 +72,7 @@ def plot_run(records: Records, summary: Json, folder: Path) -> list[Path]:
 
 
 def run_figures(records: Records, summary: Json) -> dict[str, "Figure"]:
-    """File name -> figure, for all that the records hold; in the order of a report."""
+    """File name -> figure, for every quantity in the records, in the order of the report."""
     train = [record for record in records if record["kind"] == "train"]
     evals = [record for record in records if record["kind"] == "eval"]
     figures = {}
@@ -94,7 +94,7 @@ def run_figures(records: Records, summary: Json) -> dict[str, "Figure"]:
 
 
 def column(records: Records, name: str) -> np.ndarray:
-    """float64 (N,) of a field; null and what is not finite become NaN, a gap in a line."""
+    """float64 (N,) of a field; null and non-finite values become NaN, a gap in the line."""
     values_N = np.array([record.get(name) for record in records], np.float64)
     return np.where(np.isfinite(values_N), values_N, np.nan)
 
@@ -107,7 +107,7 @@ def scaled(values: np.ndarray, units: Units) -> tuple[np.ndarray, str]:
 
 
 def smoothed(values_N: np.ndarray) -> np.ndarray:
-    """Centred mean over `smoothing_width` records, narrower towards both ends; gaps left out."""
+    """Centred mean over `smoothing_width` records, fewer towards both ends; gaps are skipped."""
     n = len(values_N)
     i_N = np.arange(n)
     half_N = np.minimum(smoothing_width(n) // 2, np.minimum(i_N, n - 1 - i_N))
@@ -120,15 +120,15 @@ def smoothed(values_N: np.ndarray) -> np.ndarray:
 
 
 def smoothing_width(n: int) -> int:
-    """The records that each smoothed value of `n` records is the mean of: about 2 %, at least 3."""
+    """How many of `n` records each smoothed value averages: about 2 %, at least 3."""
     return 2 * max(1, n // 100) + 1
 
 
 def recent_speed(train: Records) -> np.ndarray:
     """(N,) tokens per second of training time over the last `smoothing_width` records.
 
-    Not from one record to the next: a step's metrics are read when the next one was dispatched,
-    or at once where an evaluation follows, so a record's time may be a step late.
+    Single records are too noisy: a step's metrics are read after the next step is dispatched, or
+    at once if an evaluation follows, so the time of a record may be one step late.
     """
     width = smoothing_width(len(train))
     both_2xN = np.stack([column(train, "tokens"), column(train, "seconds")])
@@ -139,7 +139,7 @@ def recent_speed(train: Records) -> np.ndarray:
 
 
 def thinned(values_NxK: np.ndarray) -> np.ndarray:
-    """At most 100 rows: means of equal runs of rows, gaps left out; fewer rows stay as they are."""
+    """At most 100 rows, each the mean of consecutive rows; gaps are skipped."""
     n = len(values_NxK)
     starts = np.unique(np.linspace(0, n, min(n, _MAX_POINTS), endpoint=False).astype(int))
     known = np.isfinite(values_NxK)
@@ -152,7 +152,7 @@ def thinned(values_NxK: np.ndarray) -> np.ndarray:
 
 
 def log_axis(axes: "Axes", *values: np.ndarray) -> None:
-    """A logarithmic y axis for positive values, ticks written plainly; linear where all are 0."""
+    """Make the y axis logarithmic, with plain labels; it stays linear if no value is positive."""
     from matplotlib import ticker
 
     known = np.concatenate([np.ravel(v) for v in values])
@@ -190,13 +190,13 @@ def _x_axis(axes: "Axes", label: str) -> None:
 
 
 def _line(axes: "Axes", x, y, **style: Any):
-    """A line; with one or two points it gets markers, or nothing would be seen."""
+    """A line, with markers if it has fewer than three points: it would be invisible without."""
     marker = {"marker": "o"} if len(x) < 3 else {}
     return axes.plot(x, y, **(marker | style))[0]
 
 
 def _noisy(axes: "Axes", x, y, smooth, color: str = BLUE, label: str | None = None) -> None:
-    """All values as a thin pale line, and their smoothed course on top."""
+    """All values as a thin pale line, with the smoothed values on top."""
     _line(axes, x, y, color=color, linewidth=0.7, alpha=0.45, label=label)
     _line(axes, x, smooth, color=color, label=label and f"{label}, smoothed")
 
@@ -253,9 +253,9 @@ def loss_figure(
 
 
 def _leave_out_the_first_fall(panels, train, loss_N, smooth_N, loss_E, floor) -> None:
-    """End the y axis below the first 4 % of training, and say on it where the curve began.
+    """Cut the first 4 % of training off the y axis, and note the first value there.
 
-    Only where that leaves out at least a sixth of the axis.
+    The axis stays whole if this would cut off less than a sixth of it.
     """
     if len(train) < 25 or not np.isfinite(loss_N[0]):
         return
@@ -272,7 +272,7 @@ def _leave_out_the_first_fall(panels, train, loss_N, smooth_N, loss_E, floor) ->
 
 
 def accuracy_figure(evals: Records) -> "Figure":
-    """Validation accuracy, top-5 accuracy and mean confidence, and bits per byte where known."""
+    """Validation accuracy, top-5 accuracy, mean confidence and, if known, bits per byte."""
     bits_E = column(evals, "bits_per_byte")
     has_bits = np.isfinite(bits_E).any()
     figure, panels = new_figure(1, 2 if has_bits else 1, 7 if has_bits else 4.2, 2.5)
@@ -297,7 +297,7 @@ def accuracy_figure(evals: Records) -> "Figure":
 
 
 def optimization_figure(train: Records) -> "Figure":
-    """The learning rate and the global gradient norm (before clipping, log axis) over the steps."""
+    """The learning rate and the global gradient norm (before clipping, log axis)."""
     figure, (left, right) = new_figure(1, 2, 7, 2.5)
     x_N, label = scaled(column(train, "step"), STEPS)
     _line(left, x_N, column(train, "lr"), color=BLUE)
@@ -324,16 +324,16 @@ def group_values(train: Records, name: str, groups: Sequence[str]) -> np.ndarray
 
 
 def depth_colors(n: int) -> list[Any]:
-    """n colours from dark to light, one a block."""
+    """n colours from dark to light, one for each block."""
     from matplotlib import colormaps
 
     return [colormaps["viridis"](0.88 * i / max(1, n - 1)) for i in range(n)]
 
 
 def groups_figure(train: Records, name: str) -> "Figure":
-    """One quantity of every group of parameters: attention, feed-forward, and all outside blocks.
+    """One quantity of every parameter group: attention, feed-forward, and outside the blocks.
 
-    Blocks are coloured by depth; with many records each point is the mean of several.
+    Blocks are coloured by depth. With many records each point is the mean of several.
     """
     groups = list(train[0]["weight_norms"])
     kinds = ("attention", "feedforward")
@@ -372,7 +372,7 @@ def groups_figure(train: Records, name: str) -> "Figure":
 
 
 def _depth_handles(lines: list[Any]) -> list[Any]:
-    """All lines, or an even choice of them with the first and the last where there are many."""
+    """All lines or, if there are many, evenly spaced ones that include the first and the last."""
     few = np.linspace(0, len(lines) - 1, min(len(lines), _MAX_LEGEND_BLOCKS)).round().astype(int)
     return [lines[i] for i in few]
 
@@ -396,7 +396,7 @@ def activation_figure(train: Records) -> "Figure":
 
 
 def speed_figure(train: Records) -> "Figure":
-    """Tokens per second over the last records, and memory in use, over wall-clock time."""
+    """Recent speed and memory in use, against wall-clock time."""
     figure, panels = new_figure(1, 2, 7, 2.5)
     x_N, x_label = scaled(column(train, "wall_seconds"), TIME)
     shown = ((recent_speed(train), SPEED), (column(train, "memory_bytes"), MEMORY))

@@ -39,20 +39,20 @@ _TIMED_RUNS, _TIMED_SECONDS = 3, 5.0
 
 
 class Sample(NamedTuple):
-    """What a model wrote after a prompt; `whole`: it ended by itself, not by max_tokens."""
+    """A continuation. `whole`: it ended by itself, not because of max_tokens."""
 
     text: str
     whole: bool
 
 
 class LoadedRun:
-    """A trained run, opened for generation: its parameters, on the first of this machine's devices.
+    """A trained run opened for generation, with its parameters on the first device of this machine.
 
-    `run.config`, `run.engine` (its `model` is the Flax or torch module), `run.parameters` (as the
-    engine keeps them), `run.tokenizer` (None where the run has ids only), `run.step`,
-    `run.skipped` (damaged checkpoints that were passed over). The folder of compiled programs and
-    the kernels are those of `operation`. `load_engine` gives the backend's class; either backend
-    opens the runs of both. Raises UserError where there is no run or no checkpoint.
+    Attributes: `config`, `engine` (its `model` is the Flax or torch module), `parameters` (in the
+    engine's form), `tokenizer` (None if the run was trained on ids), `step`, and `skipped` (damaged
+    checkpoints that were passed over). `operation` decides the folder of compiled programs and the
+    kernels. `load_engine` returns the backend's class; either backend opens the runs of both.
+    Raises UserError if there is no run or no checkpoint.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class LoadedRun:
         if stored.tokenizer.name != "none":
             self.tokenizer = guard.stored_tokenizer(self.path)
             self.tokenizer.lossy = stored.tokenizer.lossy
-        sized: Any = self.tokenizer or stored.data  # data of ids alone say it
+        sized: Any = self.tokenizer or stored.data  # data of token ids state it
         vocabulary = sized.vocab_size
         self.engine = load_engine()(self.config, vocabulary, cache_folder(self.config))
         found = load_parameters(self.engine, self.path, checkpoint)
@@ -114,7 +114,7 @@ class LoadedRun:
     def continuations(
         self, prompt: str, samples: int, stop: str | list[str] | None = None, **options: Any
     ) -> list[Sample]:
-        """What `generate` puts after the prompt, and whether each text ended by itself."""
+        """The continuations of `generate` without the prompt, and whether each ended by itself."""
         job = GenerateJob(samples=samples, **options)
         rows = self._rows(prompt, samples, stop)
         texts = [""] * samples
@@ -123,10 +123,10 @@ class LoadedRun:
         return [Sample(text, row.whole) for text, row in zip(texts, rows, strict=True)]
 
     def tokens_per_second(self, prompt: str = "", **options: Any) -> float:
-        """How fast one text of max_tokens is written, compilation left out: a median of three.
+        """Speed of generating one text of max_tokens, without compilation: the median of three.
 
-        `options` are those of `generate`. end_of_text does not end the text, so that all models
-        write as much. Slow ones are timed less often.
+        The options are those of `generate`. end_of_text does not end the text, so that all models
+        generate equally many tokens. Slow models are timed fewer times.
         """
         job = GenerateJob(samples=1, **options)
         decoded = lambda: list(self._decoded(prompt, job, None, None))  # noqa: E731
@@ -141,16 +141,16 @@ class LoadedRun:
     def stream(
         self, prompt: str = "", stop: str | list[str] | None = None, **options
     ) -> Iterator[str]:
-        """What `generate` gives for the same options (`samples` apart), piece by piece."""
+        """The text that `generate` returns for one sample, piece by piece."""
         job = GenerateJob(samples=1, **options)
         pieces = self._pieces(prompt, job, self._rows(prompt, 1, stop), _STREAM_CHUNK)
         yield prompt
         yield from (piece for (piece,) in pieces if piece)
 
     def save_weights(self, path: str | Path) -> None:
-        """Write the parameters to a .safetensors file, the names being those of a state_dict.
+        """Write the parameters to a .safetensors file, under the names of a state_dict.
 
-        PyTorch reads it with `safetensors.torch.load_file`, and `job.checkpoint=FILE` here.
+        Read it with `safetensors.torch.load_file` in PyTorch, and with `job.checkpoint=FILE` here.
         """
         about = {"step": self.step, "documents": self.has_documents}
         write_weights(path, self.engine.canonical(self.parameters), about)
@@ -160,7 +160,7 @@ class LoadedRun:
         return np.concatenate(list(self.logits_by_rows(tokens_BxL)))
 
     def logits_by_rows(self, tokens_BxL: np.ndarray) -> Iterator[np.ndarray]:
-        """`logits`, some rows at a time, so that they need not fit into memory together."""
+        """`logits` a few rows at a time, so that not all need to fit into memory."""
         tokens_BxL = np.asanyarray(tokens_BxL)
         self._check_tokens(tokens_BxL)
         length, vocabulary = tokens_BxL.shape[1], self.engine.model_config.vocab_size
@@ -177,23 +177,23 @@ class LoadedRun:
         if tokens_BxL.ndim != 2 or tokens_BxL.dtype.kind not in "iu" or not tokens_BxL.size:
             raise UserError(
                 f"The tokens are {tokens_BxL.dtype} of shape {tokens_BxL.shape}.\n"
-                "They must be integers, batch x length, with at least one of each."
+                "They must be integers of shape batch x length, neither of them zero."
             )
         if tokens_BxL.shape[1] > model.context_length:
             raise UserError(
-                f"The tokens' length {tokens_BxL.shape[1]} exceeds the model's context of "
-                f"{model.context_length} (model.context_length).\nCut them into shorter rows."
+                f"The rows of tokens have length {tokens_BxL.shape[1]}, which exceeds the model's "
+                f"context length of {model.context_length}.\nCut them into shorter rows."
             )
         outside = (tokens_BxL < 0) | (tokens_BxL >= model.vocab_size)
         if outside.any():
             row, column = np.argwhere(outside)[0]
             raise UserError(
-                f"The tokens hold the id {tokens_BxL[row, column]} at row {row}, position "
-                f"{column}.\nThe model's vocabulary is 0 to {model.vocab_size - 1}."
+                f"The tokens contain the id {tokens_BxL[row, column]} at row {row}, position "
+                f"{column}.\nThe model's ids are 0 to {model.vocab_size - 1}."
             )
 
     def _rows(self, prompt: str, samples: int, stop: str | list[str] | None) -> list[Continuation]:
-        """The texts to be. Raises UserError."""
+        """One empty continuation for each sample. Raises UserError."""
         stop = [stop] if isinstance(stop, str) else list(stop or [])
         if "" in stop:
             raise UserError("job.stop is empty.\nGive a string to stop at, or null.")
@@ -226,7 +226,7 @@ class LoadedRun:
         )
 
     def _start(self, prompt: str) -> tuple[np.ndarray, np.ndarray]:
-        """(ids before the prompt, ids of the prompt); at least one in all. See `generate`."""
+        """(ids before the prompt, ids of the prompt), together at least one. See `generate`."""
         tokenizer = _tokenizer_of(self)
         prompt_T, start = tokenizer.encode(prompt), np.empty(0, np.int32)
         if self.has_documents and tokenizer.end_of_text is not None:
@@ -242,7 +242,7 @@ def _tokenizer_of(run: LoadedRun) -> Tokenizer:
     if run.tokenizer is None:
         raise UserError(
             f"{run.path} was trained on ids without a tokenizer, so it cannot continue text.\n"
-            "job=logits works, and so does LoadedRun.logits."
+            "Use job=logits or LoadedRun.logits instead."
         )
     return run.tokenizer
 
@@ -265,9 +265,9 @@ def _open(config: Config, load_engine: LoadEngine) -> LoadedRun:
 
 
 def generate_job(config: Config, load_engine: LoadEngine) -> int:
-    """job=generate: the text on standard output as UTF-8, several samples with `---` between.
+    """job=generate: write the text to standard output as UTF-8, with `---` between samples.
 
-    Everything else goes to standard error. A reader that closes the pipe ends it quietly.
+    Everything else goes to standard error. A reader that closes the pipe ends the job quietly.
     """
     job = config.job
     prompt = _prompt(job)
@@ -286,19 +286,19 @@ def generate_job(config: Config, load_engine: LoadEngine) -> int:
             texts = run.generate(prompt, samples=job.samples, **options)
             print(*([texts] if job.samples == 1 else texts), sep="\n---\n", flush=True)
     except BrokenPipeError:
-        # Python flushes standard output once more when it exits.
+        # Python flushes standard output again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
 def _prompt(job: GenerateJob) -> str:
-    """job.prompt, or the content of job.prompt_file without one line break at its end."""
+    """job.prompt, or the content of job.prompt_file without its final line break."""
     if job.prompt_file is None:
         return job.prompt
     if job.prompt:
         raise UserError(
             f"job.prompt={job.prompt!r} and job.prompt_file={job.prompt_file} are both given.\n"
-            "Leave one of them out."
+            "Remove one of them."
         )
     try:
         if job.prompt_file == "-":
@@ -317,11 +317,11 @@ def _prompt(job: GenerateJob) -> str:
 
 
 def logits_job(config: Config, load_engine: LoadEngine) -> int:
-    """job=logits: float32 logits (B, L, V) of job.tokens, written whole to job.out."""
+    """job=logits: write the float32 logits (B, L, V) of job.tokens to job.out."""
     tokens_BxL = _read_tokens(config.job.tokens)
     run = _open(config, load_engine)
     by_rows = run.logits_by_rows(tokens_BxL)
-    by_rows = itertools.chain([next(by_rows)], by_rows)  # bad ids are found before a file is made
+    by_rows = itertools.chain([next(by_rows)], by_rows)  # find bad ids before creating a file
     shape = (*tokens_BxL.shape, run.engine.model_config.vocab_size)
     out = expanded(config.job.out)
     _write_npy(out, shape, by_rows)
@@ -330,7 +330,7 @@ def logits_job(config: Config, load_engine: LoadEngine) -> int:
 
 
 def _write_npy(path: Path, shape: tuple[int, ...], parts: Iterable[np.ndarray]) -> None:
-    """A float32 .npy of `shape`, from its rows in order; whole or not at all."""
+    """Write a float32 .npy file of `shape` from its rows in order, completely or not at all."""
     try:
         with replacing(path) as file:
             header = {"descr": "<f4", "fortran_order": False, "shape": shape}
@@ -342,7 +342,7 @@ def _write_npy(path: Path, shape: tuple[int, ...], parts: Iterable[np.ndarray]) 
 
 
 def _read_tokens(name: str | None) -> np.ndarray:
-    """The array of job.tokens. Raises UserError where it is not a .npy file."""
+    """The array of job.tokens. Raises UserError if it is not a .npy file."""
     if name is None:
         raise UserError("job=logits needs token ids.\nSet job.tokens=FILE.npy (batch x length).")
     try:
@@ -350,7 +350,7 @@ def _read_tokens(name: str | None) -> np.ndarray:
     except FileNotFoundError:
         raise UserError(f"No such file: job.tokens={name} (from {Path.cwd()}).") from None
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"job.tokens={name} is not a whole .npy file: {error}") from None
+        raise UserError(f"job.tokens={name} is not an intact .npy file: {error}") from None
     if not isinstance(tokens, np.ndarray):
         raise UserError(
             f"job.tokens={name} is an archive of arrays.\nGive a .npy file of one array."

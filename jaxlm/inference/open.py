@@ -1,4 +1,4 @@
-"""A configuration's data, and the configuration, data and engine of a run that is there already."""
+"""Opens the data of a configuration, and the configuration, data and engine of an existing run."""
 
 from pathlib import Path
 
@@ -20,14 +20,14 @@ from jaxlm.store.weights import read_weights
 
 
 def prepare(config: Config) -> Dataset:
-    """The configuration's dataset, encoded into run.cache where it is not there yet."""
+    """The configuration's dataset, encoded into run.cache unless it is there already."""
     dataset = encode(config, cache=cache_folder(config), train_tokens=tokens_needed(config))
     checks.check_vocabulary(config.model, dataset.vocab_size)
     return dataset
 
 
 def run_config(config: Config) -> Config:
-    """The configuration of the run that run.dir holds, with this command's operation and job."""
+    """The configuration of the run in run.dir, with this command's operation and job."""
     RunDirectory(config.run.dir).check_format()
     trained = guard.stored_config(Path(config.run.dir))
     trained.job, trained.run, trained.backend = config.job, config.run, config.backend
@@ -39,7 +39,7 @@ def load_parameters(engine: Engine, run_path: Path, which: str | int) -> Restore
     """Parameters of a run's checkpoint, or of a file of weights.
 
     `which` is last, best, a step or a .safetensors file; see `checkpoint.restore`, `read_weights`.
-    Raises UserError as they do, and for parameters that are not finite.
+    Raises UserError as they do, and if parameters are not finite.
     """
     if checks.is_weights_file(which):
         shapes = parameter_shapes(engine.model_config)
@@ -57,13 +57,13 @@ def _check_finite(values: dict[str, np.ndarray], place: str) -> None:
     if broken:
         raise UserError(
             f"{place} holds numbers that are not finite, in {', '.join(broken[:3])}"
-            f"{f' and {len(broken) - 3} more' if broken[3:] else ''}: it says nothing.\n"
-            "Name another checkpoint with job.checkpoint=best or STEP, or train again."
+            f"{f' and {len(broken) - 3} more' if broken[3:] else ''}, so it cannot be used.\n"
+            "Choose another checkpoint with job.checkpoint=best or STEP, or train again."
         )
 
 
 def open_run(config: Config, load_engine: LoadEngine) -> tuple[RunDirectory, Dataset, Engine]:
-    """(RunDirectory, Dataset, Engine) of a trained run. Raises UserError where there is none."""
+    """(RunDirectory, Dataset, Engine) of a trained run. Raises UserError if there is none."""
     trained = run_config(config)
     run = RunDirectory(config.run.dir)
     dataset = prepare(trained)

@@ -23,23 +23,23 @@ from jaxlm.store.late import last_loss
 Records = list[Json]
 
 _CAPTIONS = {
-    "loss": "Loss of training and validation against steps, tokens and wall-clock time. {train}",
-    "perplexity": "Perplexity, exp of the loss, over its whole range. {train}",
-    "accuracy": "How often the likeliest token, or one of the five likeliest, is right; mean "
-    "probability of the likeliest; bits per byte of text.",
+    "loss": "Training and validation loss against steps, tokens and wall-clock time. {train}",
+    "perplexity": "Perplexity, the exponential of the loss, over its whole range. {train}",
+    "accuracy": "How often the likeliest token is right, or one of the five likeliest; mean "
+    "probability of the likeliest token; bits per byte of text.",
     "optimization": "Learning rate, and norm of the gradient before clipping (bold: the mean of "
     "{width} records).",
-    "gradient_norms": "Gradient norms of each group of parameters, before clipping.",
-    "weight_norms": "Weight norms.",
-    "update_norms": "Norms of the steps taken.",
-    "update_ratio": "Norm of a step relative to the weights it changes.",
-    "activation_rms": "Size of the residual stream after each block.",
+    "gradient_norms": "Gradient norm of each parameter group, before clipping.",
+    "weight_norms": "Weight norm of each parameter group.",
+    "update_norms": "Norm of each parameter group's update.",
+    "update_ratio": "Norm of each update relative to the norm of the weights it changes.",
+    "activation_rms": "Root mean square of the residual stream after each block.",
     "speed": "Tokens per second of training time (no evaluation, no compilation) over the last "
     "{width} records; memory in use.",
 }
 _TRAIN = (
-    "Training: the batch of each recorded step (pale) and the mean of {width} such, fewer at both "
-    "ends (bold)."
+    "Training: the loss of each recorded step's batch (pale) and the mean of {width} records, "
+    "fewer at both ends (bold)."
 )
 REPORT_END = "All numbers are in `metrics.jsonl` and `summary.json`, all keys in `config.yaml`."
 _PROMPTS = {"stories": "Once", "shakespeare": "ROMEO:"}
@@ -53,7 +53,7 @@ def write_run_report(
     samples: Sequence[str],
     figures: Sequence[Path],
 ) -> None:
-    """Write a run's page, Markdown, to `path`, the run's folder being its parent."""
+    """Write a run's Markdown page to `path`, a file in the run directory."""
     again = ["python", "run.py", *overrides(config), *how(config)]
     going_on = next_commands(config, summary, path.parent)
     parts = [
@@ -65,11 +65,11 @@ def write_run_report(
         table(["", ""], results(summary, records), (0, 1)),
         *(_figure(figure, path.parent, records) for figure in figures),
         *_sample(samples),
-        "## Again, and on",
-        "The same model in an empty folder, bit for bit on the machine and versions of "
-        "`environment.json`:",
+        "## Reproduce and continue",
+        "This command trains the same model in an empty folder, bit for bit on the machine and "
+        "versions of `environment.json`:",
         fenced(names.command_line(again), "sh"),
-        "From here:",
+        "Next steps:",
         fenced("\n".join(f"{command}  # {why}" for command, why in going_on), "sh"),
         REPORT_END,
     ]
@@ -78,7 +78,7 @@ def write_run_report(
 
 
 def summary_lines(config: Config, summary: Json, records: Records, run_path: Path) -> list[str]:
-    """What a run prints when it ends: result, speed, where everything is, what to type next."""
+    """The lines a run prints when it ends: result, speed, files, and the next commands."""
     table = results(summary, records)
     width = max(len(name) for name, _ in table)
     lines = ["", f"{run_path}: {_status(summary)}"]
@@ -98,7 +98,7 @@ def _status(summary: Json) -> str:
 
 
 def description(config: Config, summary: Json) -> list[tuple[str, str]]:
-    """(what, which) of the model, the data and the training."""
+    """(name, description) of the model, the data and the training."""
     model, train = resolve_model(config.model), config.train
     positions = model.context_length if POSITIONS[model.position].learned else 0
     vocab_size = summary["embedding_parameters"] // model.d_model - positions
@@ -118,8 +118,8 @@ def description(config: Config, summary: Json) -> list[tuple[str, str]]:
         ),
         (
             "parameters",
-            f"{summary['parameters']:,}, of them {summary['non_embedding_parameters']:,} without "
-            "embedding and head",
+            f"{summary['parameters']:,}, of which {summary['non_embedding_parameters']:,} are "
+            "outside the embedding and the head",
         ),
         ("data", f"{_corpus(config)}; {_tokenizer(config)}, vocabulary {vocab_size:,}"),
         (
@@ -133,7 +133,7 @@ def description(config: Config, summary: Json) -> list[tuple[str, str]]:
 
 
 def _corpus(config: Config) -> str:
-    """The corpus that was read: a path or a name of the hub only where it had an effect."""
+    """The corpus that was read: a path or a hub name only if it had an effect."""
     data = config.data
     if isinstance(data, Hub):
         return names.shown(data.path or str(data.hub))
@@ -146,13 +146,13 @@ def _tokenizer(config: Config) -> str:
 
 
 def _duration(text: str) -> str:
-    """A bare number of train.duration with its unit."""
+    """train.duration; a bare number gets its unit."""
     bare = re.fullmatch(r"[\d.e+]+[kKMGBT]?", text)
     return f"{text} steps" if bare else text
 
 
 def results(summary: Json, records: Records) -> list[tuple[str, str]]:
-    """(name, value with its unit) of all that is known about a run."""
+    """(name, value with its unit) of every result of a run."""
     evals = [record for record in records if record["kind"] == "eval"]
     rows: list[tuple[str, str]] = []
     if evals:
@@ -177,7 +177,7 @@ def results(summary: Json, records: Records) -> list[tuple[str, str]]:
         together = f"{summary['packed']} runs in one program"
         rows.append(("trained together", f"{together}: time, speed and memory are the program's"))
     peak = f"{summary['peak_memory_bytes'] / 2**20:,.0f} MiB"
-    rows.append(("peak memory", f"{peak}, of the device, or on a CPU of the process"))
+    rows.append(("peak memory", f"{peak}, of the device (on a CPU, of the process)"))
     return rows
 
 
@@ -193,7 +193,7 @@ def _validation(last: Json, summary: Json) -> list[tuple[str, str]]:
     if best is not None and summary["best_step"] != last["step"]:
         rows.append(("best validation loss", f"{best:.4f} at step {summary['best_step']:,}"))
     if floor is not None and last["loss"] is not None:
-        rows.append(("entropy floor", f"{floor:.4f}, the least that any model can expect"))
+        rows.append(("entropy floor", f"{floor:.4f}, the lowest loss that any model can expect"))
         rows.append(("above the floor", f"{last['loss'] - floor:.4f}"))
     rows.append(("perplexity", shown("perplexity", ".3f")))
     if last.get("bits_per_byte") is not None:
@@ -204,10 +204,10 @@ def _validation(last: Json, summary: Json) -> list[tuple[str, str]]:
 
 
 def next_commands(config: Config, summary: Json, run_path: Path) -> list[tuple[str, str]]:
-    """(command, what for), most wanted first. Each works when copied into a shell.
+    """(command, purpose), the most useful first. Each works when copied into a shell.
 
-    They keep what the run was told about how to compute, and nothing is offered that needs a
-    checkpoint where none can be.
+    The commands keep the run's options of how to compute. None needs a checkpoint that the run
+    cannot have.
     """
     train = ["python", "run.py", *overrides(config), *how(config)]
     opened = [f"run.dir={run_path}", *how(config, opened=True)]
@@ -225,7 +225,7 @@ def next_commands(config: Config, summary: Json, run_path: Path) -> list[tuple[s
         commands.append((names.command_line(words), "measure the last checkpoint"))
     if status in ("finished", "stopped_early"):
         commands.append(
-            (names.command_line(_other_seed(config, train)), "how much is chance? another seed")
+            (names.command_line(_other_seed(config, train)), "train again with another seed")
         )
     elif status != "diverged":
         commands.append((names.command_line([*train, f"run.dir={run_path}"]), "resume"))
@@ -233,7 +233,7 @@ def next_commands(config: Config, summary: Json, run_path: Path) -> list[tuple[s
 
 
 def _other_seed(config: Config, train: Sequence[str]) -> list[str]:
-    """The words that train the same with the next seed, in a folder beside the run's own."""
+    """The command that trains the same model with the next seed, in a neighbouring folder."""
     seed = config.seed + 1
     rest = [word for word in train if not word.startswith(("seed=", "run.name="))]
     assert config.run.name is not None
@@ -252,18 +252,18 @@ def _reseeded(name: str, old: int, new: int) -> str:
     return f"{name}-seed{new}"
 
 
-# Operation that is no part of how a model is computed, or is a run's own.
+# Operation keys that do not affect how a model is computed, or belong to one run only.
 _ASIDE = ("job.", "study.", "debug.", "run.name", "run.dir", "run.experiment", "run.options")
 _ASIDE += ("run.overwrite", "run.stop_at")
-# What opening a run needs of it: where its text lies, and what computes it.
+# Operation keys that opening a run needs: where its text is, and what computes it.
 _OPENING = ("backend", "parallel.", "torch.", "run.cache")
 
 
 def how(config: Config, opened: bool = False) -> list[str]:
-    """The words of the command line that keep how a run is computed: backend, devices, cache,
-    intervals of saving and logging, ...; with `opened` only what a job that opens a run needs.
+    """The overrides that keep how a run is computed: backend, devices, cache, intervals of saving
+    and logging, ... With `opened`, only those that a job needs to open the run.
 
-    Relative to the run's experiment, as `overrides` is.
+    Like `overrides`, they are relative to the run's experiment.
     """
     start = [] if opened else _start(config)
     return [
@@ -274,8 +274,8 @@ def how(config: Config, opened: bool = False) -> list[str]:
 
 
 def overrides(config: Config) -> list[str]:
-    """The shortest command line known that composes to the same identity: from the default
-    experiment, or from the run's own.
+    """The shortest overrides that compose to the same identity, starting from the default
+    experiment or from the run's own.
     """
     start = _start(config)
     differing = [f"{key}={_typed(v)}" for key, v in _differing(config, start).items()]
@@ -285,7 +285,7 @@ def overrides(config: Config) -> list[str]:
 
 
 def _start(config: Config) -> list[str]:
-    """The experiment that the fewest words lead on from; [] for the default one."""
+    """The experiment that needs the fewest further overrides; [] for the default one."""
     from jaxlm.config.compose import compose, groups
 
     names = [n for n in groups()["experiment"] if n == config.run.experiment]
@@ -300,7 +300,7 @@ def _start(config: Config) -> list[str]:
 
 
 def _differing(config: Config, start: list[str], half: Callable[[Config], dict] = identity) -> Json:
-    """Key -> value of one half of `config`, where `start` alone means another value."""
+    """Key -> value of one half of `config`, for keys to which `start` gives another value."""
     from jaxlm.config.compose import compose
 
     kinds = kinds_unlike(config, compose(start))

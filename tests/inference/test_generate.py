@@ -338,7 +338,7 @@ def test_the_logits_job_refuses_what_are_not_ids(letters_run, tmp_path):
         (np.zeros((2, 17), int), "length 17 exceeds the model's context of 16"),
         (beyond, f"the id {LETTERS.vocab_size} at row 1, position 2"),
         (-beyond, "the id -"),
-        (np.array([{}]), "not a whole .npy file"),
+        (np.array([{}]), "not an intact .npy file"),
     ]:
         np.save(path, array)
         job = LogitsJob(tokens=str(path), out=str(out))
