@@ -74,7 +74,7 @@ def test_shakespeare_comes_from_the_shared_folder_or_the_network_once(tmp_path, 
 def test_without_shakespeare_the_three_ways_are_named(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXLM_SHARED", str(tmp_path))
     (tmp_path / "other.txt").write_text("not it")
-    for url, problem in (("gone", "No such file"), ("other.txt", "another SHA-256")):
+    for url, problem in (("gone", "No such file"), ("other.txt", "SHA-256 .* differs")):
         monkeypatch.setattr(corpora, "SHAKESPEARE_URL", (tmp_path / url).as_uri())
         with pytest.raises(UserError, match="Three ways.*data.path=FILE.*JAXLM_SHARED") as error:
             corpora.shakespeare(None, tmp_path)
@@ -373,7 +373,7 @@ def test_missing_and_empty_files_are_named(tmp_path):
     with pytest.raises(UserError, match="No such file: data.path=nowhere.txt"):
         prepare(configured(name="text", path="nowhere.txt"), cache=tmp_path)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UserError, match="no .txt, .jsonl or .gz files"):
+    with pytest.raises(UserError, match="no .txt, .jsonl, .gz or other text files"):
         prepare(configured(name="text", path=tmp_path / "folder"), cache=tmp_path)
     (tmp_path / "folder" / "x.txt").touch()
     with pytest.raises(UserError, match="There is no text in .*x.txt"):
@@ -439,7 +439,7 @@ def test_bad_flat_files_are_explained(tmp_path):
     path.touch()
     expect("holds no tokens")
     path.write_bytes(b"\0" * 7)
-    expect("7 bytes, which is no multiple of the 2 bytes")
+    expect("7 bytes, not a multiple of the 2 bytes of one uint16 id")
     ids = np.zeros(5000, np.uint16)
     ids[4321] = 301
     ids.tofile(path)
@@ -450,6 +450,6 @@ def test_bad_flat_files_are_explained(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((2, 3), int))
     expect("one\n?.*dimension", path=str(tmp_path / "x.npy"))
     (tmp_path / "x.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:-5])
-    expect("not a whole .npy file", path=str(tmp_path / "x.npy"))
+    expect("not a complete .npy file", path=str(tmp_path / "x.npy"))
     with pytest.raises(UserError, match="has ids, but tokenizer=bpe is built from text"):
         prepare(configured("bpe", name="tokens", path=path, vocab_size=300), cache=tmp_path)

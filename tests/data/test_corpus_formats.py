@@ -161,7 +161,7 @@ def test_broken_records_are_named_and_never_half_read(tmp_path):
         ("e.json", '[{"story": "a"} {"story": "b"}]', "expected ',' or ']'"),
         ("f.json", deep, "nested too deeply"),
         ("g.jsonl", '{"story": "a"}\n' + '{"x":' * 100_000, "line 2 is not valid JSON"),
-        ("h.csv", "story\nhello, world\n", "line 2 has 2 columns, its first line 1"),
+        ("h.csv", "story\nhello, world\n", "line 2 has 2 columns, but its first line has 1"),
         ("i.csv", 'story\n"never closed\nb\nc\n', "not valid CSV"),
         ("j.csv", "story,story\na,b\n", "more than one column 'story'"),
         ("k.csv", "A long first line without any header\nb\n", "no column 'story'"),
@@ -186,7 +186,7 @@ def test_records_without_text_are_left_out_and_counted(tmp_path):
         ("x.csv", csv_of(",", [*TEXTS, "", "", " "])),
     ):
         told = line(written(tmp_path / name, content), tmp_path)
-        assert told == "read 1 file, 3 documents, 38 characters; left out 3 empty documents"
+        assert told == "read 1 file, 3 documents, 38 characters; skipped 3 empty documents"
 
 
 def test_parquet_is_read_by_column_or_asks_for_its_library(tmp_path, monkeypatch):
@@ -255,7 +255,7 @@ def test_zstd_is_read_frame_by_frame_and_whole(tmp_path, monkeypatch):
         ("x.bin", "data=tokens"),
         ("x.npy", "data=tokens"),
         ("x.xlsx", "Save it as .csv"),
-        ("x.parquet.gz", "packed Parquet"),
+        ("x.parquet.gz", "compressed Parquet"),
     ],
 )
 def test_what_is_no_text_is_refused_by_its_name(tmp_path, name, what):
@@ -394,7 +394,7 @@ def test_folders_are_read_whole_in_order_and_say_what_they_leave_out(tmp_path):
     (folder / "z.txt").symlink_to("b.TXT")
     assert read(folder) == ["one", "two", "three = 3", "five", "four", "six"]
     told = line(folder, tmp_path)
-    assert told.startswith("read 6 files, 6 documents, 26 characters; left out 12 files: ")
+    assert told.startswith("read 6 files, 6 documents, 26 characters; skipped 12 files: ")
     assert told == line(folder, tmp_path)  # from the cache
     files = text_files(str(folder), "story")
     for left_out in (
@@ -404,9 +404,9 @@ def test_folders_are_read_whole_in_order_and_say_what_they_leave_out(tmp_path):
         "x.unknown (of unknown kind)",
         ".hidden.txt (hidden)",
         ".git (hidden)",
-        "gone.txt (a link to nothing)",
+        "gone.txt (a broken link)",
         "z.txt (the same as b.TXT)",
-        "loop (a link to a folder that it lies in)",
+        "loop (a link to a folder that contains it)",
     ):
         assert left_out in files.left_out
     assert "blank.txt (no text), empty.txt (no text), fig.png (an image), gone.txt" in told
@@ -415,7 +415,7 @@ def test_folders_are_read_whole_in_order_and_say_what_they_leave_out(tmp_path):
 def test_a_folder_without_text_says_what_it_holds(tmp_path):
     (tmp_path / "corpus").mkdir()
     written(tmp_path / "corpus" / "fig.png", b"")
-    with pytest.raises(UserError, match="left out 1 file: fig.png \\(an image\\)"):
+    with pytest.raises(UserError, match="skipped 1 file: fig.png \\(an image\\)"):
         read(tmp_path / "corpus")
 
 

@@ -99,7 +99,7 @@ def test_without_library_or_network_the_error_names_the_other_ways(
     message = capsys.readouterr().err
     assert len(message.splitlines()) <= 3
     said = "pip install 'jaxlm[hub]'" if problem == "library" else "name resolution"
-    assert all(way in message for way in (said, "data.path=FILE", "data=stories"))
+    assert all(way in message for way in (said, "set data.path", "data=stories"))
 
 
 def test_a_broken_stream_leaves_nothing_behind(library, monkeypatch, tmp_path):

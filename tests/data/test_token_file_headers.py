@@ -60,7 +60,7 @@ def test_llm_c_s_header_is_no_token(tmp_path, magic, version, dtype):
     refused(path, llm_c(magic, version, dtype)[:-8], "llm.c's header says 3,000 ids")
     refused(path, llm_c(magic, version, dtype, count=2999), "llm.c's header says 2,999 ids")
     refused(path, llm_c(magic, version + 1, dtype), f"version {version + 1}")
-    refused(path, llm_c(20240522, 1, dtype), "not one of its training tokens")
+    refused(path, llm_c(20240522, 1, dtype), "does not hold training tokens")
     refused(path, llm_c(magic, version, dtype, count=0)[:1024], "holds no tokens")
 
 

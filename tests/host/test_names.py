@@ -100,7 +100,7 @@ def test_a_folder_of_undecodable_names_says_what_it_leaves_out(tmp_path):
     (tmp_path / LATIN1).write_text("text")
     (tmp_path / os.fsdecode(b"f\xe9.png")).write_text("")
     notes = prepare(configured("text", path=tmp_path), cache=tmp_path / ".cache").notes
-    assert "left out 1 file: f\\xe9.png (an image)" in notes[0]
+    assert "skipped 1 file: f\\xe9.png (an image)" in notes[0]
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin1", "utf-8"])

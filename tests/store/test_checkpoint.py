@@ -257,7 +257,7 @@ def test_a_flipped_bit_anywhere_means_the_step_before(two_steps, data):
         assert_is(tree, jax.tree.map(np.asarray, tree_of(100)))
         assert len(skipped) == 1 and skipped[0].startswith("step 200: ")
         assert path.relative_to(two_steps / "200").as_posix() in skipped[0]
-        with pytest.raises(UserError, match="cannot be had.*step 200: .*\n.*Whole steps"):
+        with pytest.raises(UserError, match="cannot be restored.*step 200: .*\n.*Whole steps"):
             restore(two_steps, 200)
     finally:
         flip(path, offset, bit)
@@ -335,13 +335,14 @@ def test_last_best_or_a_step_by_number(tmp_path):
     step, tree, metadata, _ = restore(tmp_path, 2)
     assert (step, metadata) == (2, {"step": 2})
     assert_is(tree, jax.tree.map(np.asarray, tree_of(2)))
-    with pytest.raises(UserError, match=r"step 7 cannot be had .*\nWhole steps there: 1, 2, 3, 4"):
+    problem = r"step 7 cannot be restored .*\nWhole steps there: 1, 2, 3, 4"
+    with pytest.raises(UserError, match=problem):
         restore(tmp_path, 7)
     flip(data_file(tmp_path, 3), 50)
     step, _, _, skipped = restore(tmp_path, "best")
     assert step == 1 and len(skipped) == 1 and skipped[0].startswith("step 3: ")
     flip(tmp_path / "1" / manifest.NAME, 50)
-    with pytest.raises(UserError, match="best checkpoint cannot be had .*step 3: .*step 1: "):
+    with pytest.raises(UserError, match="best checkpoint cannot be restored .*step 3: .*step 1: "):
         restore(tmp_path, "best")
 
 
