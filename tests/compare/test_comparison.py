@@ -98,8 +98,8 @@ def test_a_ratios_interval_is_that_of_the_logarithms():
 @pytest.mark.parametrize(
     ("difference", "said"),
     [
-        (None, "no seed in common with the baseline: no statement"),
-        (Difference(-0.03, None, 1, None), "one seed: no statement"),
+        (None, "no seed in common with the baseline: no conclusion"),
+        (Difference(-0.03, None, 1, None), "one seed: no conclusion"),
         (Difference(-0.031, 0.012, 3, 0.008, 0.016), "better by 0.031 ± 0.012 nats/token"),
         (Difference(0.031, 0.012, 3, 0.008, 0.016), "worse by 0.031 ± 0.012 nats/token"),
         (Difference(0.01, 0.05, 3, 0.6, 0.6), "no difference that 3 seeds can show"),
@@ -219,7 +219,7 @@ def test_tokens_of_different_tokenizers_are_not_compared(tmp_path):
     assert found.ranking == ["big", "small"]
     assert found.common_loss == pytest.approx(2.1 / math.log(2) / 2)
     assert any("bits per byte" in note for note in found.notes)
-    with pytest.raises(UserError, match="val_loss is measured by token.*\n.*bits_per_byte"):
+    with pytest.raises(UserError, match="val_loss is measured per token.*\n.*bits_per_byte"):
         compare(load(study), metric="val_loss")
 
 

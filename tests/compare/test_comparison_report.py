@@ -231,7 +231,7 @@ def test_a_report_with_a_corrupt_run_succeeds_with_a_warning_line(tmp_path, caps
     assert main(["job=report", f"job.runs={study}"]) == 0
     out, err = capsys.readouterr()
     assert len(err.splitlines()) == 1
-    assert err.startswith(f"warning: {study / 'b' / 'seed1'} is left out: ")
+    assert err.startswith(f"warning: {study / 'b' / 'seed1'} is skipped: ")
     assert str(study / "research_report.md") in out
     assert "`b/seed1`: cannot read" in text_of(study)
 
@@ -259,7 +259,7 @@ def test_a_broken_study_file_leaves_its_runs(tmp_path):
 
 def test_where_there_is_no_run_the_error_says_what_to_name(tmp_path, capsys):
     assert main(["job=report", f"job.runs={tmp_path}/**"]) == 2
-    assert "no run is there" in capsys.readouterr().err
+    assert "there is no run" in capsys.readouterr().err
     assert main(["job=report"]) == 2
     assert "job.runs is missing" in capsys.readouterr().err
 
@@ -344,7 +344,7 @@ def test_the_log_lists_every_run_newest_first(runs, tmp_path, capsys):
     assert rows[1][2] == "interrupted" and rows[1][3] == "0:06"
     assert {row[1] for row in rows[3:]} == {"Is b better? a, seed 0", "Is b better? b, seed 0"}
     assert "6.14e+10" in rows[0]
-    assert "corrupt is left out" in capsys.readouterr().err
+    assert "corrupt is skipped" in capsys.readouterr().err
     assert "| s | 2 of 2 | 1.9000 | Is b better? b, seed 0 |" in text_of(tmp_path)
 
 

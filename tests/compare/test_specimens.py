@@ -87,7 +87,7 @@ def test_real_text_of_the_same_length_is_scored_beside_the_models(found):
 def test_runs_that_cannot_be_read_are_named_and_left_out(found):
     notes = " ".join(found[0]["notes"])
     for name in ("bad", "absent", "empty"):
-        assert f"{name} is left out: " in notes
+        assert f"{name} is skipped: " in notes
 
 
 def test_the_sweep_is_of_the_best_model_over_all_settings(found):

@@ -280,5 +280,5 @@ def test_the_log_of_many_runs_names_the_bad_one_and_reports_the_rest(tmp_path, m
     (tmp_path / "runs" / "b" / "summary.json").write_text("[]")
     assert cli.main(["job=report", "job.runs=runs/**"]) == 0
     shown = capsys.readouterr()
-    assert "runs/b is left out" in shown.err and len(shown.err.splitlines()) == 1
+    assert "runs/b is skipped" in shown.err and len(shown.err.splitlines()) == 1
     assert "seed 0" in shown.out and "seed 2" in shown.out

@@ -150,7 +150,7 @@ study:
     assert wide.study.question == "Which width?" and wide.job.name == "train"
     assert trained.reports == [(Path("runs/widths"), Path("runs/widths"))]
     assert cli.main(["experiment=widths", "scale=smoke", "study.seeds=[0,1]"]) == 0
-    assert "4 runs, 4 of them done already" in capsys.readouterr().out
+    assert "4 runs, 4 of them already done" in capsys.readouterr().out
     assert compose.compose(["experiment=widths", "job=train"]).job.name == "train"
 
 
@@ -258,7 +258,7 @@ def test_a_changed_study_says_what_is_reused_new_and_left_over(trained, capsys):
     assert run("study.axes.optimizer.lr=[2e-3,4e-3]") == 0
     shown = capsys.readouterr().out
     assert "reused: lr=0.002/seed0" in shown and "new: lr=0.004/seed0" in shown
-    assert "no longer part, kept on disk: lr=0.001/seed0" in shown
+    assert "no longer used, kept on disk: lr=0.001/seed0" in shown
     assert shown.index("no longer") < shown.index("lr=0.004, seed 0: finished")
     assert set(rows()) == {("lr=0.002", 0), ("lr=0.004", 0)}
     assert Path("runs/s/lr=0.001/seed0/config.yaml").exists()

@@ -72,7 +72,7 @@ def test_a_failing_variant_is_recorded_and_the_others_go_on(tmp_path, cache, cap
     assert statuses(tmp_path / "study")[1] == {
         "absent": "finished", "wild": "diverged", "sound": "finished",
     }  # fmt: skip
-    assert "3 runs, 2 of them done already" in capsys.readouterr().out
+    assert "3 runs, 2 of them already done" in capsys.readouterr().out
     assert _starts(tmp_path / "study" / "sound" / "seed3") == 1
 
 
@@ -295,7 +295,7 @@ def test_the_ladders_runs_count_what_the_model_has(tmp_path):
         (["job.sizes=0x2"], "width"),
         (["job.tokens=1Mtokens"], "not a count"),
         (["job.tokens=, ,"], "empty"),
-        (["job.most_tokens=1"], "no run of job.least_tokens"),
+        (["job.most_tokens=1"], "no run with job.least_tokens"),
         (["job.flops=null"], "no budget"),
         (["job.flops=1e11tokens"], "not a count"),
         (["train.duration=1hours"], "in tokens or steps"),
