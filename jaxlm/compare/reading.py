@@ -221,7 +221,7 @@ def find_runs(pattern: str) -> list[Path]:
     found = dict.fromkeys(run for match in matches if match.is_dir() for run in _below(match))
     if not found:
         raise UserError(
-            f"job.runs={pattern}: there is no run.\n"
+            f"job.runs={pattern}: no runs found.\n"
             "Name the folder of a study or of a run, or a glob such as job.runs='runs/**'."
         )
     return list(found)

@@ -264,7 +264,7 @@ _BYTE_OF_CHARACTER = _byte_of_character()
 
 
 def _byte_level_bytes(token: str) -> bytes:
-    """A token's bytes; as in the library, one with a character that is no stand-in is text."""
+    """A token's bytes; as in the library, a token with any other character is plain text."""
     try:
         return bytes(_BYTE_OF_CHARACTER[character] for character in token)
     except KeyError:

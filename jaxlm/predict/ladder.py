@@ -134,8 +134,8 @@ def _words(text: str, key: str) -> list[str]:
 def ladder_job(config: Config, load_engine: object) -> int:
     """job=ladder: train what is missing, then fit; the exit status is that of the study.
 
-    debug=shapes only shows the plan. Each run is a process of its own, so the engine is not
-    loaded here.
+    debug=shapes only shows the plan. Each run has its own process, so the engine is not loaded
+    here.
     """
     ladder = rungs(config)
     seeds = config.job.seeds or [config.seed]

@@ -31,8 +31,8 @@ _RULES = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 def study_job(config: Config, load_engine: object) -> int:
     """job=study: train what is missing, then report; the exit status is that of the training.
 
-    debug=shapes only shows the plan. Each run is a process of its own, so the engine is not
-    loaded here.
+    debug=shapes only shows the plan. Each run has its own process, so the engine is not loaded
+    here.
     """
     axes = axes_of(config.study)
     check_names(config.study, variants_of(config, axes))

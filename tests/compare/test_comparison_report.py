@@ -259,7 +259,7 @@ def test_a_broken_study_file_leaves_its_runs(tmp_path):
 
 def test_where_there_is_no_run_the_error_says_what_to_name(tmp_path, capsys):
     assert main(["job=report", f"job.runs={tmp_path}/**"]) == 2
-    assert "there is no run" in capsys.readouterr().err
+    assert "no runs found" in capsys.readouterr().err
     assert main(["job=report"]) == 2
     assert "job.runs is missing" in capsys.readouterr().err
 

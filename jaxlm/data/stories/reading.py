@@ -59,7 +59,7 @@ def score(start: Ops, n_slots: int, text: str) -> Score:
         end = _read(text, 0, start, [None] * n_slots, logs)
         if end == len(text):
             return Score(True, sum(logs), end, sum(logs), "a whole text")
-        message = "the text goes on after its end"
+        message = "the text continues after its end"
     except _Stop as stop:
         end = stop.position
         shown = ", ".join(repr(word) for word in stop.expected[:3])
