@@ -51,7 +51,7 @@ def test_prompt_and_continuation_are_what_decode_gives(name, text, data):
 @pytest.mark.parametrize("name", MAKERS)
 @given(TEXTS)
 def test_texts_are_decoded_as_the_library_does(name, text):
-    """But for added words of byte-level tokenizers, which it takes for bytes, and blanks that it
+    """Except for added words of byte-level tokenizers, which it reads as bytes, and spaces that it
     drops from inside a first token."""
     kind = tokenizer(name)
     ids = kind.encode_batch([text])[0].tolist()

@@ -183,8 +183,8 @@ def trained(backend, cache, widths, **switches):
     ids=["jax", "torch, more heads, tied, layernorm"],
 )
 def test_activations_change_equally_at_every_width_only_under_mup(backend, widths, switches, cache):
-    """Exponents of the width, after some steps at one rate. Scores start with -1/2, since muP
-    divides random products by head_dim, and so may fall, but not grow."""
+    """Exponents of the width, after some steps at one rate. Those of scores start at -1/2, since
+    muP divides random products by head_dim, so scores may fall but not grow."""
     rows = trained(backend, cache, widths, parametrization="mup", **switches)
     size = slopes(rows, STEPS, lambda row: row.rms)
     change = slopes(rows, STEPS, lambda row: row.change)
