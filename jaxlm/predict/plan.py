@@ -89,8 +89,8 @@ def estimate_lines(config: Config, model: ResolvedModel) -> list[str]:
     if tokens is None:
         tokens = TOKENS_PER_PARAMETER * counts.total
         limit = "the clock" if parse(config.train.duration, "")[1] == "hours" else "the data"
-        length = f"{_short(tokens)} tokens (20 per parameter; the length of "
-        length += f"{config.train.duration} depends on {limit})"
+        length = f"{_short(tokens)} tokens (20 per parameter; "
+        length += f"train.duration={config.train.duration} depends on {limit})"
     else:
         length = f"{_short(tokens)} tokens ({tokens / counts.non_embedding:.3g} per parameter "
         length += "without embeddings)"

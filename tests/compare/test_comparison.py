@@ -437,7 +437,7 @@ def test_lines_are_divided_among_panels_by_the_key_with_the_fewest_values(tmp_pa
         "norm=none": 3,
     }
     said = words(sweep, LOSS)[-2:]
-    assert said[0].startswith("The best learning rate moves (norm=rmsnorm): 0.001 to 0.01")
+    assert said[0].startswith("The best learning rate moves (norm=rmsnorm) from 0.001 to 0.01")
     assert said[1] == "The best learning rate is the same for all (norm=none): **0.01**."
 
 

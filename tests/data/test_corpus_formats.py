@@ -86,7 +86,7 @@ def test_a_spreadsheets_separator_line_is_not_a_header(tmp_path, separator, suff
     for line in [*words, "\ufeff" + words[0], *["sep=\\t"] * (separator == "\t")]:
         path = written(tmp_path / f"x.{suffix}", f"{line}\r\n{csv_of(separator)}")
         assert read(path) == TEXTS
-    with pytest.raises(UserError, match="these: n, story"):
+    with pytest.raises(UserError, match="Choose from: n, story"):
         read(path, "text")
     written(path, f"sep={separator}\nstory\nhello\n")  # one column
     assert read(path) == ["hello"]
@@ -192,7 +192,9 @@ def test_records_without_text_are_skipped_and_counted(tmp_path):
 def test_parquet_is_read_by_column_or_the_error_names_its_library(tmp_path, monkeypatch):
     path = written(tmp_path / "x.parquet", b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UserError, match="x.parquet is a Parquet.*\n.*pip install pyarrow"):
+    with pytest.raises(
+        UserError, match="x.parquet, a Parquet table, requires pyarrow.*\n.*pip install pyarrow"
+    ):
         read(path)
     monkeypatch.setitem(sys.modules, "pyarrow", arrow := types.ModuleType("pyarrow"))
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", types.ModuleType("pyarrow.parquet"))
@@ -221,7 +223,7 @@ class _Table:
 
 def test_without_its_library_zstd_is_refused_by_name(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zstandard", None)
-    with pytest.raises(UserError, match="x.txt.zst takes zstandard.*\n.*pip install zstandard"):
+    with pytest.raises(UserError, match="x.txt.zst requires zstandard.*\n.*pip install zstandard"):
         read(written(tmp_path / "x.txt.zst", b"\x28\xb5\x2f\xfd"))
 
 
@@ -323,7 +325,7 @@ def test_a_list_of_texts_with_the_name_of_a_text_is_refused(tmp_path, monkeypatc
         for content in (json.dumps(items), " \n" + json.dumps(items, indent=1) + "\n\n"):
             for read_bytes in (1 << 20, 64):
                 monkeypatch.setattr(corpora, "_READ_BYTES", read_bytes)
-                with pytest.raises(UserError, match=r"holds JSON.*\nRename it to \.json,"):
+                with pytest.raises(UserError, match=r"holds JSON.*\nRename it to \.json so that"):
                     read(written(tmp_path / f"{number}.txt", content))
     with pytest.raises(UserError, match=r"Rename it to \.json\.gz"):
         read(written(tmp_path / "x.txt.gz", gzip.compress(json.dumps(TEXTS).encode())))

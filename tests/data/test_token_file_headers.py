@@ -76,7 +76,7 @@ def test_the_index_of_megatron_states_the_type_of_its_ids(tmp_path):
         (tmp_path / "x.idx").write_bytes(index(code, [1000, 2000]))
         path.write_bytes(IDS.astype(dtype).tobytes())
         np.testing.assert_array_equal(ids_of(prepared(path)), IDS)
-    refused(path, IDS.astype("<i8").tobytes()[:-8], "x.idx beside it says 3,000 ids of int64")
+    refused(path, IDS.astype("<i8").tobytes()[:-8], "x.idx beside it says 3,000 ids of type int64")
     (tmp_path / "x.idx").write_bytes(index(4, [1000, 2000])[:30])
     refused(path, IDS.astype("<i4").tobytes(), "x.idx is damaged")
     refused(tmp_path / "y.idx", index(4, [1000, 2000]), "Megatron's index")

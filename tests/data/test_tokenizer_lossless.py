@@ -214,7 +214,9 @@ def configured(tmp_path, kind, text, **tokenizer_keys):
 def test_a_corpus_that_is_not_preserved_is_refused_even_from_the_cache(tmp_path):
     text = "the cat said: 日本\n" * 200
     config = configured(tmp_path, "unigram always", text)
-    with pytest.raises(UserError, match="give text-train back: 11.8% of 3,[0-9]* .*'日' 180 times"):
+    with pytest.raises(
+        UserError, match="not preserve text-train: 11.8% of 3,[0-9]* .*'日' 180 times"
+    ):
         prepare(config, cache=tmp_path)
     lossy = configured(tmp_path, "unigram always", text, lossy=True)
     for _ in range(2):
@@ -224,7 +226,7 @@ def test_a_corpus_that_is_not_preserved_is_refused_even_from_the_cache(tmp_path)
         assert len(lost) == 2 and "text-validation, 11.8% of" in lost[1]
     both = int(dataset.train_bytes.sum()) + int(dataset.validation_bytes.sum())
     assert both == len(text.encode())
-    with pytest.raises(UserError, match="give text-train back"):
+    with pytest.raises(UserError, match="not preserve text-train"):
         prepare(config, cache=tmp_path)
     fine = configured(tmp_path, "unigram always", "the cat said\n" * 200)
     assert len(prepare(fine, cache=tmp_path).notes) == 1  # what was read

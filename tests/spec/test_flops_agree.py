@@ -130,7 +130,8 @@ def test_a_ladders_plan_shows_both_counts():
 
 
 @pytest.mark.parametrize(
-    "duration, said", [("1hours", "up to the clock"), ("2epochs", "up to the data"), ("9000", "")]
+    "duration, said",
+    [("1hours", "depends on the clock"), ("2epochs", "depends on the data"), ("9000", "")],
 )
 def test_an_estimate_says_what_its_length_depends_on(duration, said):
     config = compose([f"train.duration={duration}", "data.train_tokens=1M"])

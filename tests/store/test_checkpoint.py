@@ -300,7 +300,9 @@ def test_when_all_are_damaged_each_is_listed_and_nothing_starts_over(tmp_path):
     saved(tmp_path, [1, 2, 3])
     for step in (1, 2, 3):
         flip(data_file(tmp_path, step), 100)
-    with pytest.raises(UserError, match="step 3: .*step 2: .*step 1: .*\n.*start afresh") as caught:
+    with pytest.raises(
+        UserError, match="step 3: .*step 2: .*step 1: .*\n.*does not replace"
+    ) as caught:
         restore(tmp_path)
     assert not isinstance(caught.value, NoCheckpoint)
 

@@ -107,7 +107,7 @@ def test_the_folder_of_another_program_is_not_a_run(tmp_path):
     folder.mkdir()
     (folder / "config.yaml").write_text("port: 80\n")
     (folder / "report.md").write_text("ours")
-    refused(RunDirectory(folder), "is no run")
+    refused(RunDirectory(folder), "is not a run")
 
 
 def test_a_run_without_its_config_can_be_started_over(run):
