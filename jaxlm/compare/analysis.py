@@ -1,4 +1,4 @@
-"""A comparison, computed: means, differences to the baseline, verdicts, convergence, claims."""
+"""Computes a comparison: means, differences from the baseline, verdicts, convergence, claims."""
 
 import dataclasses
 from collections.abc import Sequence

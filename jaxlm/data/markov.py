@@ -1,10 +1,10 @@
 """data=markov: a first-order Markov chain over token ids, whose entropy is known exactly.
 
 The logit of the next id is a sum of products, each of a random factor of the current id and one of
-the next; the k-th product has size 1/k. It also falls slowly with the next id. A model of width d
-can represent d of these products, so its loss approaches the entropy as a power of d and of how
-often each id was seen: L = E + A/N^alpha + B/D^beta with a known E. The loss does not fall in
-stages, as it does with a language.
+the next; the k-th product has size 1/k. The logit also falls slowly with the next id. A model of
+width d can represent d of these products, so its loss approaches the entropy as a power of d and of
+how often each id was seen: L = E + A/N^alpha + B/D^beta with a known E. Unlike the loss of a
+language, it does not fall in stages.
 """
 
 import math

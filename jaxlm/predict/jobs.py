@@ -58,7 +58,7 @@ def fit_job(config: Config, load_engine: object) -> int:
             bootstrap_starts=job.bootstrap_starts,
             fix=job.fix,
         )
-        print(analysis.text(), flush=True)  # the figures take as long as all before
+        print(analysis.text(), flush=True)  # drawing the figures takes as long again
         print(f"\nreport: {analysis.save(job.out, tell=print)}")
     return 0 if analysis.fit.success else 1
 

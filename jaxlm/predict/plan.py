@@ -27,7 +27,7 @@ TOKENS_PER_PARAMETER = 20.0  # Hoffmann et al. 2022, table 3
 # Bytes of the parts whose peaks flops.py knows, from the manufacturers' data sheets.
 _MEMORY_BYTES = {"H200": 141e9, "H100": 80e9, "A100": 80e9, "L40S": 48e9, "T4": 16e9}
 DEVICES = tuple(_MEMORY_BYTES)
-_LEAST, _MOST = 1e4, 1e12  # limits of the parameters of a plan; its tokens have the lower one
+_LEAST, _MOST = 1e4, 1e12  # limits of parameters; the lower one holds for tokens, too
 _LEAST_STEPS = 200
 # Widths are multiples of the first number below the second.
 _GRAINS = ((16, 128), (32, 256), (64, 1024), (128, 2048), (256, 8192), (1024, math.inf))

@@ -121,7 +121,7 @@ class Checkpoints:
             ) from error
 
     def close(self) -> None:
-        """Waits for the save in flight and ends the background thread. Raises as `wait`."""
+        """Waits for the save in flight and ends the background thread. Raises like `wait`."""
         try:
             self.wait()
         finally:
@@ -281,7 +281,7 @@ def _nothing(folder: Path, which: str | int, rejected: dict[int, NotWhole]) -> U
 
 
 def _verify_and_load(path: Path, template: Tree | None, parameters_only: bool) -> tuple[Tree, Json]:
-    """As `_load`, of a step whose every file matches its manifest. Raises NotWhole otherwise."""
+    """Like `_load`, but raises NotWhole unless every file of the step matches its manifest."""
     manifest.verify(path)
     try:
         return _load(path, template, parameters_only)
@@ -334,7 +334,7 @@ def _check_template(path: Path, saved: Tree, template: Tree) -> None:
 
 
 def _describe(tree: Tree) -> dict[str, str]:
-    """Dotted name of each leaf -> its type and shape, as `float32(128, 64)`."""
+    """Dotted name of each leaf -> its type and shape, such as `float32(128, 64)`."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): f"{leaf.dtype}{tuple(leaf.shape)}"

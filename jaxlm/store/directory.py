@@ -67,7 +67,7 @@ class RunDirectory:
             )
 
     def lock(self) -> WriterLock:
-        """One writer at a time: `with run.lock(): ...`. A UserError names another holder."""
+        """One writer at a time: `with run.lock(): ...` raises UserError if another holds it."""
         return WriterLock(self.path)
 
     def write_text(self, name: str, text: str) -> None:

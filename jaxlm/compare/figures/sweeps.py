@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def sweep_figure(sweep: Sweep) -> "Figure":
-    """The metric against a swept number; diverged runs are crosses, their edge is shaded.
+    """The metric against a swept number; crosses for diverged runs, shading for their edge.
 
     Best values are ringed. If two other keys vary, one of them has a panel for each value.
     """

@@ -24,7 +24,7 @@ def ngrams(items: Sequence[str], n: int) -> list[tuple[str, ...]]:
 
 
 def distinct(texts: Sequence[Sequence[str]], n: int) -> float | None:
-    """Distinct-n: the share of distinct n-grams among all of the texts, each a list of words.
+    """Distinct-n: the share of distinct n-grams among those of the texts, each a list of words.
 
     Li et al. 2016, "A diversity-promoting objective function for neural conversation models",
     section 5. It falls with the length of the texts. None if there is no n-gram.
