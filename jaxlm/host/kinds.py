@@ -1,4 +1,4 @@
-"""The kind of a file: by its name, or by its first bytes if the name does not tell.
+"""The kind of a file: by its name, or by its first bytes if the name says nothing.
 
 A file is plain text, a table with a field of text, or refused by name with advice, so that nothing
 else is mistaken for text.

@@ -22,7 +22,7 @@ from jaxlm.spec.flops import (
     peak_flops,
 )
 
-MFU = 0.4  # of peak: what good trainers of dense models reach (EXPERIMENTS, "Records to beat")
+MFU = 0.4  # of peak: what good trainers of dense models reach
 TOKENS_PER_PARAMETER = 20.0  # Hoffmann et al. 2022, table 3
 # Bytes of the parts whose peaks flops.py knows, from the manufacturers' data sheets.
 _MEMORY_BYTES = {"H200": 141e9, "H100": 80e9, "A100": 80e9, "L40S": 48e9, "T4": 16e9}

@@ -160,7 +160,7 @@ class Lanes:
         }
 
     def step(self, steps: Mapping[int, Step]) -> dict[int, StepMetrics]:
-        """One step of each of these runs; their metrics, which may still be in computation."""
+        """One step of each of these runs; their metrics, which may not be ready yet."""
         if 2 * len(steps) <= len(self.present):
             self._keep(sorted(steps))
         batch = self._batch(steps)
