@@ -209,9 +209,9 @@ def number(value: Any, place: str) -> str | None:
 
 
 def count(value: Any, place: str) -> str | None:
-    """A whole number from 0 that fits in 64 bits."""
+    """A non-negative whole number that fits in 64 bits."""
     known = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-    return None if known else _wrong(place, value, "a whole number from 0")
+    return None if known else _wrong(place, value, "a non-negative whole number")
 
 
 def maybe(inner: Shape) -> Shape:

@@ -30,7 +30,7 @@ def fit_job(config: Config, load_engine: object) -> int:
     job: FitJob = config.job
     if job.records is None:
         raise UserError(
-            "job.records is missing: a CSV, JSON, parquet or npy file of N, D and loss, or a "
+            "job.records is missing: give a CSV, JSON, parquet or npy file of N, D and loss, or a "
             "folder or glob of runs or files."
         )
     from jaxlm.config.compose import cache_folder

@@ -45,7 +45,7 @@ def last_loss(train: Records) -> tuple[float, str] | None:
         steps, last = late[-1]["step"] - first, late[-1]["step"]
         value = math.fsum(c * m for c, m in zip(counts, means, strict=True)) / steps
         words = f"mean of the {steps:,} steps {first + 1:,} to {last:,}"
-        return value, words if steps > 1 else f"of step {last:,}, the only one"
+        return value, words if steps > 1 else f"of step {last:,} alone"
     value = late_mean(train, "loss")
     return None if value is None else (value, late_words(train))
 

@@ -103,7 +103,7 @@ def verify(path: Path, *, hashes: bool = True) -> Json:
                 if os.fstat(file.fileno()).st_size != expected["bytes"]:
                     raise NotWhole(f"{name} has a different size than its manifest says")
                 if hashes and hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
-                    raise NotWhole(f"{name} is damaged: its SHA-256 is not the manifest's")
+                    raise NotWhole(f"{name} is damaged: its SHA-256 differs from the manifest's")
     except OSError as error:
         if not (path / NAME).exists():  # never written, or removed by the writer meanwhile
             raise Unfinished("it has no manifest, so its save was never finished") from None
@@ -123,7 +123,7 @@ def verified_file(path: Path, name: str) -> Path:
             raise NotWhole(f"it has no {name}")
         with open(path / name, "rb", opener=_without_waiting) as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
-                raise NotWhole(f"{name} is damaged: its SHA-256 is not the manifest's")
+                raise NotWhole(f"{name} is damaged: its SHA-256 differs from the manifest's")
     except OSError as error:
         raise NotWhole(f"{name} cannot be read: {error.strerror}") from None
     return path / name

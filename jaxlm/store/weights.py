@@ -52,7 +52,7 @@ def read_weights(
         if _is_pickle(start):
             raise UserError(
                 f"{path} is a pickle, which can run any code when it is opened; it was not opened."
-                "\nIf you trust it: safetensors.torch.save_file(torch.load(FILE, "
+                "\nIf you trust it, convert it: safetensors.torch.save_file(torch.load(FILE, "
                 "weights_only=True), 'weights.safetensors')."
             ) from None
         raise UserError(f"{path} is not a complete safetensors file: {error}.") from None

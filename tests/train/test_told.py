@@ -156,7 +156,7 @@ def test_the_last_training_loss_of_a_short_run_is_a_mean_too():
         record["interval_loss"] = record["loss"]
     assert last_loss(dense) == (98.0, "mean of the 5 steps 96 to 100")
     assert last_loss(train(1, 20, 40, 60)) == (60.0, "of the batch of step 60 alone")
-    assert last_loss(records[:1]) == (0.1, "of step 1, the only one") and last_loss([]) is None
+    assert last_loss(records[:1]) == (0.1, "of step 1 alone") and last_loss([]) is None
 
 
 def kept(run, kind):

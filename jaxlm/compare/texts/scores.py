@@ -24,7 +24,8 @@ LEGEND = {
     "distinct_1": "Share of distinct words among all words; for a model, over all its texts.",
     "distinct_2": "Share of distinct pairs of adjacent words among all such pairs.",
     "distinct_3": "Share of distinct runs of three words among all such runs.",
-    "repetition_4": "Share of the runs of four words that occurred before in the same text.",
+    "repetition_4": "Share of the runs of four words that occurred before in the same text (0: "
+    "none).",
     "self_bleu": "BLEU-4 of a text against the model's other texts (1: all alike).",
     "known_words": "Share of the words that occur in the training text.",
     "overlap_characters": "Longest run of characters that also occurs in the training text.",
