@@ -134,7 +134,7 @@ def test_copied_training_text_is_found_anywhere(runs, tmp_path, monkeypatch):
     assert scores["overlap_characters"] == len(story)  # the space before it is not in there
     part = write_specimens({"x": runs / "fast"}, tmp_path, sweep=False, searched_tokens=50)
     assert part["models"]["x"]["scores"]["overlap_characters"] == 50
-    assert "of the first 50 of" in " ".join(part["notes"])
+    assert "refer to the first 50 of 30,000" in " ".join(part["notes"])
 
 
 def test_prompt_and_decoding_come_from_the_corpus_unless_given(runs, tmp_path):

@@ -398,7 +398,7 @@ def test_a_pack_that_exceeds_memory_is_halved(trained, capsys):
     trained.process.said = {f"lr={lr}-seed0": short for lr in (1, 2, 3, 4, 5)}
     assert run("study.axes.optimizer.lr=[1,2,3,4,5]", "study.pack=true") == 0
     assert [len(names) for names in trained.process.started] == [5, 2, 2, 1]
-    assert "no memory for 5 runs in one program, 2 are next" in capsys.readouterr().out
+    assert "no memory for 5 runs in one program, trying 2" in capsys.readouterr().out
     assert {row["reason"] for row in rows().values()} == {None}
 
 
