@@ -1,6 +1,6 @@
-"""Runs read, compared, written: the report of a study, or of any set of runs.
+"""Reads and compares runs, and writes the report of a study or of any set of runs.
 
-metrics names what is measured; reading and variants know run directories; statistics, convergence,
-claims and sweeps compute; analysis puts it together; figures, pages, texts, provenance, log and
-document show it; report writes it.
+metrics defines what is measured; reading and variants read run directories; statistics,
+convergence, claims and sweeps compute; analysis combines the results; figures, pages, texts,
+provenance, log and document show them; report writes the files.
 """

@@ -1,4 +1,4 @@
-"""A comparison, computed: means, differences to the baseline, verdicts, convergence, claims."""
+"""Computes a comparison: means, differences from the baseline, verdicts, convergence, claims."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from jaxlm.host.errors import UserError, nearest
 
 _EQUAL = {
     "steps": "Each variant trained for its configured duration.",
-    "tokens": "All variants saw equally many tokens.",
-    "time": "All variants had the wall-clock time that the baseline took.",
+    "tokens": "All variants saw the same number of tokens.",
+    "time": "All variants had as much wall-clock time as the baseline took.",
 }
 
 
 @dataclass
 class Comparison:
-    """A study with all that follows from its runs. Built by `compare`."""
+    """A study and everything computed from its runs. Built by `compare`."""
 
     study: Study
     primary: Metric
@@ -37,26 +37,26 @@ class Comparison:
 
     @cached_property
     def counted(self) -> list[Run]:
-        """The runs that finished: all means and curves are theirs."""
+        """The runs that finished; all means and curves are over these."""
         return [run for run in self.study.runs if run.complete]
 
     @cached_property
     def varied(self) -> list[str]:
-        """The configuration's keys in which the variants differ.
+        """The configuration keys in which the variants differ.
 
-        Not those that change from seed to seed, as a duration does that was measured.
+        Keys that vary between the seeds of a variant, such as a measured duration, are excluded.
         """
         loose = {key for v in self.variants for key in differing_keys(self.study.of(v))}
         return [key for key in differing_keys(self.study.runs) if key not in loose]
 
     @cached_property
     def comparable(self) -> bool:
-        """Whether a token is the same for all variants, and so a loss by token."""
+        """Whether a token is the same for all variants, so that losses per token compare."""
         return same_tokens(self.study.runs, self.varied)
 
     @property
     def loss(self) -> str:
-        """The field of an evaluation that is compared: loss (nats a token) or bits_per_byte."""
+        """The field of an evaluation that is compared: loss (nats per token) or bits_per_byte."""
         return "loss" if self.comparable else "bits_per_byte"
 
     @property
@@ -74,7 +74,7 @@ class Comparison:
         return mean(list(self.values(variant, metric).values()))
 
     def mean_of_ranked(self, variant: str) -> Mean:
-        """The mean of the primary metric of a variant of `ranking`, which has one."""
+        """The mean of the primary metric of a variant in `ranking`, which always exists."""
         found = self.mean(variant, self.primary.name)
         assert found is not None
         return found
@@ -89,7 +89,7 @@ class Comparison:
 
     @cached_property
     def metrics(self) -> list[Metric]:
-        """The metrics that any finished run has."""
+        """The metrics that at least one finished run has."""
         return [
             metric
             for metric in METRICS.values()
@@ -98,7 +98,7 @@ class Comparison:
 
     @cached_property
     def differences(self) -> dict[str, dict[str, Difference]]:
-        """metric -> variant -> difference to the baseline; p corrected within each metric."""
+        """metric -> variant -> difference from the baseline; p is corrected within each metric."""
         found: dict[str, dict[str, Difference]] = {}
         for metric in self.metrics:
             if self.baseline is None or (metric.per_token and not self.comparable):
@@ -144,13 +144,13 @@ class Comparison:
     # -- convergence ---------------------------------------------------------------------------
 
     def over_seeds(self, variant: str, value: Any) -> Mean | None:
-        """Mean over the variant's finished runs of a function of a run; None left out."""
+        """Mean over the variant's finished runs of a function of a run; None is skipped."""
         found = [value(run) for run in self.study.of(variant) if run.complete]
         return mean([one for one in found if one is not None])
 
     @cached_property
     def shares(self) -> dict[str, dict[float, Mean]]:
-        """variant -> part of the run -> share of the fall of the training loss."""
+        """variant -> part of the run -> share of the fall in training loss."""
         found: dict[str, dict[float, Mean]] = {}
         for variant in self.variants:
             by_part = {
@@ -215,9 +215,9 @@ class Comparison:
 def compare(study: Study, metric: str | None = None, baseline: str | None = None) -> Comparison:
     """The comparison of a study's variants.
 
-    `metric` is what verdicts are about, by default best_val_loss, or best_bits_per_byte where the
-    tokenizers differ. `baseline` is by default the study's own, or the first variant. Raises
-    UserError where either is unknown.
+    Verdicts are about `metric`, which defaults to best_val_loss, or to best_bits_per_byte if the
+    tokenizers differ. `baseline` defaults to the study's own, or to the first variant. Raises
+    UserError if either is unknown.
     """
     comparison = Comparison(study, METRICS["best_val_loss"], None)
     wanted = metric or study.definition.get("metric")
@@ -227,8 +227,8 @@ def compare(study: Study, metric: str | None = None, baseline: str | None = None
         comparison.primary = METRICS["best_bits_per_byte"]
     if comparison.primary.per_token and not comparison.comparable:
         raise UserError(
-            f"job.metric={wanted} is measured by token, but the variants' tokenizers differ.\n"
-            "Compare job.metric=best_bits_per_byte or bits_per_byte."
+            f"job.metric={wanted} is measured per token, but the variants' tokenizers differ.\n"
+            "Use job.metric=best_bits_per_byte or bits_per_byte."
         )
     comparison.baseline = _baseline(comparison, baseline)
     comparison.notes = _notes(comparison)
@@ -240,7 +240,7 @@ def _baseline(comparison: Comparison, asked: str | None) -> str | None:
     if asked is not None and asked not in variants:
         raise UserError(
             f"job.baseline={asked}: there is no such variant{nearest(asked, variants)}.\n"
-            f"There are: {'; '.join(variants)}."
+            f"Choose from: {'; '.join(variants)}."
         )
     wanted = asked or comparison.study.definition.get("baseline")
     order = [v for v in [wanted, *variants] if v in variants]
@@ -249,46 +249,49 @@ def _baseline(comparison: Comparison, asked: str | None) -> str | None:
 
 
 def _notes(comparison: Comparison) -> list[str]:
-    """What a reader must know before believing the figures."""
+    """What a reader must know before trusting the figures."""
     study = comparison.study
     notes: list[str] = []
     declared = study.definition.get("baseline") or next(iter(comparison.variants), None)
     if comparison.baseline not in (None, declared) and declared in comparison.variants:
         if not comparison.values(declared, comparison.primary.name):
             notes.append(
-                f"{declared} has no finished run: the others are compared with "
+                f"{declared} has no finished run, so the others are compared with "
                 f"{comparison.baseline} instead."
             )
     if not comparison.comparable:
         notes.append(
-            "The variants' tokenizers differ, so their tokens do too: a loss in nats per token, a "
-            "perplexity or an accuracy of one is not comparable with another's, and no difference "
-            "of them is given. Compared are bits per byte of text."
+            "The variants' tokenizers differ, and so do their tokens. Losses in nats per token, "
+            "perplexities and accuracies are not comparable between variants, so no differences in "
+            "them are given. The comparison uses bits per byte of text."
         )
     counts = (run.metrics["tokens"] for run in comparison.counted)
     tokens = {count for count in counts if count is not None}
     if tokens and max(tokens) > 1.01 * min(tokens):
         notes.append(
             f"The runs saw different numbers of tokens, {min(tokens):,} to {max(tokens):,}: "
-            "“What the loss costs” has them at equal steps, tokens, FLOPs and time."
+            "“What the loss costs” compares them at equal steps, tokens, FLOPs and time."
         )
     texts = text_keys(comparison.varied)
     if texts:
         notes.append(
-            f"The variants were evaluated on different texts ({', '.join(texts)}): a difference "
-            "in loss is also one of the texts."
+            f"The variants were evaluated on different texts ({', '.join(texts)}), so differences "
+            "in loss also reflect the texts."
         )
     lost = {v: n for v, n in comparison.diverged.items() if n}
     if lost:
         said = ", ".join(f"{v} ({n} of {len(study.of(v))})" for v, n in lost.items())
-        notes.append(f"Diverged runs are shown but take no part in means and tests: {said}.")
+        notes.append(f"Diverged runs are shown but excluded from means and tests: {said}.")
     seeds = {len(comparison.values(v, comparison.primary.name)) for v in comparison.variants} - {0}
     if seeds == {1}:
-        notes.append("Each variant was trained with one seed: nothing here tells luck from merit.")
+        notes.append(
+            "Each variant was trained with one seed, so nothing here tells merit from luck."
+        )
     machines = {_machine(run) for run in comparison.counted}
     if len(machines) > 1:
         notes.append(
-            "The runs come from different machines: their speeds, times and memory do not compare."
+            "The runs come from different machines, so their speeds, times and memory are not "
+            "comparable."
         )
     return notes
 
@@ -299,7 +302,7 @@ def _machine(run: Run) -> tuple:
 
 
 def equal_words(study: Study) -> str:
-    """What the variants had equally much of, where the study says so."""
+    """What was equal for all variants, if the study says so."""
     return _EQUAL.get(str(study.definition.get("equal")), "")
 
 

@@ -1,7 +1,7 @@
 """The authors' claims, each answered from our runs, and their figures beside ours.
 
-A claim is `{text, metric, better, than}` with an optional `factor`, "so many times": the variant
-`better` is better than the variant `than` in `metric`. It is answered by the paired test over the
+A claim is `{text, metric, better, than}` with an optional `factor`: the variant `better` is better
+than the variant `than` in `metric`, by that factor. It is answered by the paired test over the
 seeds, corrected for the number of claims: holds, does not hold, or cannot be told.
 """
 
@@ -22,7 +22,7 @@ Values = Callable[[str, str], Mapping[int, float]]
 
 @dataclass(frozen=True)
 class Answer:
-    """What our runs say to a claim: `answer` is one of the three, `why` the numbers in words."""
+    """Our runs' answer to a claim: `answer` is one of the three, `why` the numbers in words."""
 
     text: str
     answer: str
@@ -44,8 +44,8 @@ def answer_claims(
 ) -> list[Answer]:
     """An answer to each claim, in order.
 
-    `diverged` counts each known variant's diverged runs. Not `comparable`: the variants'
-    tokenizers differ, and what is measured by token is no answer.
+    `diverged` counts each known variant's diverged runs. Unless `comparable`, the variants'
+    tokenizers differ, and metrics per token answer nothing.
     """
     tests = [_test(claim, values, diverged, comparable) for claim in claims]
     known = [test.p if isinstance(test, Difference) else None for test in tests]
@@ -66,12 +66,12 @@ def _text(claim: Mapping[str, Any]) -> str:
 def _test(
     claim: Mapping[str, Any], values: Values, diverged: Mapping[str, int], comparable: bool
 ) -> Difference | Answer:
-    """The paired difference (better - than), or the answer where no test is possible."""
+    """The paired difference (better - than), or the answer if no test is possible."""
     text, name = _text(claim), claim.get("metric")
     if name not in METRICS:
         return Answer(text, OPEN, f"there is no metric {name!r}", 0)
     if METRICS[name].per_token and not comparable:
-        why = f"{name} is measured by token, and the tokenizers differ: ask for bits_per_byte"
+        why = f"{name} is measured per token, but the tokenizers differ: use bits_per_byte"
         return Answer(text, OPEN, why, 0)
     sides = {side: values(str(claim.get(side)), name) for side in ("better", "than")}
     for side, found in sides.items():
@@ -116,7 +116,7 @@ def _answer(
 def _with_factor(
     answer: str, factor: float, times: tuple[float, float, float], exact: bool
 ) -> tuple[str, str]:
-    """The size is claimed too: the ratio's interval must reach the factor."""
+    """The answer to a claim with a factor, which the ratio's interval must reach."""
     middle, low, high = times
     if exact:
         low = high = middle
@@ -128,7 +128,7 @@ def _with_factor(
     if answer == HOLDS:
         return HOLDS, f"{claimed}: within the interval"
     if answer == OPEN and high < factor:
-        return FAILS, f"{claimed}: so much can be ruled out"
+        return FAILS, f"{claimed}: that can be ruled out"
     return answer, claimed
 
 
@@ -143,7 +143,7 @@ def _numbers(
     parts = []
     for side, values in (("better", better), ("than", than)):
         found = mean(list(values.values()))
-        assert found is not None  # a difference is of both
+        assert found is not None  # a difference has both sides
         parts.append(f"{claim[side]} {shown(metric, found.value, found.half)}")
     text = f"{metric.title}: {', '.join(parts)}; difference "
     unit = "points" if metric.unit == "%" else metric.unit
@@ -186,7 +186,7 @@ def reported_rows(reported: Mapping[str, Mapping[str, float]], values: Values) -
 
 
 def reported_words(row: Mapping[str, Any]) -> str:
-    """How our figure stands to the authors'."""
+    """How our figure compares with the authors'."""
     if row["metric"] not in METRICS:
         return "no such metric here"
     if row["ours"] is None:

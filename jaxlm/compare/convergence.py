@@ -1,4 +1,4 @@
-"""How a run came to its loss: early against late, steps to a common loss, loss at equal budgets.
+"""How a run reached its loss: early versus late, steps to a common loss, loss at equal budgets.
 
 Legend: E evaluations, N training records.
 """
@@ -13,15 +13,15 @@ from jaxlm.store.late import late_mean
 
 EARLY = (0.1, 0.25, 0.5)
 LEAST_RECORDS = 20
-"""With fewer training records, a tenth of the run holds not even two: no share is told."""
+"""With fewer training records, a tenth of the run has fewer than two, so no share is given."""
 BUDGETS = ("step", "tokens", "flops", "seconds")
 
 
 def early_shares(run: Run) -> dict[float, float] | None:
-    """Part of the run -> share of the training loss's total fall that was reached by then.
+    """Part of the run -> share of the total fall in training loss that was reached by then.
 
-    The fall is from the first record to the mean over the last 5 % of the steps; the loss on the
-    way is smoothed. None where the loss did not fall, or the records are fewer than LEAST_RECORDS.
+    The fall is from the first record to the mean over the last 5 % of the steps; the loss in
+    between is smoothed. None if the loss did not fall, or with fewer than LEAST_RECORDS records.
     """
     loss_N, step_N = column(run.train, "loss"), column(run.train, "step")
     final = late_mean(run.train, "loss")
@@ -52,10 +52,10 @@ def common_loss(runs: Sequence[Run], loss: str) -> float | None:
 
 
 def reached(run: Run, target: float, loss: str) -> dict[str, float] | None:
-    """Where the validation loss first came down to `target`: step, tokens, flops, seconds.
+    """Where the validation loss first reached `target`: step, tokens, flops, seconds.
 
-    Linear between evaluations; where the first one is below already, that one. None where it
-    never came so low.
+    Interpolated linearly between evaluations; the first evaluation if it is already as low. None
+    if `target` was never reached.
     """
     at: dict[str, float] = {}
     for name in BUDGETS:
@@ -79,7 +79,7 @@ def common_budget(runs: Sequence[Run], name: str, loss: str) -> float | None:
 
 
 def loss_at(run: Run, name: str, x: float, loss: str) -> float | None:
-    """The validation loss at x, linear between evaluations; None before the first of them."""
+    """The validation loss at x, linear between evaluations; None outside their range."""
     x_E, loss_E = curve(run, name, loss)
     if not len(x_E) or x < x_E[0] * (1 - 1e-12) or x > x_E[-1] * (1 + 1e-12):
         return None

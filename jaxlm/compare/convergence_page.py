@@ -17,8 +17,8 @@ _BUDGET_WORDS = {
 
 
 def convergence(comparison: Comparison, figures: list[Block]) -> list[Block]:
-    """Early against late, where there are records enough; what the common loss took."""
-    made: list[Block] = [Heading(2, "Early against late")]
+    """Early versus late, if there are enough records, and the cost of the common loss."""
+    made: list[Block] = [Heading(2, "Early versus late")]
     if comparison.shares:
         header = ["variant", *(f"at {part:.0%} of the steps" for part in EARLY)]
         rows = []
@@ -26,17 +26,17 @@ def convergence(comparison: Comparison, figures: list[Block]) -> list[Block]:
             cells = [f"{100 * shares[p].value:.1f} %" + _plus_minus(shares[p]) for p in EARLY]
             rows.append([variant, *cells])
         said = (
-            "Share of the training loss's whole fall, from the first record to the mean of the "
-            f"records in the last 5 % of the steps; on the way a mean of {_width(comparison)} "
-            "records."
+            "Share of the total fall in training loss, from the first record to the mean of the "
+            f"records in the last 5 % of the steps; a loss in between is the mean of "
+            f"{_width(comparison)} records."
         )
         made += [Paragraph(said), Table(header, rows)]
     if comparison.reaching:
         unit = "nats per token" if comparison.comparable else "bits per byte"
         target = f"{comparison.common_loss:.4f} {unit}"
         said = (
-            f"What each variant needed for a validation loss of {target}, which all reach; linear "
-            "between evaluations, and no finer than the first of them."
+            f"What each variant needed to reach a validation loss of {target}, which all reach. "
+            "Values are interpolated linearly between evaluations; none is before the first one."
         )
         header = ["variant", *(words for words, *_ in _BUDGET_WORDS.values())]
         rows = [
@@ -56,7 +56,7 @@ def _plus_minus(found: Any) -> str:
 
 
 def _width(comparison: Comparison) -> str:
-    """The records that a smoothed training loss is the mean of: '3', '3 to 5'."""
+    """The number of records averaged in a smoothed training loss: '3', '3 to 5'."""
     widths = sorted({smoothing_width(len(run.train)) for run in comparison.counted})
     return f"{widths[0]} to {widths[-1]}" if len(widths) > 1 else f"{widths[0]}"
 
@@ -74,8 +74,8 @@ def efficiency(comparison: Comparison, figures: list[Block]) -> list[Block]:
                 row.append(shown(metric, mean.value, mean.half) if mean else "–")
         said = (
             f"{comparison.loss_label[0].upper()}{comparison.loss_label[1:]} at the largest budget "
-            "that all finished runs reach, read off the curves. A run that goes on has not yet "
-            "lowered its learning rate there, so this favours the one whose end it is."
+            "that all finished runs reach, read off the curves. A run that continues beyond it has "
+            "not yet lowered its learning rate there, so this favours the run that ends there."
         )
         made += [Paragraph(said), Table(header, rows)]
     return made + figures

@@ -43,7 +43,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns named in `text_columns` are set to the left, all others to the right."""
+    """Columns numbered in `text_columns` are aligned to the left, all others to the right."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str | Cell]]
@@ -53,7 +53,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture: `path` without its ending, `.png` and `.svg` being there."""
+    """A figure: `path` without its suffix; both `.png` and `.svg` exist."""
 
     path: Path
     alt: str
@@ -75,7 +75,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Details:
-    """Blocks that a reader opens when wanted."""
+    """Blocks that are folded until the reader opens them."""
 
     summary: str
     blocks: Sequence[Block] = field(default_factory=tuple)
@@ -126,7 +126,7 @@ def _text(cell: str | Cell) -> str:
 
 
 def page(title: str, blocks: Sequence[Block]) -> str:
-    """The page as HTML that needs nothing else: style and figures are inside it."""
+    """The page as self-contained HTML, with its style and figures inside."""
     sortable = any(isinstance(block, Table) and block.sortable for block in blocks)
     script = f"<script>\n{_beside('sort.js')}\n</script>\n" if sortable else ""
     style = _beside("page.css")
@@ -140,12 +140,12 @@ def page(title: str, blocks: Sequence[Block]) -> str:
 
 
 def _beside(name: str) -> str:
-    """A style or script that lies beside this file."""
+    """A style or script from the folder of this file."""
     return Path(__file__).with_name(name).read_text("utf-8").strip()
 
 
 def inline(text: str) -> str:
-    """A text's marks as HTML, all else escaped."""
+    """The text with its marks as HTML and everything else escaped."""
     parts = re.split(r"(`[^`]+`)", text)
     for i, part in enumerate(parts):
         if i % 2:

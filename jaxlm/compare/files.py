@@ -18,7 +18,7 @@ _FIRST = ["row", "variant", "seed", "seeds", "status", "path"]
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a file of the report. Raises UserError where that fails."""
+    """Replace a file of the report. Raises UserError if that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, text)
@@ -30,14 +30,14 @@ def write(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """JSON whose numbers read back to the same bits; what is not finite is null."""
+    """JSON whose numbers read back to the same bits; values that are not finite are null."""
     write(path, json.dumps(plain(content), indent=1, ensure_ascii=False) + "\n")
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Sequence[Json]) -> None:
-    """A CSV file; what is missing or not finite is empty."""
+    """A CSV file; values that are missing or not finite are empty."""
     text = io.StringIO(newline="")
-    # Lines end as RFC 4180 has it: with "\n" alone, csv would not quote a "\r" within a text.
+    # Lines end as in RFC 4180: with "\n" alone, csv would not quote a "\r" within a text.
     writer = csv.DictWriter(text, header, restval="")
     writer.writeheader()
     for row in rows:
@@ -58,7 +58,7 @@ def run_row(run: Run) -> Json:
 
 
 def write_metrics(path: Path, runs: Sequence[Run], comparison: Comparison | None = None) -> None:
-    """One row a run; with a comparison also one a variant: means over its finished runs.
+    """One row per run and, with a comparison, one per variant: means over its finished runs.
 
     `NAME_ci95` is the half-width of the mean's 95 % interval, empty in rows of runs.
     """

@@ -1,4 +1,4 @@
-"""The experiment log: every run there is, its question, outcome and cost, newest first."""
+"""The experiment log: every run with its question, outcome and cost, newest first."""
 
 import json
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _MOST_KEYS = 6
 
 @dataclass(frozen=True)
 class Entry:
-    """A run with the study that it belongs to, if any, and what it asked."""
+    """A run with its study, if it belongs to one, and its question."""
 
     run: Run
     study: str | None
@@ -40,10 +40,10 @@ class Entry:
 
 
 def entries(runs: Sequence[Run], sort: str | None = None) -> list[Entry]:
-    """An entry for each run, newest first, or by a metric, the best first.
+    """An entry for each run, newest first or, by a metric, best first.
 
-    The question is the study's and the variant, or the keys in which the run differs from the
-    others of its experiment. Raises UserError for an unknown metric.
+    The question consists of the study's question and the variant, or of the keys in which the run
+    differs from the others of its experiment. Raises UserError for an unknown metric.
     """
     metric = _sort_metric(sort)
     studies = _studies(runs)
@@ -67,18 +67,18 @@ def _sort_metric(sort: str | None) -> Metric | None:
     if sort not in METRICS:
         raise UserError(
             f"job.sort={sort}: there is no such metric{nearest(sort, [NEWEST, *METRICS])}.\n"
-            f"There are: {NEWEST}, {', '.join(METRICS)}."
+            f"Choose from: {NEWEST}, {', '.join(METRICS)}."
         )
     return metric_named(sort)
 
 
 def _order(value: float | None, metric: Metric) -> tuple[bool, float]:
-    """Best first, what was not measured last."""
+    """Sorts the best first and unmeasured runs last."""
     return value is None, 0.0 if value is None else -metric.sign * value
 
 
 def _studies(runs: Sequence[Run]) -> dict[Path, tuple[Json, Json]]:
-    """Run's folder -> (study, its row), for the runs that lie in a study's folder."""
+    """Run's folder -> (study, its row), for the runs inside a study's folder."""
     found, read = {}, {}
     for run in runs:
         for folder in list(run.path.parents)[:3]:
@@ -93,7 +93,7 @@ def _studies(runs: Sequence[Run]) -> dict[Path, tuple[Json, Json]]:
 
 
 def _study(folder: Path) -> Json | None:
-    """Name, question and rows of the folder's study.json; None where there is none to read."""
+    """Name, question and rows of the folder's study.json; None if there is no readable one."""
     try:
         content = read_study(folder)
     except Damaged:
@@ -145,17 +145,17 @@ def log_page(
     blocks: list[Block] = [
         Heading(1, "Experiment log"),
         Paragraph(
-            f"{len(runs)} run{'s' * (len(runs) != 1)}, {clock(wall)} of wall-clock time in all, "
+            f"{len(runs)} run{'s' * (len(runs) != 1)}, {clock(wall)} of wall-clock time in total, "
             f"FLOPs {flops_words(flops)}; {order}."
         ),
     ]
     if left_out:
-        blocks.append(Paragraph(f"Left out, {len(left_out)}:", "warning"))
+        blocks.append(Paragraph(f"Skipped ({len(left_out)}):", "warning"))
         blocks.append(Bullets([f"`{one.path}`: {one.reason}" for one in left_out]))
     if _per_token_differs(runs):
         blocks.append(
             Paragraph(
-                "Losses in nats per token of different tokenizers do not compare; bits per byte do."
+                "Losses in nats per token are not comparable between tokenizers; bits per byte are."
             )
         )
     blocks += [_studies_table(found)] if any(entry.study for entry in found) else []
@@ -186,7 +186,7 @@ def _studies_table(found: Sequence[Entry]) -> Table:
                 f"{flops:.3g}",
             ]
         )
-    header = ["study", "finished", "lowest validation loss", "of", "time", "FLOPs (6 N D)"]
+    header = ["study", "finished", "lowest validation loss", "best run", "time", "FLOPs (6 N D)"]
     return Table(header, rows, text_columns=(0, 3))
 
 
@@ -239,7 +239,7 @@ def log_lines(found: Sequence[Entry], sort: str | None = None, most: int = 20) -
 
 
 def log_dict(found: Sequence[Entry], left_out: Sequence[LeftOut]) -> Json:
-    """Everything but the training records, which stay in the runs, for research_data.json."""
+    """Everything except the training records, which stay in the runs, for research_data.json."""
     return {
         "runs": [
             {"question": entry.question, "study": entry.study}

@@ -1,4 +1,4 @@
-"""The metrics of a comparison, by name: what each is, its unit, which way is better, how shown.
+"""The metrics of a comparison, by name: meaning, unit, which direction is better, how shown.
 
 This table is the one place where the names are defined: `study.reported`, `study.claims`,
 `job.metric`, `job.sort`, performance_metrics.csv and research_data.json all use them.
@@ -26,14 +26,14 @@ class Metric:
     better: str | None
     help: str
     decimals: int = 4
-    scale: float = 1.0  # what a value is multiplied with before it is shown
+    scale: float = 1.0  # the factor on a value before it is shown
     form: str = "f"  # f: decimals; count: whole with separators; e: three digits and a power
     per_token: bool = False  # depends on what a token is: not comparable between tokenizers
     exact: bool = False  # the same for every seed: a property of the configuration
 
     @property
     def sign(self) -> int:
-        """+1 where more is better, -1 where less is (and where neither is)."""
+        """+1 if higher is better, -1 if lower is better (or neither)."""
         return 1 if self.better == "higher" else -1
 
 
@@ -50,8 +50,8 @@ _LIST = [
     _metric("val_loss", "final validation loss", "nats/token", "lower",
             "validation loss at the last evaluation, the whole split", **_NATS),
     _metric("train_loss", "training loss", "nats/token", "lower",
-            "mean of the training records in the last 5 % of the steps, each of one batch, dropout "
-            "on; late_records says how many", **_NATS),
+            "mean of the training records in the last 5 % of the steps, each of one batch, with "
+            "dropout; late_records is their number", **_NATS),
     _metric("best_perplexity", "best perplexity", "", "lower",
             "exp of best_val_loss", decimals=3, **_NATS),
     _metric("perplexity", "final perplexity", "", "lower",
@@ -59,38 +59,40 @@ _LIST = [
     _metric("best_bits_per_byte", "best bits per byte", "bits/byte", "lower",
             "lowest validation loss in bits per UTF-8 byte of text, whatever the tokenizer"),
     _metric("bits_per_byte", "bits per byte", "bits/byte", "lower",
-            "the same at the last evaluation"),
+            "the same loss at the last evaluation"),
     _metric("accuracy", "accuracy", "%", "higher",
-            "share of validation tokens whose likeliest prediction is right, last evaluation "
-            "(in files a fraction)", **_SHARE),
+            "share of validation tokens whose most likely prediction is right, last evaluation "
+            "(a fraction in files)", **_SHARE),
     _metric("top5_accuracy", "top-5 accuracy", "%", "higher",
-            "the same for the five likeliest", **_SHARE),
+            "the same for the five most likely predictions", **_SHARE),
     _metric("confidence", "confidence", "%", None,
-            "mean probability of the likeliest token, last evaluation", **_SHARE),
+            "mean probability of the most likely token, last evaluation", **_SHARE),
     _metric("overfitting", "overfitting", "", "lower",
-            "val_loss over train_loss", decimals=3, **_NATS),
+            "val_loss divided by train_loss", decimals=3, **_NATS),
     _metric("gradient_norm", "gradient norm", "", None,
             "global norm before clipping, mean of the training records in the last 5 % of the "
             "steps", decimals=3),
     _metric("late_records", "records averaged", "", None,
-            "training records in the last 5 % of the steps: as many as train_loss and "
-            "gradient_norm are means of", **_COUNT),
+            "number of training records in the last 5 % of the steps, over which train_loss and "
+            "gradient_norm are averaged", **_COUNT),
     _metric("steps_per_second", "steps/s", "1/s", "higher",
-            "steps over training time, without compilation and evaluation", decimals=2),
+            "steps per second of training time, excluding compilation and evaluation",
+            decimals=2),
     _metric("tokens_per_second", "tokens/s", "1/s", "higher",
-            "tokens over training time, without compilation and evaluation", form="count"),
+            "tokens per second of training time, excluding compilation and evaluation",
+            form="count"),
     _metric("seconds", "training time", "s", "lower",
-            "training time, saving included, without compilation and evaluation", decimals=1),
+            "training time, including saving, excluding compilation and evaluation", decimals=1),
     _metric("wall_seconds", "wall-clock time", "s", "lower",
-            "with compilation and evaluation, and what a restart did again", decimals=1),
+            "including compilation, evaluation and what a restart repeated", decimals=1),
     _metric("peak_memory_bytes", "peak memory", "MiB", "lower",
-            "most memory in use: the device's, or the process's on a CPU (in files bytes)",
+            "most memory in use: the device's or, on a CPU, the process's (bytes in files)",
             scale=2.0**-20, form="count"),
     _metric("parameters", "parameters", "", "lower", "all parameters", **_COUNT),
     _metric("non_embedding_parameters", "without embeddings", "", "lower",
-            "without the token and position tables and an untied head", **_COUNT),
+            "excluding the token and position tables and an untied head", **_COUNT),
     _metric("flops", "FLOPs (6 N D)", "", "lower",
-            "6 x non_embedding_parameters x tokens, without head and attention",
+            "6 x non_embedding_parameters x tokens, excluding head and attention",
             form="e", exact=True),
     _metric("tokens", "tokens", "", None, "training tokens seen", form="count", exact=True),
     _metric("steps", "steps", "", None, "optimizer steps taken", form="count", exact=True),
@@ -99,17 +101,17 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _LIST}
 
 
 def metric_named(name: str, key: str = "job.metric") -> Metric:
-    """The metric. Raises UserError naming the nearest; `key` is where the name was given."""
+    """The metric. Raises UserError, which names the nearest; `key` is where the name was given."""
     if name not in METRICS:
         raise UserError(
             f"{key}={name}: there is no such metric{nearest(name, list(METRICS))}.\n"
-            f"There are: {', '.join(METRICS)}."
+            f"Choose from: {', '.join(METRICS)}."
         )
     return METRICS[name]
 
 
 def metrics_of(summary: Json, train: Records, evals: Records) -> dict[str, float | None]:
-    """Metric name -> value of one run, None where it is not known or not finite.
+    """Metric name -> value of one run, None if it is unknown or not finite.
 
     `summary` is summary.json, `train` and `evals` the two kinds of records of metrics.jsonl.
     """
@@ -157,9 +159,9 @@ def _finite(value: Any) -> float | None:
 
 
 def shown(metric: Metric, value: float | None, half: float | None = None) -> str:
-    """A value as a person reads it, with ± `half` (its interval's half-width) where there is one.
+    """A value as a person reads it, with ± `half` (its interval's half-width) if there is one.
 
-    The interval has two digits or more, and the value as many decimals.
+    The half-width has at least two digits, and the value has as many decimals.
     """
     if value is None:
         return "–"
@@ -191,7 +193,7 @@ def difference_shown(metric: Metric, value: float, half: float | None) -> str:
 def amount(
     metric: Metric, value: float, half: float | None = None, *, difference: bool = False
 ) -> str:
-    """A value with its unit; '0.03 ± 0.01 nats/token'. Percentages differ by points."""
+    """A value with its unit: '0.03 ± 0.01 nats/token'. Percentages differ by points."""
     unit = "points" if difference and metric.unit == "%" else metric.unit
     return f"{shown(metric, value, half)} {unit}".rstrip()
 

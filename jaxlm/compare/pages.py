@@ -51,7 +51,7 @@ def comparison_page(
     figures: Path,
     specimens: Mapping[str, Any] | None,
 ) -> list[Block]:
-    """All blocks of research_report; `captions` are the figures that lie in `figures`."""
+    """All blocks of research_report; `captions` are those of the figures in `figures`."""
 
     def drawn(*names: str) -> list[Block]:
         there = [name for name in names if name in captions]
@@ -79,7 +79,7 @@ def comparison_page(
 
 
 def _without_bare_heading(part: list[Block]) -> list[Block]:
-    """Nothing for a section of which only the heading is there."""
+    """The section, or nothing if it consists only of a heading."""
     return [] if len(part) == 1 and isinstance(part[0], Heading) else part
 
 
@@ -89,7 +89,7 @@ def _title(comparison: Comparison) -> str:
 
 
 def _answer(comparison: Comparison) -> list[Block]:
-    """The answer in a few lines, and what must be known before believing it."""
+    """The answer in a few lines, and what must be known before trusting it."""
     return [
         Paragraph(answer_words(comparison), "answer"),
         *(Paragraph(note, "warning") for note in comparison.notes),
@@ -100,7 +100,7 @@ def answer_words(comparison: Comparison) -> str:
     """The whole comparison in two or three sentences."""
     metric, ranking, base = comparison.primary, comparison.ranking, comparison.baseline
     if not ranking and comparison.counted:
-        return f"No finished run has the metric {metric.name}: there is nothing to compare."
+        return f"No finished run has the metric {metric.name}, so there is nothing to compare."
     if not ranking:
         return "No run has finished, so there is nothing to compare yet."
     best = comparison.mean_of_ranked(ranking[0])
@@ -121,7 +121,7 @@ def answer_words(comparison: Comparison) -> str:
         return text
     tested = {v: d for v, d in found.items() if d.p_holm is not None}
     if not tested:
-        return f"{text} With one seed each, no difference to {base} can be told from chance."
+        return f"{text} With one seed each, no difference from {base} can be told from chance."
     sure = {v: d for v, d in tested.items() if d.p_holm is not None and d.p_holm < ALPHA}
     better = [v for v in ranking if v in sure and sure[v].value * metric.sign > 0]
     worse = [v for v in ranking if v in sure and v not in better]
@@ -141,7 +141,7 @@ def answer_words(comparison: Comparison) -> str:
 
 
 def _few(words: Sequence[str]) -> str:
-    """All of up to four, else the first three and how many more."""
+    """All if there are up to four, else the first three and how many more."""
     if len(words) <= 4:
         return ", ".join(words)
     return f"{', '.join(words[:3])} and {len(words) - 3} more"
@@ -152,7 +152,7 @@ def _left_out(comparison: Comparison) -> list[Block]:
     if not left_out:
         return []
     n = len(left_out)
-    title = f"{n} run{'s are' if n > 1 else ' is'} left out:"
+    title = f"{n} run{'s were' if n > 1 else ' was'} skipped:"
     return [
         Paragraph(title, "warning"),
         Bullets([f"`{study.place(o.path)}`: {o.reason}" for o in left_out]),
@@ -160,7 +160,7 @@ def _left_out(comparison: Comparison) -> list[Block]:
 
 
 def _variants(comparison: Comparison) -> list[Block]:
-    """What each variant is: the keys in which it differs, its seeds."""
+    """The keys in which each variant differs, and its seeds."""
     keys = comparison.varied[:_MOST_KEYS_SHOWN]
     rows = []
     for variant in comparison.variants:
@@ -177,7 +177,7 @@ def _variants(comparison: Comparison) -> list[Block]:
     made.append(Table(header, rows, text_columns=(0, len(header) - 1)))
     if len(comparison.varied) > len(keys):
         rest = ", ".join(f"`{key}`" for key in comparison.varied[len(keys) :])
-        made.append(Paragraph(f"Different too: {rest}."))
+        made.append(Paragraph(f"Also different: {rest}."))
     return made
 
 
@@ -195,10 +195,10 @@ def _results(comparison: Comparison) -> list[Block]:
         return []
     seeds = max(comparison.mean_of_ranked(v).n for v in comparison.ranking)
     said = (
-        "Means over seeds with the 95 % interval of the mean (Student's t); the best mean of a "
+        "Means over seeds with the 95 % interval of the mean (Student's t); the best mean in a "
         "column is bold."
         if seeds > 1
-        else "One seed each, so there are no intervals; the best value of a column is bold."
+        else "One seed each, so there are no intervals; the best value in a column is bold."
     )
     return [
         Paragraph(said),
@@ -232,14 +232,14 @@ def _metric_table(comparison: Comparison, names: Sequence[str]) -> Table:
 
 
 def _averaged(comparison: Comparison) -> list[Block]:
-    """How many training records the training loss and what follows from it rest on."""
+    """How many training records the training loss and the metrics derived from it rest on."""
     known = [run.metrics["late_records"] for run in comparison.counted]
     counts = sorted({int(count) for count in known if count})
     if not counts:
         return []
     few = f"{counts[0]} to {counts[-1]} records" if len(counts) > 1 else f"{counts[0]} records"
     said = (
-        "Training loss (and overfitting, which is validation loss over it) and gradient norm are "
+        "Training loss (and overfitting, validation loss divided by it) and gradient norm are "
         "means of the training records in the last 5 % of a run's steps: "
         f"{'1 record, a single batch' if counts == [1] else f'{few}, each of one batch'}."
     )
@@ -247,12 +247,12 @@ def _averaged(comparison: Comparison) -> list[Block]:
         said += " So few batches make them noisy."
         steps = [run.metrics["steps"] or 0 for run in comparison.counted]
         if LATE_SHARE * max(steps) >= 2 * counts[0]:
-            said += " A shorter train.log_every records more of them."
+            said += " A smaller train.log_every records more of them."
     return [Paragraph(said)]
 
 
 def _best(comparison: Comparison, metric: Metric) -> float | None:
-    """The best mean, where there is a better and a worse."""
+    """The best mean, if one direction of the metric is better and the means differ."""
     found = [comparison.mean(variant, metric.name) for variant in comparison.variants]
     values = [one.value for one in found if one]
     comparable = comparison.comparable or not metric.per_token
@@ -279,19 +279,19 @@ def _verdicts(comparison: Comparison) -> Table:
                 comparison.verdict(variant),
             ]
         )
-    base = f"difference to {comparison.baseline}" if comparison.baseline else "difference"
+    base = f"difference from {comparison.baseline}" if comparison.baseline else "difference"
     header = ["variant", heading(metric), "seeds", base, "p", "p (Holm)", "verdict"]
     return Table(header, rows, text_columns=(0, 6))
 
 
 def _differences(comparison: Comparison) -> list[Block]:
-    """Differences to the baseline in every other metric, folded away."""
+    """Differences from the baseline in every metric, folded."""
     names = [
         m for m in comparison.metrics if m.name in comparison.differences and m.better is not None
     ]
     others = [v for v in comparison.variants if v != comparison.baseline]
     tested = [test for found in comparison.differences.values() for test in found.values()]
-    if not names or not others or not tested:  # none, where all others have diverged
+    if not names or not others or not tested:  # none are tested if all others have diverged
         return []
     rows = []
     for metric in names:
@@ -305,13 +305,13 @@ def _differences(comparison: Comparison) -> list[Block]:
     note = "Differences of percentages are in points. "
     if max(test.n for test in tested) > 1:
         note += (
-            "Mean difference with its 95 % interval, paired by seed. A star: p < 0.05 in the "
-            "paired t test, corrected (Holm) for the number of variants within that metric, not "
-            "for the number of metrics."
+            "Each is a mean difference with its 95 % interval, paired by seed. A star means "
+            "p < 0.05 in the paired t test, corrected (Holm) for the number of variants within "
+            "that metric, not for the number of metrics."
         )
     else:
-        note += "Of one seed each: nothing here was tested."
-    title = f"Differences to {comparison.baseline} in every metric"
+        note += "There is one seed each, so nothing here was tested."
+    title = f"Differences from {comparison.baseline} in every metric"
     return [Details(title, [Table(["metric", *others], rows), Paragraph(note)])]
 
 
@@ -323,8 +323,9 @@ def _claims(comparison: Comparison) -> list[Block]:
         for answer in comparison.answers
     ]
     note = (
-        "A claim holds where the paired test over seeds says so at 5 %, corrected (Holm) for the "
-        "number of claims; where a factor is claimed, the ratio's 95 % interval has to reach it."
+        "A claim holds if the paired test over seeds shows it at the 5 % level, corrected (Holm) "
+        "for the number of claims; if a factor is claimed, the ratio's 95 % interval has to reach "
+        "it."
     )
     table = Table(["claim", "answer", "numbers"], rows, text_columns=(0, 1, 2))
     return [Heading(2, "The authors' claims"), table, Paragraph(note)]
@@ -348,9 +349,9 @@ def _reported(comparison: Comparison) -> list[Block]:
         theirs = shown(metric, row["reported"])
         ratio = f"{row['ours'] / row['reported']:.3g}" if row["ours"] and row["reported"] else "–"
         rows.append([row["variant"], heading(metric), ours, theirs, ratio, reported_words(row)])
-    header = ["variant", "metric", "ours", "reported", "ours / reported", "how they stand"]
+    header = ["variant", "metric", "ours", "reported", "ours / reported", "comparison"]
     return [
-        Heading(2, "Beside the reported figures"),
+        Heading(2, "Compared with the reported figures"),
         Table(header, rows, text_columns=(0, 1, 5)),
     ]
 
@@ -358,14 +359,14 @@ def _reported(comparison: Comparison) -> list[Block]:
 def _sweeps(comparison: Comparison, figures: list[Block]) -> list[Block]:
     made: list[Block] = []
     for sweep, figure in zip(comparison.sweeps, figures, strict=False):
-        made.append(Heading(2, f"{sweep.title[0].upper()}{sweep.title[1:]} against the loss"))
+        made.append(Heading(2, f"Loss against {sweep.title}"))
         made.append(Bullets(sweeps.words(sweep, METRICS[sweep.metric])))
         made.append(figure)
     return made
 
 
 def _reading(comparison: Comparison) -> list[Block]:
-    """How each number is meant."""
+    """What each number means."""
     items = [
         f"**{metric.title}** (`{metric.name}`): {metric.help}." for metric in comparison.metrics
     ]
@@ -373,10 +374,10 @@ def _reading(comparison: Comparison) -> list[Block]:
         return []
     test = (
         "**Tests**: variants are paired by seed (the same seed means the same order of the data); "
-        "the t test is of the differences, two-sided, at 5 %, corrected by Holm's method for the "
-        "number of variants compared with the baseline. Diverged runs take no part."
+        "the t test of the differences is two-sided, at the 5 % level, and corrected by Holm's "
+        "method for the number of variants compared with the baseline. Diverged runs are excluded."
     )
     return [
         Heading(2, "How to read this"),
-        Details("What each metric is", [Bullets([*items, test])]),
+        Details("What each metric means", [Bullets([*items, test])]),
     ]

@@ -30,7 +30,7 @@ def blocks(comparison: Comparison) -> list[Block]:
 
 
 def again(comparison: Comparison) -> list[str]:
-    """The study's command; of loose runs each run's own."""
+    """The study's command or, for loose runs, each run's own."""
     command = comparison.study.definition.get("command")
     if command:
         return [_command(command)]
@@ -45,19 +45,19 @@ def _command(command: Any) -> str:
 
 
 def _facts(runs: Sequence[Run]) -> list[str]:
-    """Lines of machine, versions, commit, time; several where runs differ."""
+    """Lines on machine, versions, commit and time; several values if runs differ."""
     environments = [run.environment for run in runs if run.environment]
     facts = []
     wall = sum(run.cost_seconds for run in runs)
     steps = shown(METRICS["steps"], sum(run.summary["step"] for run in runs))
     flops = sum(run.metrics["flops"] or 0 for run in runs)
-    facts.append(f"**runs**: {len(runs)}, {steps} steps, {flops:.3g} FLOPs (6 N D) in all")
+    facts.append(f"**runs**: {len(runs)}, {steps} steps, {flops:.3g} FLOPs (6 N D) in total")
     facts.append(f"**time**: {clock(wall)} of wall-clock time, summed over the runs")
     packed = max(run.packed for run in runs)
     if packed > 1:
         facts.append(
-            f"**together**: up to {packed} runs in one program (`study.pack`); a run's time, speed "
-            "and memory are its program's, and tell nothing about its variant"
+            f"**packed**: up to {packed} runs in one program (`study.pack`); a run's time, speed "
+            "and memory are those of its program and say nothing about its variant"
         )
     times = sorted(t for t in (started_first(run) for run in runs) if t)
     if times:

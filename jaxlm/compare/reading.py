@@ -1,4 +1,4 @@
-"""Run directories and studies as a comparison needs them; what cannot be read is named, left out.
+"""Reads run directories and studies for a comparison; unreadable runs are named and skipped.
 
 Everything is read from study.json, config.yaml, summary.json, metrics.jsonl, environment.json and
 samples.txt; no run is opened, locked or changed.
@@ -31,7 +31,7 @@ _NEEDED = ("status", "step", "tokens", "parameters", "non_embedding_parameters",
 
 @dataclass
 class Run:
-    """One run, read. `keys` are its configuration's: dotted identity keys and `backend`."""
+    """One run. `keys` are its dotted identity keys and `backend`."""
 
     path: Path
     keys: Json
@@ -58,12 +58,12 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Trained to its end, so that its figures count."""
+        """Whether it trained to its end, so that its figures count."""
         return self.status in COMPLETE
 
     @property
     def packed(self) -> int:
-        """Runs that trained in one program with this one (study.pack), itself counted."""
+        """The number of runs in the program that trained this one (study.pack), itself included."""
         return self.summary.get("packed") or 1
 
     @property
@@ -80,7 +80,7 @@ class Run:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A run that takes no part, and why."""
+    """A run that is skipped, and why."""
 
     path: Path
     reason: str
@@ -98,7 +98,7 @@ class Study:
     folder: Path | None = None
 
     def place(self, path: Path) -> str:
-        """A run's folder as a report shows it: within the study's, or as it was given."""
+        """A run's folder as a report shows it: relative to the study's, or as it was given."""
         if self.folder is None or not path.is_relative_to(self.folder):
             return path.as_posix()
         return path.relative_to(self.folder).as_posix()
@@ -117,7 +117,7 @@ class Study:
 
 
 def read_run(path: Path) -> Run:
-    """A run that trains, or has trained. Raises UserError, its first line the reason."""
+    """A run that is training or has trained. Raises UserError, whose first line is the reason."""
     run = RunDirectory(path)
     keys, names = _keys(path)
     summary = run.read_summary()
@@ -125,7 +125,7 @@ def read_run(path: Path) -> Run:
         raise UserError("it has no summary.json: it has not begun, or its start failed")
     missing = [name for name in _NEEDED if summary.get(name) is None]
     if missing:
-        raise UserError(f"its summary.json does not say {', '.join(missing)}")
+        raise UserError(f"its summary.json lacks {', '.join(missing)}")
     train, evals = _records(run)
     guard.check_records(run)
     guard.check_summary(path, summary, evals)
@@ -164,7 +164,7 @@ def _keys(path: Path) -> tuple[Json, Json]:
 
 
 def _unlike(leaves: Json, usual: Json) -> str | None:
-    """What keeps a configuration's leaves from being a run's, as far as reports use them."""
+    """Why a configuration's leaves, as far as reports use them, are not a run's; else None."""
     if type(leaves.get("seed")) is not int:
         return "it has no seed"
     sections = {name.rsplit(".", 1)[0] for name in usual if "." in name}
@@ -178,7 +178,7 @@ def _unlike(leaves: Json, usual: Json) -> str | None:
 
 
 def _alike(value: Any, usual: Any) -> bool:
-    """Whether a value is of the kind of another; nulls stand for any single one."""
+    """Whether two values are of the same kind; null is of any kind except a list."""
     if isinstance(usual, list):
         return isinstance(value, list) and all(map(_alike, value, [0.0] * len(value)))
     kinds = {type(value), type(usual)} - {type(None)}
@@ -191,7 +191,7 @@ def _records(run: RunDirectory) -> tuple[Records, Records]:
         if record.get("kind") in kinds:
             missing = [name for name in _RECORDED if name not in record]
             if missing:
-                raise UserError(f"a record of its metrics.jsonl does not say {missing[0]}")
+                raise UserError(f"a record of its metrics.jsonl lacks {missing[0]}")
             kept = {name: value for name, value in record.items() if name not in _GROUPS}
             kinds[record["kind"]].append(kept)
     return kinds["train"], kinds["eval"]
@@ -211,18 +211,18 @@ def _samples(path: Path) -> list[str]:
 def find_runs(pattern: str) -> list[Path]:
     """The run directories that a path or glob (with **) names, and those inside its folders.
 
-    Raises UserError where there is none.
+    Raises UserError if there is none.
     """
     base = pattern
-    while base.endswith(("/**", "/**/", "/**/*")):  # walking the folder finds the same, quicker
+    while base.endswith(("/**", "/**/", "/**/*")):  # walking the folder finds the same, faster
         base = base.rsplit("/**", 1)[0]
     literal = Path(os.path.expanduser(base))
     matches = [literal] if os.path.exists(literal) else _globbed(base)
     found = dict.fromkeys(run for match in matches if match.is_dir() for run in _below(match))
     if not found:
         raise UserError(
-            f"job.runs={pattern}: no run is there.\n"
-            "Name a study's folder, a run's, or a glob of them, as job.runs='runs/**'."
+            f"job.runs={pattern}: no runs found.\n"
+            "Name the folder of a study or of a run, or a glob such as job.runs='runs/**'."
         )
     return list(found)
 
@@ -232,7 +232,7 @@ def _globbed(pattern: str) -> list[Path]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """The folder, or all the runs inside it; nothing is looked for inside a run."""
+    """The folder, or all the runs inside it; the inside of a run is not searched."""
     for place, folders, files in os.walk(folder):
         if any(name in files for name in _FILES):
             folders.clear()
@@ -241,7 +241,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[LeftOut]]:
-    """All that can be read, and the others with the reason."""
+    """All readable runs, and the others with the reason."""
     runs, left_out = [], []
     for path in paths:
         try:

@@ -1,4 +1,4 @@
-"""The files of a report, written; job=report."""
+"""Writes the files of a report; job=report."""
 
 import os
 import re
@@ -35,12 +35,13 @@ def write_report(
     metric: str | None = None,
     baseline: str | None = None,
 ) -> Path:
-    """Compare a study's variants, or loose runs, into `out`; the path of research_report.md.
+    """Write a comparison of a study's variants, or of loose runs, to the folder `out`.
 
-    Written are research_report.md and .html, research_data.json, performance_metrics.csv,
-    generation_comparison.csv (by `specimens` where given) and figures/*.png, *.svg. `metric` and
-    `baseline` as in `compare`. Runs that cannot be read, or are not finished, are named in a
-    warning and left out. Raises UserError where there is no run, or nothing can be written.
+    The files are research_report.md (whose path is returned) and .html, research_data.json,
+    performance_metrics.csv, generation_comparison.csv (by `specimens` if given) and figures/*.png,
+    *.svg. `metric` and `baseline` as in `compare`. Runs that cannot be read, or are not finished,
+    are named in a warning and skipped. Raises UserError if there is no run, or if nothing can be
+    written.
     """
     comparison = compare(load(study), metric, baseline)
     warn(comparison.study.left_out)
@@ -69,7 +70,7 @@ def _write_page(page: list[document.Block], out: Path) -> Path:
 def _specimens(
     comparison: Comparison, out: Path, specimens: Specimens | None
 ) -> Mapping[str, Any] | None:
-    """The measured texts; without them the runs' own go into generation_comparison.csv."""
+    """The measured texts; without them, the runs' own texts go into generation_comparison.csv."""
     runs = samples.chosen_runs(comparison)
     if specimens is not None and runs:
         try:
@@ -97,24 +98,24 @@ def _measured_before(out: Path, runs: Mapping[str, Path]) -> Mapping[str, Any] |
 
 
 def warn(left_out: Sequence[LeftOut]) -> None:
-    """A line on standard error for each run that is left out."""
+    """A line on standard error for each run that is skipped."""
     for one in left_out[:_MOST_LEFT_OUT_LINES]:
-        print(f"warning: {one.path} is left out: {one.reason}", file=sys.stderr)
+        print(f"warning: {one.path} is skipped: {one.reason}", file=sys.stderr)
     more = len(left_out) - _MOST_LEFT_OUT_LINES
     if more > 0:
-        print(f"warning: {more} more runs are left out; the report names them", file=sys.stderr)
+        print(f"warning: {more} more runs are skipped; the report names them", file=sys.stderr)
 
 
 # -- the job -------------------------------------------------------------------------------------
 
 
 def report_job(config: Config, load_engine: object) -> int:
-    """job=report: a comparison of a study or of some runs, or with ** the log of all of them."""
+    """job=report: a comparison of a study or of some runs or, with **, the log of all of them."""
     job = config.job
     pattern = job.runs
     if pattern is None:
         raise UserError(
-            "job.runs is missing: a study's folder, or a glob of runs, as job.runs='runs/**'."
+            "job.runs is missing: give a study's folder, or a glob such as job.runs='runs/**'."
         )
     folder = expanded(pattern)
     is_study = os.path.isfile(folder / "study.json")

@@ -1,7 +1,7 @@
 """Means and differences over seeds: Student's intervals, paired tests, Holm's correction.
 
-Two variants are paired by seed: the same seed means the same order of the data and, where shapes
-agree, the same initial values, so what a seed does to both cancels in the difference.
+Two variants are paired by seed: the same seed means the same order of the data and, if shapes
+agree, the same initial values, so the effect of a seed on both cancels in the difference.
 """
 
 import math
@@ -40,7 +40,7 @@ class Difference:
 
 
 def mean(values: Sequence[float]) -> Mean | None:
-    """Mean and 95 % interval by Student's t; None where there are no values."""
+    """Mean and 95 % interval by Student's t; None if there are no values."""
     n = len(values)
     if n == 0:
         return None
@@ -54,7 +54,7 @@ def mean(values: Sequence[float]) -> Mean | None:
 
 
 def paired(variant: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
-    """The difference of two variants (seed -> value); None where they share no seed."""
+    """The difference of two variants (seed -> value); None if they share no seed."""
     seeds = [seed for seed in variant if seed in baseline]
     deltas = [variant[seed] - baseline[seed] for seed in seeds]
     found = mean(deltas)
@@ -66,7 +66,7 @@ def paired(variant: Mapping[int, float], baseline: Mapping[int, float]) -> Diffe
 def _p(found: Mean, variant, baseline, seeds) -> float | None:
     if found.half is None:
         return None
-    # A spread of mere rounding is none: then the difference is exact, or there is none at all.
+    # A spread of mere rounding counts as none: the difference is then exact, or zero.
     size = _ROUNDING * max(abs(variant[s]) + abs(baseline[s]) for s in seeds)
     if found.half <= size:
         return 1.0 if abs(found.value) <= size else 0.0
@@ -77,7 +77,7 @@ def _p(found: Mean, variant, baseline, seeds) -> float | None:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's (1979) step-down correction; None (no test was possible) stays and is not counted."""
+    """Holm's (1979) step-down correction; None (no test was possible) is kept and not counted."""
     tested = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
     highest = 0.0
@@ -107,14 +107,14 @@ def ratio(
 
 
 def verdict(metric: Metric, difference: Difference | None) -> str:
-    """What the difference to the baseline says, in words."""
+    """The verdict on a difference from the baseline, in words."""
     if difference is None:
-        return "no seed in common with the baseline: no statement"
+        return "no seed in common with the baseline: no conclusion"
     if difference.n == 1:
-        return "one seed: no statement"
+        return "one seed: no conclusion"
     size = amount(metric, abs(difference.value), difference.half, difference=True)
     corrected = difference.p if difference.p_holm is None else difference.p_holm
-    assert corrected is not None and difference.p is not None  # of two seeds and more
+    assert corrected is not None and difference.p is not None  # with two or more seeds
     if corrected < ALPHA:
         if metric.better is None:
             return f"{'higher' if difference.value > 0 else 'lower'} by {size}"

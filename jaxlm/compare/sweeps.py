@@ -21,16 +21,17 @@ _TITLES = {
 _LEAST_POINTS = 3
 _MOST_PANELS = 3
 _MOST_LINES_TOLD = 4
-_RISE = 1.1  # what gradients clipped and activations normed leave of a divergence
-_MEANING = "(diverged: no longer finite, or a training loss a tenth above its first)"
+_RISE = 1.1  # clipped gradients and normed activations keep a divergence as small as this
+_MEANING = "(diverged: no longer finite, or a training loss a tenth above its first value)"
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a sweep: all keys but the swept one are alike.
+    """One line of a sweep: all keys except the swept one are equal.
 
-    `others` are the other keys that differ, with their values here; `points` are (x, mean of the
-    metric over the finished seeds), `lost` the x at which at least one run diverged (see `_lost`).
+    `others` are the other keys that differ between lines, with their values here; `points` are (x,
+    mean of the metric over the finished seeds), `lost` the x at which at least one run diverged
+    (see `_lost`).
     """
 
     others: tuple[tuple[str, str], ...]
@@ -39,11 +40,11 @@ class Line:
 
     @property
     def label(self) -> str:
-        """The other keys, as 'd_model=64, norm=none'."""
+        """The other keys: 'd_model=64, norm=none'."""
         return self.labelled()
 
     def labelled(self, without: str | None = None) -> str:
-        """The label, a key left out that is said elsewhere."""
+        """The label without a key that is shown elsewhere."""
         return ", ".join(
             f"{key.rsplit('.', 1)[-1]}={value}" for key, value in self.others if key != without
         )
@@ -83,7 +84,7 @@ class Sweep:
 
     @property
     def panel_key(self) -> str | None:
-        """The key that divides many lines best: with the fewest values, where two or more vary."""
+        """The key that divides many lines best: if two or more vary, the one with fewest values."""
         values: dict[str, set[str]] = {}
         for line in self.lines:
             for key, value in line.others:
@@ -96,7 +97,7 @@ class Sweep:
 
     @property
     def panels(self) -> dict[str, tuple[Line, ...]]:
-        """'key=value' -> its lines; one panel without a name where there is no such key."""
+        """'key=value' -> its lines; one panel without a name if there is no such key."""
         key = self.panel_key
         found: dict[str, tuple[Line, ...]] = {}
         for line in self.lines:
@@ -111,11 +112,11 @@ class Sweep:
 
 
 def sweeps_of(runs: Sequence[Run], varied: Sequence[str], metric: Metric) -> list[Sweep]:
-    """The swept numbers among the varied keys: at least three values with all else alike.
+    """The swept numbers among the varied keys: at least three values with all other keys equal.
 
-    For the learning rate two will do. A key that follows from another one, as the learning rate
-    may from the batch size, counts as alike; of two that follow from each other the learning
-    rate is left to the other.
+    For the learning rate, two are enough. A key that follows from the swept one, as the learning
+    rate may from the batch size, counts as equal. If the learning rate and another key follow from
+    each other, only the other is swept.
     """
     numbers = [key for key in varied if _numeric(runs, key)]
     found: list[Sweep] = []
@@ -135,7 +136,7 @@ def _numeric(runs: Sequence[Run], key: str) -> bool:
 
 
 def _follows(runs: Sequence[Run], key: str, other: str) -> bool:
-    """Whether the value of `key` is the same wherever that of `other` is."""
+    """Whether the value of `other` determines that of `key`."""
     pairs = {(str(run.keys.get(other)), str(run.keys.get(key))) for run in runs}
     return len(pairs) == len({value for value, _ in pairs})
 
@@ -167,7 +168,7 @@ def _lines(runs: Sequence[Run], key: str, varied: Sequence[str], metric: Metric)
 
 
 def _lost(run: Run) -> bool:
-    """Diverged: no longer finite, or a training loss that rose `_RISE` times above its first."""
+    """Diverged: no longer finite, or a training loss above `_RISE` times its first value."""
     if run.status == "diverged":
         return True
     losses = [loss for record in run.train if (loss := record.get("loss")) is not None]
@@ -196,7 +197,7 @@ def words(sweep: Sweep, metric: Metric) -> list[str]:
                 f"Only one {sweep.title}{where} did not diverge: **{x:g}**, {metric.title} {value}."
             )
         elif x == min(at for at, _ in line.points):
-            text += " It is the smallest tried: smaller ones may be better."
+            text += " It is the smallest value tried; smaller ones may be better."
         said.append(f"{text} {_edge_words(sweep, line, x)}".strip())
     return said + _transfer_words(sweep, metric)
 
@@ -215,8 +216,8 @@ def _transfer_words(sweep: Sweep, metric: Metric) -> list[str]:
             said.append(f"The best {sweep.title} is the same for all{where}: **{best[0]:g}**.")
         else:
             said.append(
-                f"The best {sweep.title} moves{where}: {min(best):g} to {max(best):g}, a factor "
-                f"of **{max(best) / min(best):.3g}**."
+                f"The best {sweep.title} moves{where} from {min(best):g} to {max(best):g}, a "
+                f"factor of **{max(best) / min(best):.3g}**."
             )
     return said
 
@@ -226,16 +227,16 @@ def _edge_words(sweep: Sweep, line: Line, best: float) -> str:
     if sweep.key != LEARNING_RATE:
         return f"Diverged at {', '.join(f'{x:g}' for x in line.lost)}." if line.lost else ""
     if line.edge is None:
-        at_end = " The best is the largest tried: larger ones may be better." * (
+        at_end = " The best value is the largest tried; larger ones may be better." * (
             best == max(values) and len(values) > 1
         )
         return f"Nothing diverged up to {max(values):g}, so the edge lies above.{at_end}"
     below, above = line.edge
     if not below:
-        return f"The smallest value tried, {above:g}, diverged already."
+        return f"Even the smallest value tried, {above:g}, diverged."
     text = f"Training diverges between {below:g} and {above:g}"
     if best > above:
-        return f"{text}, though the best value lies above: divergence is a matter of chance there."
+        return f"{text}, but the best value lies above, where divergence is a matter of chance."
     low, high = below / best, above / best
     if math.isclose(low, 1.0):
         where = f"the last stable one, at most {high:.3g} times below the edge"

@@ -1,4 +1,4 @@
-"""What tells runs apart: the keys in which they differ, and the names that follow from them."""
+"""Tells runs apart: the keys in which they differ, and the names that follow from them."""
 
 import json
 from collections.abc import Sequence
@@ -23,10 +23,10 @@ _MOST_KEYS = 4
 
 
 def load(study: Path | Sequence[Path]) -> Study:
-    """A study's folder (with study.json), or loose run directories, read.
+    """Reads a study's folder (with study.json), or loose run directories.
 
-    A run that cannot be read, or that is not trained to its end, is in `left_out`. Raises
-    UserError where there is nothing at all.
+    A run that cannot be read, or has not trained to its end, is in `left_out`. Raises UserError if
+    there is no run at all.
     """
     if isinstance(study, (str, Path)):
         folder = Path(study)
@@ -71,23 +71,23 @@ def _loose(paths: Sequence[Path], name: str) -> Study:
 
 
 def _take(study: Study, run: Run) -> None:
-    """Into the study, where it is trained to its end (or diverged) and not there already."""
+    """Adds a run to the study if it trained to its end (or diverged) and is not in it already."""
     same = [r for r in study.runs if (r.variant, r.seed) == (run.variant, run.seed)]
     if not run.complete and run.status != "diverged":
         reason = f" ({run.reason})" if run.reason else ""
         study.left_out.append(LeftOut(run.path, f"not finished: {run.status}{reason}"))
     elif same:
-        words = f"variant and seed are those of {same[0].path}"
+        words = f"it has the variant and seed of {same[0].path}"
         study.left_out.append(LeftOut(run.path, words))
     else:
         study.runs.append(run)
 
 
 def differing_keys(runs: Sequence[Run], among: Sequence[str] = ()) -> list[str]:
-    """The keys, seeds left out, in which the runs are not all alike; in the schema's order.
+    """The keys, except seeds, in which the runs are not all equal; in the schema's order.
 
-    A key that a run of another kind lacks (schedule.decay under schedule=cosine, say) differs only
-    where those that have it differ: the kind itself tells the others apart.
+    A key that a run of another kind lacks (such as schedule.decay with schedule=cosine) differs
+    only if the runs that have it differ; the kind itself tells the others apart.
     """
     names = among or list(dict.fromkeys(name for run in runs for name in run.keys))
     return [
@@ -99,7 +99,7 @@ def differing_keys(runs: Sequence[Run], among: Sequence[str] = ()) -> list[str]:
 
 
 def same_tokens(runs: Sequence[Run], varied: Sequence[str]) -> bool:
-    """Whether a token is the same for all the runs, `varied` being the keys in which they differ.
+    """Whether a token is the same for all the runs; `varied` are the keys in which they differ.
 
     A tokenizer that is trained on the corpus changes with it.
     """
@@ -110,14 +110,14 @@ def same_tokens(runs: Sequence[Run], varied: Sequence[str]) -> bool:
 
 
 def text_keys(varied: Sequence[str]) -> list[str]:
-    """Those of the keys that choose the text, and so also what a run is evaluated on."""
+    """The keys that choose the text, and so also what a run is evaluated on."""
     return [key for key in varied if key.startswith("data.") and key not in _TRAINING_ONLY]
 
 
 def named(runs: Sequence[Run]) -> list[Run]:
-    """The runs, sorted by the keys in which they differ, each with these as its variant's name.
+    """The runs, sorted by the keys in which they differ; these become the variants' names.
 
-    'lr=0.01, n_layers=4'; where more than four keys differ, the run's own name instead.
+    'lr=0.01, n_layers=4'; if more than four keys differ, the run's own name instead.
     """
     keys = differing_keys(runs)
     short = {key: _short(key, keys) for key in keys}
@@ -131,7 +131,7 @@ def named(runs: Sequence[Run]) -> list[Run]:
 
 
 def _own_name(run: Run) -> str:
-    """run.name without its seed: the seeds of a study's variant, or a folder's, go together."""
+    """run.name without its seed, so that all seeds of a variant have the same name."""
     name = str(run.names.get("name") or run.path.name)
     for ending in (f"-seed{run.seed}", f"_seed={run.seed}"):
         name = name.removesuffix(ending)

@@ -1,1 +1,1 @@
-"""Text to tokens to batches, and back. `prepare.prepare` is the door."""
+"""Text to tokens to batches, and back. `prepare.prepare` is the entry point."""

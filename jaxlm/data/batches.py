@@ -4,8 +4,8 @@ Shape suffixes: B batch, L context length, M = L + 1 (inputs and targets overlap
 split, N tokens of the split, R rows of an evaluation.
 
 Order of training. Sample g = step * B + row belongs to epoch g // W; within an epoch it is window
-permutation(seed, epoch)(g % W), so that no window repeats before all have been seen, batches run
-across the ends of epochs, and neither restarts nor the number of processes change anything.
+permutation(seed, epoch)(g % W). No window repeats before all have been seen, batches may span two
+epochs, and neither restarts nor the number of processes changes anything.
 """
 
 import hashlib
@@ -28,16 +28,16 @@ _ROUNDS = 6
 def steps_per_epoch(
     n_tokens: int, batch_size: int, context_length: int, stride: int | None = None
 ) -> int:
-    """Steps until every window was seen once (the last of them also starts the next epoch)."""
+    """Steps until every window has been seen once (the last step may also start the next epoch)."""
     return -(-number_of_windows(n_tokens, context_length, stride) // batch_size)
 
 
 def permutation(index: np.ndarray, n: int, *, seed: int, epoch: int) -> np.ndarray:
-    """Where a keyed bijection of range(n) sends each `index`, in memory independent of n.
+    """The image of each `index` under a keyed permutation of range(n), in constant memory.
 
     A generalised Feistel network with cycle walking (Black and Rogaway 2002, "Ciphers with
-    arbitrary finite domains", method 3): index = a + left * b with a < left, b < right, and
-    left * right just above n, so that values fall outside range(n) and walk on only rarely.
+    arbitrary finite domains", method 3): index = a + left * b with a < left and b < right. Since
+    left * right is just above n, values rarely fall outside range(n) and have to walk on.
     """
     left = math.isqrt(n - 1) + 1
     right = -(-n // left)
@@ -81,8 +81,8 @@ def batch(
 ) -> np.ndarray:
     """The batch of one training step: int32 (B, L + 1); inputs are [:, :-1], targets [:, 1:].
 
-    `rows` selects the part of the batch that one process feeds. Raises UserError where the split
-    is shorter than one window.
+    `rows` selects the part of the batch that one process feeds. Raises UserError if the split is
+    shorter than one window.
     """
     stride = stride or context_length
     n_windows = number_of_windows(len(tokens_N), context_length, stride)
@@ -158,11 +158,11 @@ def evaluation_batches(
 ) -> Iterator[EvalBatch]:
     """The whole split of a `Dataset`, every target exactly once, in int32 and float32 (B, L).
 
-    Windows do not overlap. Where `dataset.scores_documents`, each document starts a row with
-    end_of_text as its first input and its targets end with end_of_text; what exceeds the context
-    goes on in further rows. Elsewhere the split is one stream, whose first token is no target, so
-    that its bytes do not count. Over all rows the bytes sum up to those of the text of the targets.
-    Raises UserError where the split has nothing to score.
+    Windows do not overlap. If `dataset.scores_documents`, each document starts a row with
+    end_of_text as its first input, and its targets end with end_of_text; a document longer than
+    the context continues in further rows. Otherwise the split is one stream; its first token is
+    not a target, so its bytes do not count. The bytes of all rows add up to those of the targets'
+    text. Raises UserError if the split has nothing to score.
     """
     tokens_N = np.asarray(getattr(dataset, split))
     bytes_N = getattr(dataset, f"{split}_bytes", None)
@@ -197,7 +197,7 @@ def evaluation_batches(
 
 
 def document_spans(tokens_N: np.ndarray, end_of_text: int) -> tuple[np.ndarray, np.ndarray]:
-    """First position and length of each document, its end_of_text (if not cut off) included."""
+    """The start and length of each document, including its end_of_text (unless cut off)."""
     stop_D = np.flatnonzero(tokens_N == end_of_text) + 1
     if len(tokens_N) and (not len(stop_D) or stop_D[-1] < len(tokens_N)):
         stop_D = np.append(stop_D, len(tokens_N))
@@ -208,7 +208,7 @@ def document_spans(tokens_N: np.ndarray, end_of_text: int) -> tuple[np.ndarray, 
 def _document_rows(
     tokens_N: np.ndarray, end_of_text: int, context_length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """First target and number of targets of each row: documents chopped to the context."""
+    """The first target and number of targets of each row: documents cut to the context length."""
     start_D, length_D = document_spans(tokens_N, end_of_text)
     rows_D = -(-length_D // context_length)
     document_R = np.repeat(np.arange(len(start_D)), rows_D)

@@ -22,11 +22,11 @@ _ABANDONED_SECONDS = 24 * 3600
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A binary file to write; `path` becomes it, whole and on the disk, when the block ends well.
+    """Yield a binary file that replaces `path`, whole and on the disk, if the block succeeds.
 
-    Killed at any moment, `path` is the old file or the new one. Several processes may write the
-    same path at once: each has a temporary file of its own, and the last to finish stays. Raises
-    UserError where the disk is full or the folder cannot be written.
+    If the process is killed, `path` is the old file or the new one. Several processes may write
+    the same path at once: each has its own temporary file, and the last to finish wins. Raises
+    UserError if the disk is full or the folder is not writable.
     """
     temporary = path.with_name(f"{path.name}~{socket.gethostname()}~{os.getpid()}~.partial")
     try:
@@ -47,13 +47,13 @@ def _explain(error: OSError, path: Path) -> Exception:
     if error.errno is not None:
         return UserError(
             f"Cannot write {shown(path)}: {error.strerror}.\n"
-            "Set run.cache to a folder that you may write."
+            "Set run.cache to a folder that you can write to."
         )
     return error
 
 
 def _remove_stale(folder: Path) -> None:
-    """Delete what killed writers left: their process is gone, or (other hosts) a day has passed."""
+    """Delete files of killed writers: the process is gone or, on other hosts, a day has passed."""
     for path in folder.glob("*.partial"):
         with contextlib.suppress(OSError, ValueError):
             _, host, pid, _ = path.name.rsplit("~", 3)
@@ -83,22 +83,22 @@ def digest(*facts: object) -> str:
 def remembered(
     cache: Path, sources: list[Path], facts: object, compute: Callable[[], Json]
 ) -> Json:
-    """`compute()`, or its result of an earlier call for files that have not changed since.
+    """`compute()`, or its earlier result if the files have not changed since.
 
-    A file counts as unchanged while its path, size and time of modification are the same.
-    `facts` names what is computed. The result must survive JSON. It is kept with its SHA-256, so
-    that a damaged one is computed anew.
+    A file counts as unchanged while its path, size and modification time are the same. `facts`
+    names what is computed. The result must survive JSON. It is stored with its SHA-256, so that a
+    damaged result is recomputed.
     """
     states = [
         (str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in sources
     ]
     path = cache / "facts" / f"{digest(facts, states)}.json"
-    with contextlib.suppress(Damaged):  # then it is found out again
+    with contextlib.suppress(Damaged):  # then it is recomputed
         known = read_json(path, record({"result": mapping(anything), "sha256": text}))
         if known and known["sha256"] == digest(known["result"]):
             return known["result"]
     result = compute()
-    # A file written this very moment could change again within the clock's resolution.
+    # A file written just now could change again within the clock's resolution.
     if all(time.time_ns() - modified > 1_000_000_000 for _, _, modified in states):
         with replacing(path) as file:
             file.write(json.dumps({"result": result, "sha256": digest(result)}).encode())

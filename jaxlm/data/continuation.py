@@ -1,4 +1,4 @@
-"""A text as its tokens come: whole characters, stop strings, and the sliding window."""
+"""Text from tokens as they arrive: whole characters, stop strings, and the sliding window."""
 
 from collections.abc import Iterable
 
@@ -7,11 +7,11 @@ from jaxlm.data.tokenizer import Tokenizer
 
 
 class Continuation:
-    """The text of one sample as its tokens come: whole characters, up to its end.
+    """The text of one sample as its tokens arrive, in whole characters, up to its end.
 
-    It ends before end_of_text, or before the stop string that is complete first; `whole` says
-    that it did, rather than that no more tokens came. `prompt` are the ids that it goes on from:
-    the text is what further ids add to theirs.
+    It ends before end_of_text, or before the first stop string to be completed; `whole` tells this
+    apart from tokens that merely ran out. `prompt` holds the ids that it continues: the text is
+    what further ids add to the prompt's.
     """
 
     def __init__(
@@ -22,7 +22,7 @@ class Continuation:
         self.ended = self.whole = False
 
     def push(self, ids: Iterable[int]) -> str:
-        """The text that is certain after these further ids; what may begin a stop string waits."""
+        """The text that is final after these ids; what may begin a stop string is held back."""
         if self.ended:
             return ""
         ids = list(ids)
@@ -33,7 +33,7 @@ class Continuation:
         return self._cut(self.decoder.push(ids), last=False)
 
     def finish(self) -> str:
-        """What is left when no more tokens come."""
+        """The remaining text, once there are no more tokens."""
         return "" if self.ended else self._cut(self.decoder.finish(), last=True)
 
     def _cut(self, new: str, last: bool) -> str:
@@ -47,16 +47,16 @@ class Continuation:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Characters at the end of `text` that begin `stop`."""
+    """The number of characters at the end of `text` that begin `stop`."""
     sizes = range(min(len(text), len(stop) - 1), 0, -1)
     return next((size for size in sizes if text.endswith(stop[:size])), 0)
 
 
 def window_start(text_length: int, context: int) -> int:
-    """Where the window of a text of T tokens begins, when its next token is predicted.
+    """The start of the window from which the token after a text is predicted.
 
-    0 while the text fits. A full window moves on by half a context, so that each token is
-    predicted from between C/2 and C tokens, and the cache is made anew only every C/2 tokens.
+    0 while the text fits. A full window advances by half the context length C, so that each token
+    is predicted from between C/2 and C tokens, and the cache is rebuilt only every C/2 tokens.
     """
     half = max(1, context // 2)
     return 0 if text_length <= context else -(-(text_length - context) // half) * half

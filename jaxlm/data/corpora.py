@@ -1,12 +1,12 @@
-"""Corpora of text: files to documents, streamed in pieces, and the place where they are split.
+"""Text corpora: files become documents, streamed in pieces; and the cut between the splits.
 
-A corpus is a sequence of documents. Each file of plain text is one, each record of a file with
-fields (.jsonl, .json, .csv, .tsv, .parquet), and `<|endoftext|>` written in a text ends one; line
-breaks next to it go with it, and documents of white space alone are left out. Long documents come
-in pieces that are cut after a letter or digit and before a blank or line break, where every
-byte-level BPE in use begins a new word, so that tokenisation does not notice; a stretch of 65,536
-characters without such a place is cut anyway.
-Memory holds a few pieces, whatever the size of the corpus.
+A corpus is a sequence of documents. A plain-text file is one document; in a file with fields
+(.jsonl, .json, .csv, .tsv, .parquet) each record is one. `<|endoftext|>` written in a text ends a
+document, and line breaks next to it are dropped. Documents of white space alone are skipped.
+Long documents come in pieces, cut after a letter or digit and before a space or line break. Every
+byte-level BPE in use begins a new word there, so a cut does not change the tokens. A stretch of
+65,536 characters without such a place is cut anyway. Memory holds a few pieces, whatever the size
+of the corpus.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ class Piece(NamedTuple):
 
 @dataclass
 class Tally:
-    """What a reading of some files came upon."""
+    """Counts from reading some files."""
 
     files: int = 0
     empty: int = 0  # records without text
@@ -62,9 +62,9 @@ class Tally:
 
 @dataclass(frozen=True)
 class TextFiles:
-    """The documents of some files, in order; the first `documents` of them, or all.
+    """The documents of some files, in order: the first `documents` of them, or all.
 
-    `left_out` are files of a folder that are not read, each with the reason.
+    `left_out` lists the skipped files of a folder, each with the reason.
     """
 
     files: list[Path]
@@ -73,7 +73,7 @@ class TextFiles:
     left_out: tuple[str, ...] = ()
 
     def pieces(self, tally: Tally | None = None) -> Iterator[Piece]:
-        """All text. Raises UserError where a file cannot be read, with the place."""
+        """All text. Raises UserError, which names the place, if a file cannot be read."""
         left = self.documents
         for piece in self._all_pieces(tally or Tally()):
             yield piece
@@ -99,7 +99,9 @@ def _file_pieces(file: Path, text_field: str, tally: Tally) -> Iterator[Piece]:
     if kind.form == "refused":
         raise UserError(f"{shown(file)} is {kind.what}, not text.\n{kind.advice}")
     if kind.form == "parquet" and kind.packing:
-        raise UserError(f"{shown(file)} is a packed Parquet table.\nUnpack it, and give that file.")
+        raise UserError(
+            f"{shown(file)} is a compressed Parquet table.\nDecompress it, and give that file."
+        )
     if kind.form in ("text", "unknown"):
         yield from split_documents(_plain_text(file, kind))
         return
@@ -115,7 +117,7 @@ def _file_pieces(file: Path, text_field: str, tally: Tally) -> Iterator[Piece]:
 
 
 def _plain_text(file: Path, kind: Kind) -> Iterator[str]:
-    """The text of a file, which must not be JSON by another name."""
+    """The text of a file. Raises UserError if it is JSON under another name."""
     begun = False
     for chunk in _text_chunks(file, kind):
         suffix = None if begun else hidden_json(chunk)
@@ -125,7 +127,7 @@ def _plain_text(file: Path, kind: Kind) -> Iterator[str]:
             suffix += file.suffix if kind.packing else ""
             raise UserError(
                 f"{shown(file)} holds JSON, not plain text.\n"
-                f"Rename it to {suffix}, so that the texts in it are read."
+                f"Rename it to {suffix} so that the texts in it are read."
             )
         begun = True
         yield chunk
@@ -134,23 +136,23 @@ def _plain_text(file: Path, kind: Kind) -> Iterator[str]:
 def text_files(
     path: str, text_field: str, key: str = "data.path", documents: int | None = None
 ) -> TextFiles:
-    """The corpus at `path`: a file, or the files of text in a folder and in those within it."""
+    """The corpus at `path`: a file, or the text files in a folder and its subfolders."""
     place = look_up(path, key, f"Give a file ({FORMS}) or a folder of them.")
     if not place.is_dir():
         return TextFiles([place], text_field, documents)
     files, left_out = files_in(place)
     if not files:
         raise UserError(
-            f"The folder {key}={shown(path)} has no .txt, .jsonl or .gz files, nor others of text"
-            f"{listed(left_out)}.\nThese are read: {FORMS}."
+            f"The folder {key}={shown(path)} has no .txt, .jsonl, .gz or other text files"
+            f"{listed(left_out)}.\nSupported: {FORMS}."
         )
     return TextFiles(files, text_field, documents, tuple(left_out))
 
 
 def split_documents(chunks: Iterable[str]) -> Iterator[Piece]:
-    """The documents in a stretch of text that comes in chunks; the last one ends with it."""
+    """The documents in a text that comes in chunks; the last document ends with the text."""
     buffer = ""
-    begun = False  # a piece of the current document is out already
+    begun = False  # a piece of the current document has been yielded
     after_mark = False
     for chunk in chunks:
         *whole, buffer = (buffer + chunk).split(END_OF_TEXT)
@@ -171,7 +173,7 @@ def split_documents(chunks: Iterable[str]) -> Iterator[Piece]:
 
 
 def _cut(text: str) -> list[str]:
-    """`text` in pieces: all but the last near 65,536 characters, the last at most that long."""
+    """`text` in pieces of nearly 65,536 characters; the last may have fewer."""
     pieces, start = [], 0
     while len(text) - start > _PIECE_CHARACTERS:
         stop = _cut_place(text, start, start + _PIECE_CHARACTERS)
@@ -191,31 +193,32 @@ def _cut_place(text: str, start: int, stop: int) -> int:
 
 
 def _text_chunks(file: Path, kind: Kind) -> Iterator[str]:
-    """The text of a file, without a byte order mark. Raises UserError where it holds none."""
+    """The text of a file, without a byte order mark. Raises UserError if it is not text."""
     return decoded(_sane(byte_chunks(file, kind.packing, _READ_BYTES), file), file, kind.packing)
 
 
 def _sane(chunks: Iterator[bytes], file: Path) -> Iterator[bytes]:
-    """The chunks of a file that does not begin as one of a kind that is no text."""
+    """The chunks of a file. Raises UserError if it begins like a known kind of binary file."""
     head = b""
     for chunk in chunks:
         if len(head) < _HEAD_BYTES:
             head += chunk[:_HEAD_BYTES]
             if encoding_of(head)[1] == 0 and (what := known_bytes(head)):
                 raise UserError(
-                    f"By its first bytes {shown(file)} is {what}, not text.\n"
-                    "Give it the suffix of its kind if it can be read, or give another file."
+                    f"By its first bytes, {shown(file)} is {what}, not text.\n"
+                    "If this kind can be read, give the file its usual suffix; if not, give "
+                    "another file."
                 )
         yield chunk
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What one pass over a corpus finds out.
+    """What one pass over a corpus finds.
 
-    `sha256` is of the documents (UTF-8, each followed by the byte 0xff, which UTF-8 never holds).
-    The first `cut` characters are the training split (all, where no fraction is held out).
-    `files` had text, `without_text` had none; `empty` records without text are left out.
+    `sha256` covers the documents (UTF-8, each followed by the byte 0xff, never used in UTF-8).
+    The first `cut` characters are the training split (all, if no fraction is held out).
+    `files` had text, `without_text` had none; `empty` records had no text and are skipped.
     """
 
     sha256: str
@@ -228,16 +231,16 @@ class Survey:
     without_text: list[str]
 
     def line(self, corpus: TextFiles) -> str:
-        """What was read of a corpus, and what was left out."""
+        """What was read of a corpus, and what was skipped."""
         read = f"{counted(self.files, 'file')}, {counted(self.documents, 'document')}"
-        empty = f"; left out {counted(self.empty, 'empty document')}" if self.empty else ""
+        empty = f"; skipped {counted(self.empty, 'empty document')}" if self.empty else ""
         left_out = listed([*self.without_text, *corpus.left_out])
         return f"read {read}, {self.characters:,} characters{left_out}{empty}"
 
 
 def survey(corpus: TextFiles, fraction: float | None, cache: Path, progress: bool = True) -> Survey:
     """Read a corpus once; the result is kept while its files do not change. Raises UserError."""
-    names = [file.name for file in corpus.files]  # of which the kinds follow
+    names = [file.name for file in corpus.files]  # they determine the kinds
     facts = ["survey", corpus.text_field, fraction, corpus.documents, names]
     found = remembered(cache, corpus.files, facts, lambda: _survey(corpus, fraction, progress))
     return Survey(**found)
@@ -279,8 +282,8 @@ def _survey(corpus: TextFiles, fraction: float | None, progress: bool) -> Json:
 def cut_place(length: int, boundaries: Iterable[int], fraction: float) -> int:
     """Where to cut so that the last `fraction` of `length`, rounded up, is held out.
 
-    With ends of documents inside the text, the nearest of these (the earlier of two equally near).
-    Raises UserError where a split would be empty.
+    If documents end inside the text, the cut is at the nearest end (the earlier of two equally
+    near). Raises UserError if a split would be empty.
     """
     target = length - ceil(length * Fraction(str(fraction)))
     if not 0 < target < length:
@@ -293,7 +296,7 @@ def cut_place(length: int, boundaries: Iterable[int], fraction: float) -> int:
 
 
 def between(pieces: Iterable[Piece], start: int, stop: int) -> Iterator[Piece]:
-    """The characters from start to stop of a stream of pieces, with the ends of their documents."""
+    """The characters from start to stop of a stream of pieces; document ends are kept."""
     place = 0
     for text, ends_document in pieces:
         first, place = place, place + len(text)
@@ -305,19 +308,19 @@ def between(pieces: Iterable[Piece], start: int, stop: int) -> Iterator[Piece]:
 
 
 def shared_folder() -> Path:
-    """Where data shared between checkouts lies: JAXLM_SHARED, or shared/data beside the project."""
+    """The folder of data shared by checkouts: JAXLM_SHARED, or shared/data beside the project."""
     beside = Path(__file__).resolve().parents[3] / "shared" / "data"
     return Path(os.environ.get("JAXLM_SHARED") or beside)
 
 
 def shakespeare(path: str | None, cache: Path) -> Path:
-    """Tiny Shakespeare's file, checked: `path`, the shared folder's, or downloaded once."""
+    """The file of Tiny Shakespeare, verified: `path`, the shared copy, or a cached download."""
     if path is not None:
         file = text_files(path, "").files[0]
         if _sha256(file) != SHAKESPEARE_SHA256:
             raise UserError(
                 f"data.path={shown(path)} is not Tiny Shakespeare (its SHA-256 differs).\n"
-                "For a text of your own use data=text."
+                "For a text of your own, use data=text."
             )
         return file
     downloaded = cache / "downloads" / "tinyshakespeare.txt"
@@ -336,13 +339,13 @@ def _download_shakespeare(destination: Path) -> None:
     try:
         with urllib.request.urlopen(SHAKESPEARE_URL, timeout=30) as response:
             content = response.read()
-        problem = "what came has another SHA-256"
+        problem = "the SHA-256 of the download differs"
     except (urllib.error.URLError, OSError) as error:
         content, problem = b"", str(getattr(error, "reason", error))
     if hashlib.sha256(content).hexdigest() != SHAKESPEARE_SHA256:
         raise UserError(
             f"Could not download Tiny Shakespeare from {SHAKESPEARE_URL}: {problem}.\n"
-            "Three ways: run once with internet; data.path=FILE for a copy of your own; or put "
+            "Run once with internet access, set data.path to your own copy, or put "
             f"tinyshakespeare.txt into {shared_folder()} (JAXLM_SHARED names another folder)."
         )
     with replacing(destination) as file:

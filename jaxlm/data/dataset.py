@@ -1,4 +1,4 @@
-"""What the data room hands out: two splits of token ids, and what a run must know about them."""
+"""The result of the data room: two splits of token ids, and what a run must know about them."""
 
 from dataclasses import dataclass
 
@@ -14,15 +14,15 @@ class Dataset:
     `train` and `validation` are memory-mapped (N,) arrays of uint16, uint32 or int32.
     `fingerprint` changes with the text, the tokenizer and the split; a resumed run compares it.
     `has_documents`: end_of_text follows each document. `scores_documents`: an evaluation starts
-    each document afresh.
-    `entropy_floor` is in nats per scored token of the validation split, end_of_text included: no
-    model can do better on average. It is None where unknown. `floor_attainable` is False where
-    some validation document exceeds the context.
-    `train_bytes` and `validation_bytes`, indexed like the splits, tell how many UTF-8 bytes of the
-    text belong to each token, counted when the text was encoded; end_of_text has none. They are
-    None where there is no tokenizer. data=tokens has no text: there the bytes are those that the
-    ids decode to. `notes` are lines for the person: what was read,
-    what was left out, and what encoding has lost.
+    each document with an empty context.
+    `entropy_floor` is in nats per scored token of the validation split, including end_of_text: no
+    model can do better on average. It is None if unknown. `floor_attainable` is False if some
+    validation document exceeds the context.
+    `train_bytes` and `validation_bytes`, indexed like the splits, hold the number of UTF-8 bytes
+    of the text for each token, counted when the text was encoded; end_of_text has none. They are
+    None without a tokenizer. With data=tokens there is no text: the bytes are those that the ids
+    decode to. `notes` are lines for the user: what was read, what was skipped, and what encoding
+    lost.
     """
 
     train: np.ndarray
@@ -40,10 +40,10 @@ class Dataset:
 
 
 class SpelledBytes:
-    """For ids without a text: the bytes that they decode to, computed where they are asked for.
+    """The bytes that ids decode to, computed on demand, for ids without a text.
 
-    Control tokens have none, and a document's first token has none for a blank that decoding
-    takes away.
+    Control tokens have none. A space that decoding removes from the start of a document does not
+    count for its first token.
     """
 
     def __init__(self, ids_N: np.ndarray, tokenizer: Tokenizer) -> None:
@@ -56,7 +56,7 @@ class SpelledBytes:
             lengths_V[list(tokenizer.control_ids)] = 0
 
     def __getitem__(self, place: np.ndarray) -> np.ndarray:
-        """int64 bytes of the tokens at these places."""
+        """The number of bytes (int64) of the tokens at these positions."""
         known = len(self.inside_V) - 1
         ids = np.minimum(self.ids_N[place].astype(np.int64), known)
         begins = place == 0

@@ -1,7 +1,7 @@
-"""Text to token files: which tokenizer, trained on what, and the files kept in the cache.
+"""Text to token files: the tokenizer, its training, and the files kept in the cache.
 
 While a text is encoded, all of it is decoded again and compared, document by document, and its
-bytes are counted. What was found is kept with the tokens.
+bytes are counted. The findings are stored with the tokens.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +29,7 @@ from jaxlm.host.errors import UserError
 from jaxlm.host.progress import progress_bar
 
 _BATCH_CHARACTERS = 1 << 20
-_ENOUGH_CHARACTERS = 1 << 24  # a loss found within them is an error before the rest is encoded
+_ENOUGH_CHARACTERS = 1 << 24  # after these, a loss is an error before the rest is encoded
 
 
 def named_tokenizer(config: TokenizerConfig) -> Tokenizer:
@@ -59,8 +59,8 @@ def make_tokenizer(
 ) -> Tokenizer:
     """The tokenizer that `config` names; a BPE is trained once on the training text and kept.
 
-    `identity` names the training text, `alphabet` its characters and those of the validation
-    text; at most `most_bytes` are trained on. Raises UserError.
+    `identity` identifies the training text; `alphabet` holds its characters and those of the
+    validation text. Training uses at most `most_bytes`. Raises UserError.
     """
     if isinstance(config, Char):
         return CharTokenizer(alphabet, documents)
@@ -92,11 +92,11 @@ def _first_bytes(
 
 
 def document_end(tokenizer: Tokenizer) -> int:
-    """The id between documents. Raises UserError where the tokenizer has none."""
+    """The id between documents. Raises UserError if the tokenizer has none."""
     if tokenizer.end_of_text is None:
         raise UserError(
-            "The corpus has documents, but the tokenizer has no token to end them with "
-            "(<|endoftext|> or </s>, say).\nAdd one to the tokenizer.json, or use tokenizer=bpe."
+            "The corpus has documents, but the tokenizer has no token to end them with (such as "
+            "<|endoftext|> or </s>).\nAdd one to the tokenizer.json, or use tokenizer=bpe."
         )
     return tokenizer.end_of_text
 
@@ -110,9 +110,9 @@ def encode_pieces(
 ) -> Iterator[Tokens]:
     """int32 ids of all pieces and their bytes, about a million characters at a time.
 
-    `end_of_text`, unless None, follows each document. `comparison` hears of all texts and ids,
-    `advance` of the characters done. Where a tokenizer's words may span a cut, the pieces of a
-    document are put together again, as far as they lie within a million characters.
+    `end_of_text`, unless None, follows each document. `comparison` receives all texts and ids,
+    `advance` the number of characters done. If a tokenizer's words may span a cut, the pieces of a
+    document within a million characters are joined again.
     """
     comparison = comparison or Comparison(tokenizer)
     begins, carried, last = True, 0, None
@@ -128,7 +128,7 @@ def encode_pieces(
                 own, own_sizes = np.append(own, np.int32(end_of_text)), np.append(own_sizes, 0)
             carried += len(piece.text.encode()) - int(own_sizes.sum())
             if len(own_sizes):
-                own_sizes[0] += carried  # what of the text so far has no token
+                own_sizes[0] += carried  # earlier text without a token
                 carried = 0
             ids.append(own)
             sizes.append(own_sizes.astype(np.int32))
@@ -157,7 +157,7 @@ def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
 
 
 def _joined(pieces: list[Piece]) -> list[Piece]:
-    """Documents rather than pieces of them."""
+    """The pieces of each document joined into one."""
     joined, texts = [], []
     for place, piece in enumerate(pieces):
         texts.append(piece.text)
@@ -170,10 +170,10 @@ def _joined(pieces: list[Piece]) -> list[Piece]:
 def _sizes(
     text: str, begins: bool, ids: np.ndarray, same: bool, tokenizer: Tokenizer
 ) -> np.ndarray:
-    """int64 (N,): the bytes of `text` that belong to each of its ids; they sum up to its bytes.
+    """int64 (N,): the bytes of `text` that belong to each of its ids; they add up to its bytes.
 
-    `same`: the ids spell the text, so that each has the bytes it spells; a blank that decoding
-    takes from the beginning of a document is no byte of the first.
+    `same`: the ids spell the text, so each has the bytes it spells; a space that decoding removes
+    from the start of a document does not count for the first id.
     """
     if same:
         sizes = tokenizer.spelling.lengths_V[ids]
@@ -201,14 +201,14 @@ def cached_tokens(
         write_tokens(path, parts, vocab_size, fingerprint, about)
         tokens = open_tokens(path, vocab_size, fingerprint, cache)
     if tokens is None:
-        raise UserError(f"{path} does not read back as it was written.\nIs the disk damaged?")
+        raise UserError(f"{path} has changed since it was written.\nIs the disk damaged?")
     return tokens
 
 
 def refuse_early(
     parts: Iterable[Tokens], comparison: Comparison, name: str, lossy: bool
 ) -> Iterator[Tokens]:
-    """`parts`; raises UserError soon where a text does not come back, unless `lossy`."""
+    """`parts`; raises UserError early if decoding does not restore a text, unless `lossy`."""
     for part in parts:
         if not lossy and comparison.characters >= _ENOUGH_CHARACTERS:
             comparison.refuse(name)
@@ -216,12 +216,12 @@ def refuse_early(
 
 
 def note_of_loss(tokens: Tokens, name: str, lossy: bool) -> list[str]:
-    """What to say of the text that was encoded; nothing where all of it came back.
+    """A note on what encoding lost; none if decoding restores the whole text.
 
-    Raises UserError where it did not, unless `lossy`.
+    Raises UserError on a loss, unless `lossy`.
     """
     if not tokens.about.get("loss"):
         return []
     if not lossy:
         refuse_loss(tokens.about, name)
-    return [f"tokenizer.lossy=true: of {name}, {loss_in_words(tokens.about)}"]
+    return [f"tokenizer.lossy=true: in {name}, {loss_in_words(tokens.about)}"]

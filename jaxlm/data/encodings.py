@@ -1,4 +1,4 @@
-"""Bytes to text: UTF-8, and UTF-16 and UTF-32 with their mark; what else it may be is advised."""
+"""Bytes to text: UTF-8, or UTF-16 and UTF-32 with their mark; advice for other encodings."""
 
 import codecs
 from collections.abc import Iterable, Iterator
@@ -8,7 +8,7 @@ from jaxlm.host.errors import UserError
 from jaxlm.host.kinds import PACKED
 from jaxlm.host.names import quoted, shown
 
-_MARKS = (  # UTF-32's begins with UTF-16's
+_MARKS = (  # UTF-32 before UTF-16, whose mark it begins with
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -16,13 +16,13 @@ _MARKS = (  # UTF-32's begins with UTF-16's
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _SAMPLE = 1 << 16
-_FEW = 3  # letters beyond ASCII, in a text too short to count those of other alphabets
-_STRAY_ZEROS = 16  # zero characters that a text may hold; more are a sign of something else
+_FEW = 3  # so few letters beyond ASCII do not suggest another alphabet
+_STRAY_ZEROS = 16  # zero characters that a text may hold; more suggest a binary file
 _TO_TEXT = {"gzip": "gzip -dc", "bzip2": "bzip2 -dc", "xz": "xz -dc", "zstd": "zstd -dc"}
 
 
 def encoding_of(head: bytes) -> tuple[str, int]:
-    """(encoding, bytes of its mark) of a file that begins so; UTF-8 where there is no mark."""
+    """(encoding, length of its mark) of a file that begins with `head`; UTF-8 without a mark."""
     for mark, name in _MARKS:
         if head.startswith(mark):
             return name, len(mark)
@@ -32,7 +32,7 @@ def encoding_of(head: bytes) -> tuple[str, int]:
 def decoded(chunks: Iterable[bytes], file: Path, packing: str | None = None) -> Iterator[str]:
     """The text of a file that comes in chunks of bytes, without its byte order mark.
 
-    Raises UserError, with the place and a command that converts it, where it is no such text.
+    Raises UserError, with the place and a command that converts it, if it is not such text.
     """
     chunks, head = iter(chunks), b""
     for chunk in chunks:
@@ -61,7 +61,7 @@ def decoded(chunks: Iterable[bytes], file: Path, packing: str | None = None) -> 
     waiting = decoder.getstate()[0]
     if waiting:
         what = _at(file, encoding, waiting[0], offset - len(waiting))
-        if plain and len(waiting) == 1 and encoding == "utf-8":  # its one letter beyond ASCII
+        if plain and len(waiting) == 1 and encoding == "utf-8":  # its only letter beyond ASCII
             raise UserError(f"{what}\n{advice(text.encode() + waiting, file, packing)}")
         raise UserError(f"{what}\nThe file ends within a character: was it cut off?")
 
@@ -76,7 +76,9 @@ def _not_text(
     value = error.object[error.start]
     what = f"{shown(file)} is not {encoding.upper()} text: byte 0x{value:02x} at offset {place:,}."
     if encoding != "utf-8":
-        return UserError(f"{what}\nThe file is damaged: its mark says {encoding.upper()}.")
+        return UserError(
+            f"{what}\nThe file is damaged: its byte order mark says {encoding.upper()}."
+        )
     sample = error.object[max(0, error.start - _SAMPLE // 2) // 4 * 4 :][:_SAMPLE]
     if wide := _without_mark(sample):
         return _unmarked(file, packing, wide)
@@ -84,14 +86,14 @@ def _not_text(
 
 
 def advice(sample: bytes, file: Path, packing: str | None = None) -> str:
-    """A line that says how to make UTF-8 of a file of which `sample` is a part."""
+    """One line on how to convert a file to UTF-8; `sample` is a part of it."""
     if sum(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in sample) * 20 > len(sample):
-        return "It seems to be binary. Give a text."
+        return "It seems to be binary. Give a text file."
     high = [byte for byte in sample if byte >= 0x80]
     whole = [c for c in sample.decode("utf-8", "ignore") if c >= "\x80"]
-    if len("".join(whole).encode()) * 2 > len(high):  # UTF-8, but for some places
+    if len("".join(whole).encode()) * 2 > len(high):  # UTF-8, except in some places
         command = _convert(file, packing, "utf-8", "-c ")
-        return f"Most of it is UTF-8. To leave out what is not: {command}"
+        return f"Most of it is UTF-8. To drop the rest: {command}"
     letters = sum(byte < 0x80 and chr(byte).isalpha() for byte in sample)
     few = len(high) == 1 or (letters and len(high) <= _FEW)  # a word such as \xe9t\xe9
     if len(high) > letters and not few:
@@ -106,19 +108,19 @@ def _binary(file: Path, packing: str | None, encoding: str, chunk: bytes) -> Use
         return _unmarked(file, packing, wide)
     return UserError(
         f"{shown(file)} is not text: it is full of zero bytes.\n"
-        "Give a text; token ids are read with data=tokens data.vocab_size=N."
+        "Give a text file. For token ids, use data=tokens data.vocab_size=N."
     )
 
 
 def _unmarked(file: Path, packing: str | None, encoding: str) -> UserError:
     return UserError(
-        f"{shown(file)} is not UTF-8 text but {encoding.upper()}, without its byte order mark.\n"
+        f"{shown(file)} is not UTF-8 text but {encoding.upper()} without a byte order mark.\n"
         f"Convert it: {_convert(file, packing, encoding)}"
     )
 
 
 def _without_mark(sample: bytes) -> str | None:
-    """UTF-16 or UTF-32 of mostly Latin letters, by where the zeros are; else None."""
+    """The kind of UTF-16 or UTF-32 if zeros lie as in mostly Latin text, else None."""
     n = len(sample) // 4
     if not n:
         return None

@@ -1,4 +1,4 @@
-"""data=stories: as many training tokens as asked for, and validation documents with their floor."""
+"""data=stories: as many training tokens as needed, and validation documents with their floor."""
 
 import functools
 import math
@@ -37,7 +37,7 @@ _IDENTIFYING_DOCUMENTS = 1000
 def prepare_stories(
     config: Config, data: Stories, cache: Path, train_tokens: int | None, progress: bool
 ) -> Dataset:
-    """The built-in corpus; data.train_tokens goes before `train_tokens`. Raises UserError.
+    """The built-in corpus; data.train_tokens overrides `train_tokens`. Raises UserError.
 
     A BPE is trained on the first 5 MB of training documents, or tokenizer.training_bytes if less.
     """
@@ -90,7 +90,7 @@ def prepare_stories(
 
 
 def _identity(data: Stories) -> list[object]:
-    """Changes with the seed and, as far as the first documents show it, with the grammar."""
+    """Changes with the seed and, as far as the first documents show, with the grammar."""
     first = stories.documents(
         data.seed, stories.TRAIN_START, stories.TRAIN_START + _IDENTIFYING_DOCUMENTS, data.choices
     )
@@ -106,7 +106,7 @@ def _training_pieces(data: Stories) -> Iterator[Piece]:
 
 
 def _alphabet(data: Stories, identity: list[object], cache: Path) -> str:
-    """The characters of the first megabyte; all of the few letters occur there."""
+    """The characters of the first megabyte, which contains all of the few that are used."""
 
     def compute() -> Json:
         characters: set[str] = set()
@@ -131,7 +131,7 @@ def first_tokens(
     progress: bool,
     about: Callable[[], Json] = dict,
 ) -> Tokens:
-    """The first `count` tokens of endless parts: from a file of as many or more, else written."""
+    """The first `count` tokens of endless parts, from a file that holds enough or a new file."""
     if not count:
         return Tokens(np.empty(0, np.uint16))
     for path in (cache / "tokens").glob(f"{name}-*-{fingerprint[:16]}.tokens"):

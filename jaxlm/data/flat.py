@@ -50,7 +50,7 @@ def prepare_flat(
     )
     if tokenizer is None:
         return dataset
-    spelled = "data=tokens: bits per byte are over the bytes that the ids decode to"
+    spelled = "data=tokens: bits per byte refer to the bytes that the ids decode to"
     return replace(
         dataset,
         train_bytes=SpelledBytes(train, tokenizer),
@@ -71,9 +71,9 @@ def _cut(tokens: np.ndarray, fraction: float, end_of_text: int | None) -> int:
 def _open_flat(
     path: str | None, key: str, dtype: str, vocab_size: int, cache: Path
 ) -> tuple[np.ndarray, str, str]:
-    """The ids, memory-mapped, the SHA-256 of their file, and a line that says what was read.
+    """The ids, memory-mapped, the SHA-256 of their file, and a line on what was read.
 
-    Every id is below vocab_size.
+    Raises UserError unless every id is below vocab_size.
     """
     if path is None:
         raise UserError(f"data=tokens needs {key}: a flat file of token ids, or a .npy file.")
@@ -101,10 +101,10 @@ def _open_flat(
             raise UserError(f"{problem}\nSet data.vocab_size ({said_by} says {tokens.dtype}).")
         advice = f"Set data.vocab_size, or data.dtype (now {tokens.dtype}) to the file's type."
         if tokens.dtype.itemsize == 4 and tokens[:_NEAR].view("<u2").max() < vocab_size:
-            advice = "Read as uint16, its ids are within it: set data.dtype=uint16."
+            advice = "Read as uint16, all its ids fit: set data.dtype=uint16."
         raise UserError(f"{problem}\n{advice}")
-    note = f"read 1 file, {len(tokens):,} tokens of {tokens.dtype}"
-    return tokens, facts["sha256"], f"{note} (by {said_by})" if said_by else note
+    note = f"read 1 file, {len(tokens):,} tokens of type {tokens.dtype}"
+    return tokens, facts["sha256"], f"{note} (according to {said_by})" if said_by else note
 
 
 def _extremes(tokens: np.ndarray, sha256: str) -> Json:

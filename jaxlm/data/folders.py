@@ -1,4 +1,4 @@
-"""The files of text in a folder and all folders within it, in order; and what is left out, why."""
+"""The text files in a folder and its subfolders, in order; which are skipped, and why."""
 
 import os
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ _MOST_NAMED = 6
 
 
 def files_in(folder: Path) -> tuple[list[Path], list[str]]:
-    """(files to read, 'name (why not)' of those left out, hidden ones last), folder by folder.
+    """(files to read, 'name (reason)' of skipped files, hidden ones last), folder by folder.
 
-    Hidden files, backups, links that lead nowhere or to what was met already, and files of a kind
-    that is not known to be text are left out. A name without a suffix is taken for text, as of a
-    corpus whose files are numbered. Raises UserError where a folder cannot be read.
+    Hidden files, backups, broken links, links to files already listed, and files of a kind not
+    known to be text are skipped. A file without a suffix counts as text, since some corpora number
+    their files. Raises UserError if a folder cannot be read.
     """
     files: list[Path] = []
     left_out: list[str] = []
@@ -35,7 +35,7 @@ def files_in(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
-    """All that lies in a folder, sorted; a hidden folder, or a loop of links, is not entered."""
+    """Everything in a folder, sorted; hidden folders and loops of links are not entered."""
     real = folder.resolve()
     for path in sorted(folder.iterdir(), key=lambda path: os.fsencode(path.name)):
         enter = path.is_dir() and not path.name.startswith(".")
@@ -50,11 +50,11 @@ def _reason(path: Path, seen: dict[Path, Path], folder: Path) -> str | None:
     if path.name.startswith("."):
         return "hidden"
     if path.is_dir():
-        return "a link to a folder that it lies in"
+        return "a link to a folder that contains it"
     if not path.exists():
-        return "a link to nothing"
+        return "a broken link"
     if not path.is_file():
-        return "no file but a device or a pipe"
+        return "a device or a pipe"
     kind = kind_of(path)
     if kind.form == "refused":
         return kind.what
@@ -67,19 +67,19 @@ def _reason(path: Path, seen: dict[Path, Path], folder: Path) -> str | None:
 
 
 def _bare(path: Path) -> bool:
-    """Whether a name, without .gz and the like, has no suffix, or a number for one."""
+    """Whether a name, ignoring .gz and the like, has no suffix or only a number as its suffix."""
     suffix = path.suffix if kind_of(path).packing is None else Path(path.stem).suffix
     return not suffix or suffix[1:].isdecimal()
 
 
 def listed(left_out: list[str]) -> str:
-    """'; left out 2 files: a.png (an image), b (hidden)', or ''."""
+    """'; skipped 2 files: a.png (an image), b (hidden)', or ''."""
     if not left_out:
         return ""
     named = ", ".join(left_out[:_MOST_NAMED])
     more = len(left_out) - _MOST_NAMED
     others = f" and {more:,} more" if more > 0 else ""
-    return f"; left out {counted(len(left_out), 'file')}: {named}{others}"
+    return f"; skipped {counted(len(left_out), 'file')}: {named}{others}"
 
 
 def counted(number: int, what: str) -> str:

@@ -1,4 +1,4 @@
-"""Data sets and tokenizers of the Hugging Face hub, by their public names, kept in the cache.
+"""Data sets and tokenizers of the Hugging Face hub, fetched by public name and cached.
 
 The libraries are optional (`pip install 'jaxlm[hub]'`) and imported when something is fetched.
 """
@@ -23,30 +23,30 @@ Found = TypeVar("Found")
 
 
 def hub_corpus(data: Hub, cache: Path, progress: bool) -> tuple[TextFiles, TextFiles | None]:
-    """The text of data.hub, and its own validation set where there is one. Raises UserError.
+    """The text of data.hub, and its own validation set if it has one. Raises UserError.
 
-    data.path, a copy of one's own, goes before the network. A data set in plain text is kept as it
-    is, any other as .jsonl.gz of the documents that are asked for.
+    data.path, the user's own copy, takes precedence over the network. A plain-text data set is kept
+    unchanged, any other as a .jsonl.gz of the requested documents.
     """
     if data.path is not None:
         return text_files(data.path, data.text_field, documents=data.documents), None
     if data.hub_file is None:
         return _documents(data, cache, progress), None
     files = [data.hub_file, *([data.hub_validation_file] if data.hub_validation_file else [])]
-    assert data.hub is not None  # as the configuration was checked
+    assert data.hub is not None  # the configuration was checked
     found = [TextFiles([_file(data.hub, name)], data.text_field, None) for name in files]
     train = TextFiles(found[0].files, data.text_field, data.documents)
     return train, found[1] if len(found) > 1 else None
 
 
 def hub_tokenizer(name: str) -> Path:
-    """The tokenizer.json of a model: the shared folder's, or fetched. Raises UserError."""
+    """The tokenizer.json of a model: the shared copy, or fetched. Raises UserError."""
     shared = shared_folder() / "tokenizers" / _TOKENIZERS.get(name, name.replace("/", "_"))
     if shared.is_file():
         return shared
     return _fetched(
         f"The tokenizer of {name}",
-        "tokenizer.path=tokenizer.json for a copy of your own; or tokenizer=bpe.",
+        "set tokenizer.path to your own tokenizer.json, or use tokenizer=bpe.",
         lambda: _download(name, "tokenizer.json", "model"),
     )
 
@@ -100,13 +100,13 @@ def _honestly(rows: Iterable[Json]) -> Iterator[Json]:
 
 
 _OTHER_WAYS = (
-    "data.path=FILE for a copy of your own (.txt, .jsonl, ..., or a folder); or data=stories, "
-    "the built-in corpus."
+    "set data.path to your own copy (.txt, .jsonl, ..., or a folder), or use data=stories, the "
+    "built-in corpus."
 )
 
 
 def _fetched(what: str, other_ways: str, fetch: Callable[[], Found]) -> Found:
-    """`fetch()`, whose every failure (no library, no network, no such name) is a UserError."""
+    """`fetch()`; any failure (no library, no network, no such name) becomes a UserError."""
     try:
         return fetch()
     except ModuleNotFoundError as error:
@@ -114,6 +114,5 @@ def _fetched(what: str, other_ways: str, fetch: Callable[[], Found]) -> Found:
     except Exception as error:
         problem = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
     raise UserError(
-        f"{what} could not be fetched from the Hugging Face hub: {problem}.\n"
-        f"Other ways: {other_ways}"
+        f"{what} could not be fetched from the Hugging Face hub: {problem}.\nInstead, {other_ways}"
     )

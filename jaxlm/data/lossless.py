@@ -1,7 +1,7 @@
-"""Whether ids give the text back that they were made of, and what is lost where they do not.
+"""Whether ids decode to the text that they encode, and what is lost if they do not.
 
-A document is compared as it will be decoded, control ids left out: what a tokenizer writes `<unk>`
-for is lost, also where the text itself holds `<unk>`.
+A document is compared as it will be decoded, without control ids: text that a tokenizer replaces
+by `<unk>` is lost, even if the text itself contains `<unk>`.
 """
 
 from collections import Counter
@@ -38,7 +38,10 @@ class Comparison:
         self._difference: Counter[str] | None = None
 
     def add(self, text: str, ids: np.ndarray, ends: bool = True) -> bool:
-        """Compare a further piece; whether its document came back so far. `ends`: with it."""
+        """Compare a further piece, which ends its document if `ends`.
+
+        Returns whether decoding has restored the document so far.
+        """
         self.characters += len(text)
         self._text += text
         self._decoded += self._decoder.push(ids[self._is_text[ids]].tolist())
@@ -59,7 +62,7 @@ class Comparison:
         return same
 
     def finish(self) -> None:
-        """The last document ends here, if it has not."""
+        """End the last document, unless it has ended."""
         if self._text or self._decoded or self._place or self._difference is not None:
             self.add("", np.empty(0, np.int32))
 
@@ -86,7 +89,7 @@ class Comparison:
         self._begin()
 
     def found(self) -> Json:
-        """What is kept with a token file: characters compared, and `loss`, None where none is."""
+        """What is stored with a token file: characters compared, and `loss`, None without one."""
         loss = None
         if self.first is not None:
             loss = {"first": self.first} | {
@@ -100,12 +103,12 @@ class Comparison:
         return {"characters": self.characters, "documents": self.documents, "loss": loss}
 
     def refuse(self, what: str) -> None:
-        """Raises UserError where anything was lost."""
+        """Raises UserError if anything was lost."""
         refuse_loss(self.found(), what)
 
 
 def _common(a: str, b: str) -> int:
-    """Characters that both begin with."""
+    """The length of the common prefix."""
     low, high = 0, min(len(a), len(b))
     while low < high:
         middle = (low + high + 1) // 2
@@ -117,15 +120,16 @@ def _common(a: str, b: str) -> int:
 
 
 def refuse_loss(found: Json, what: str) -> None:
-    """Raises UserError where `found`, of `Comparison.found`, tells of a loss in `what`."""
+    """Raises UserError if `found`, from `Comparison.found`, reports a loss in `what`."""
     if found["loss"] is not None:
         first = found["loss"]["first"]
         where = f"character {first['character']:,}"
         where += f" of document {first['document']:,}" if found["documents"] > 1 else ""
         raise UserError(
-            f"The tokenizer does not give {what} back: {loss_in_words(found)}.\n"
+            f"The tokenizer does not preserve {what}: {loss_in_words(found)}.\n"
             f"First at {where}: {first['text']!r} becomes {first['decoded']!r}.\n"
-            "Use a tokenizer that knows them (bpe, byte), or accept that with tokenizer.lossy=true."
+            "Use a tokenizer that preserves it (bpe, byte), or accept the loss with "
+            "tokenizer.lossy=true."
         )
 
 
@@ -140,4 +144,4 @@ def loss_in_words(found: Json) -> str:
             named = ", ".join(f"{character!r} {count:,} times" for character, count in shown)
             named += ", ..." if counts["kinds"] > len(shown) else ""
             parts.append(f"{share} of {found['characters']:,} characters are {verb} ({named})")
-    return " and ".join(parts) or "characters change their places"
+    return " and ".join(parts) or "characters change places"

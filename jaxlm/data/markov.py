@@ -1,9 +1,10 @@
 """data=markov: a first-order Markov chain over token ids, whose entropy is known exactly.
 
-The log-odds of the next id are a sum of products of random factors of both ids, the k-th 1/k in
-size, and fall slowly with the next id. A model of width d can have d of those products, so its loss
-falls towards the entropy as a power of d, and of the times each id was seen: L = E + A/N^alpha +
-B/D^beta with a known E, without the stages in which a language is learned.
+The logit of the next id is a sum of products, each of a random factor of the current id and one of
+the next; the k-th product has size 1/k. The logit also falls slowly with the next id. A model of
+width d can represent d of these products, so its loss approaches the entropy as a power of d and of
+how often each id was seen: L = E + A/N^alpha + B/D^beta with a known E. Unlike the loss of a
+language, it does not fall in stages.
 """
 
 import math
@@ -26,7 +27,7 @@ from jaxlm.host.errors import UserError
 
 VALIDATION_TOKENS = 2**17
 
-_SPREAD, _SKEW = 2.5, 0.5  # standard deviation of the log-odds; their fall with log(id + 1)
+_SPREAD, _SKEW = 2.5, 0.5  # standard deviation of the logits; their fall with log(id + 1)
 _TRAIN, _VALIDATION = 0, 1
 _CHUNK = 1 << 16
 _IDENTIFYING_TOKENS = 10_000
@@ -35,9 +36,9 @@ _IDENTIFYING_TOKENS = 10_000
 def prepare_markov(
     config: Config, data: Markov, cache: Path, train_tokens: int | None, progress: bool
 ) -> Dataset:
-    """The chain's two splits; data.train_tokens goes before `train_tokens`. Raises UserError.
+    """The chain's two splits; data.train_tokens overrides `train_tokens`. Raises UserError.
 
-    The floor is the mean of -log p over the very ids that an evaluation predicts.
+    The floor is the mean of -log p over exactly the ids that an evaluation predicts.
     """
     V = data.vocab_size
     if V is None or not 2 <= V <= 4096:
@@ -75,7 +76,7 @@ def prepare_markov(
 
 @cache
 def transitions(vocab_size: int) -> np.ndarray:
-    """(V, V): the odds of the next id given the one before; each row sums to one."""
+    """(V, V): the probabilities of the next id given the current one; each row sums to one."""
     V = vocab_size
     raw = np.random.Philox(key=V).random_raw(2 * V * V) >> np.uint64(11)
     u_VxK, v_VxK = ndtri((raw + 0.5) * 2.0**-53).reshape(2, V, V)
@@ -88,7 +89,7 @@ def transitions(vocab_size: int) -> np.ndarray:
 
 @cache
 def entropy(vocab_size: int) -> float:
-    """The entropy rate in nats per id: that of each row, weighted by the stationary odds."""
+    """The entropy rate in nats per id: the mean over rows, by the stationary distribution."""
     odds = transitions(vocab_size)
     rows = np.vstack([odds.T - np.eye(vocab_size), np.ones(vocab_size)])
     stationary = np.linalg.lstsq(rows, np.append(np.zeros(vocab_size), 1.0))[0]
@@ -98,7 +99,7 @@ def entropy(vocab_size: int) -> float:
 def ids(vocab_size: int, seed: int, split: int) -> Iterator[np.ndarray]:
     """The chain in chunks, without end; a function of its arguments alone."""
     cumulative = transitions(vocab_size).cumsum(-1)
-    cumulative[:, -1] = 1.0  # no rounding lets a draw fall behind the last
+    cumulative[:, -1] = 1.0  # rounding puts no draw beyond the last id
     rows, now = cumulative.tolist(), 0
     generator = np.random.Philox(key=np.array([seed, split], np.uint64))
     while True:
@@ -108,5 +109,5 @@ def ids(vocab_size: int, seed: int, split: int) -> Iterator[np.ndarray]:
 
 
 def _some(vocab_size: int, seed: int) -> np.ndarray:
-    """The first training ids, by which a change of the chain shows."""
+    """The first training ids, which reveal a change of the chain."""
     return next(limit(ids(vocab_size, seed, _TRAIN), _IDENTIFYING_TOKENS)).ids_N

@@ -1,4 +1,4 @@
-"""The bytes of a file, unpacked: gzip, bzip2, xz and, with its library, zstd."""
+"""The bytes of a file, decompressed: gzip, bzip2, xz and, with its library, zstd."""
 
 import bz2
 import gzip
@@ -20,7 +20,7 @@ _OPEN: dict[str | None, Callable[..., Any]] = {
 
 
 def byte_chunks(file: Path, packing: str | None, size: int) -> Iterator[bytes]:
-    """The content in chunks. Raises UserError where it cannot be read, or is not whole."""
+    """The content in chunks. Raises UserError if it cannot be read or is incomplete."""
     try:
         if packing == "zstd":
             yield from _zstd_chunks(file, size)
@@ -36,13 +36,13 @@ def byte_chunks(file: Path, packing: str | None, size: int) -> Iterator[bytes]:
 
 
 def _zstd_chunks(file: Path, size: int) -> Iterator[bytes]:
-    """By the library zstandard; its own reader takes a file that is cut off for a whole one."""
+    """Reads frame by frame, since the reader of zstandard does not notice a truncated file."""
     try:
         import zstandard
     except ModuleNotFoundError:
         raise UserError(
-            f"{shown(file)} takes zstandard to read, which is not installed.\n"
-            f"Install it (pip install zstandard), or unpack the file: zstd -d {quoted(file)}"
+            f"Reading {shown(file)} requires zstandard, which is not installed.\n"
+            f"Install it (pip install zstandard), or decompress the file: zstd -d {quoted(file)}"
         ) from None
     frame = None
     try:
@@ -57,4 +57,4 @@ def _zstd_chunks(file: Path, size: int) -> Iterator[bytes]:
     except zstandard.ZstdError as error:
         raise EOFError(str(error)) from None
     if frame is not None:
-        raise EOFError("it ends within a frame")
+        raise EOFError("it ends inside a frame")

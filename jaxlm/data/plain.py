@@ -1,11 +1,11 @@
-"""A tokenizer.json changed so that text is text: what `LibraryTokenizer` encodes with.
+"""Changes a tokenizer.json so that text is only text; `LibraryTokenizer` encodes with the result.
 
-Ids stay as they are. What changes is how a text can become them:
-- No text gives a control id: its name in the vocabulary is replaced by one that no text holds.
-- No text gives a byte's id by the name of the byte, `<0x0A>`.
-- No blank is put before a text; the caller does that, once for each document.
-- Added words take no white space with them.
-- Nothing is random, cut off or filled up.
+Ids keep their meaning. What changes is which ids a text can produce:
+- No text produces a control id: its name in the vocabulary is replaced by one no text contains.
+- The name of a byte in a text, such as `<0x0A>`, does not produce the id of the byte.
+- No space is put before a text; the caller does that, once for each document.
+- Added words do not absorb the white space around them.
+- Nothing is random, truncated or padded.
 """
 
 import copy
@@ -31,7 +31,7 @@ _BYTE_NAME = "<(?=0x[0-9A-Fa-f]{2}>)"
 
 
 def control_ids(specification: Json, id_of_token: dict[str, int]) -> set[int]:
-    """Special tokens, unknown's, those of the post-processor, and what is called like one."""
+    """The ids of special tokens: so marked, so named, unknown, or of the post-processor."""
     found = {token["id"] for token in specification["added_tokens"] if token["special"]}
     unknown = unknown_id(specification, id_of_token)
     found |= set() if unknown is None else {unknown}
@@ -44,7 +44,7 @@ def control_ids(specification: Json, id_of_token: dict[str, int]) -> set[int]:
 
 
 def unknown_id(specification: Json, id_of_token: dict[str, int]) -> int | None:
-    """The id that the model gives to what it does not know, if it has one."""
+    """The id that the model gives to unknown text, if it has one."""
     model = specification["model"]
     if model["type"] == "Unigram":
         return model["unk_id"]
@@ -52,7 +52,7 @@ def unknown_id(specification: Json, id_of_token: dict[str, int]) -> int | None:
 
 
 def prepends_blank(specification: Json) -> bool:
-    """Whether the tokenizer puts a blank before a text."""
+    """Whether the tokenizer puts a space before a text."""
     parts = [*_parts(specification["normalizer"]), *_parts(specification["pre_tokenizer"])]
     return any(
         part["type"] == "Prepend"
@@ -78,7 +78,7 @@ def for_plain_text(specification: Json, names: dict[int, str]) -> Json:
             token |= {"content": hidden[token["content"]], "special": True, "normalized": False}
     result["normalizer"] = _without_prepend(result["normalizer"])
     for part in _parts(result["pre_tokenizer"]):
-        if _removes_blanks(part):  # so that a blank is put before each word, not before the text
+        if _removes_blanks(part):  # a space is then put before each word, not before the text
             break
         if part["type"] == "Metaspace":
             part["prepend_scheme"] = "never"
@@ -91,7 +91,7 @@ def for_plain_text(specification: Json, names: dict[int, str]) -> Json:
 
 
 def _parts(component: Json | None) -> list[Json]:
-    """A normalizer, pre-tokenizer, post-processor or decoder as a list of single ones."""
+    """A normalizer, pre-tokenizer, post-processor or decoder as a flat list of its parts."""
     if component is None:
         return []
     if component["type"] != "Sequence":
@@ -101,7 +101,7 @@ def _parts(component: Json | None) -> list[Json]:
 
 
 def _removes_blanks(part: Json) -> bool:
-    """Whether a pre-tokenizer keeps words only."""
+    """Whether a pre-tokenizer keeps only words."""
     words_only = ("WhitespaceSplit", "Whitespace", "BertPreTokenizer", "CharDelimiterSplit")
     return part["type"] in words_only or part.get("behavior") == "Removed"
 
@@ -123,7 +123,7 @@ def _byte_names_split(pre_tokenizer: Json | None) -> Json:
 
 
 def _hide(model: Json, hidden: dict[str, str]) -> None:
-    """Give entries of the vocabulary other names, in place."""
+    """Rename entries of the vocabulary, in place."""
     if model["type"] == "Unigram":
         model["vocab"] = [[hidden.get(piece, piece), score] for piece, score in model["vocab"]]
         return

@@ -1,4 +1,4 @@
-"""`prepare`: from the configuration to the two splits as memory-mapped tokens."""
+"""`prepare` turns a configuration into two splits of memory-mapped tokens."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,8 +34,8 @@ def prepare(
 ) -> Dataset:
     """The dataset that a configuration names, encoded once into `cache`. Raises UserError.
 
-    `train_tokens` is how much of an endless corpus (stories, markov) training needs, where
-    data.train_tokens does not say; without either, the training split is empty.
+    `train_tokens` is how much of an endless corpus (stories, markov) training needs, unless
+    data.train_tokens is set; without either, the training split is empty.
     """
     config.data.check(config.tokenizer.name)
     return PREPARE[config.data.name](config, config.data, expanded(cache), train_tokens, progress)
@@ -107,11 +107,11 @@ def prepare_text(
 
 
 def _check_field(data: Documents, files: list[Path]) -> None:
-    """Raises UserError where data.text_field names a field, and no file has fields."""
+    """Raises UserError if data.text_field is set but no file has fields."""
     if data.text_field != Documents.text_field and not any(map(has_fields, files)):
         raise UserError(
             f"data.text_field={shown(data.text_field)} has no effect: {shown(files[0])} is plain "
-            "text.\nIt goes with .jsonl, .json, .csv, .tsv and .parquet: leave it out here."
+            "text.\nIt requires .jsonl, .json, .csv, .tsv or .parquet. Omit it here."
         )
 
 
@@ -132,7 +132,7 @@ def _parts(data: FromFiles, cache: Path, progress: bool) -> tuple[_Part, _Part]:
 
 
 Source = tuple[TextFiles, TextFiles | None]
-"""The files of a corpus, and its own validation set where it has one."""
+"""The files of a corpus, and its own validation set if it has one."""
 
 
 def _text(data: Text, cache: Path, progress: bool) -> Source:

@@ -1,7 +1,7 @@
-"""What ids spell, and text that comes as its ids do.
+"""The bytes that ids spell, and decoding of ids as they arrive.
 
-A decoder of the `tokenizers` library is read once, into the bytes of each id, so that whole texts
-and streams are decoded by the same code.
+A decoder of the `tokenizers` library is read once into the bytes of each id, so that the same code
+decodes whole texts and streams.
 """
 
 import codecs
@@ -19,7 +19,7 @@ _REPLACEMENT = "\ufffd".encode()
 
 
 class Strip(NamedTuple):
-    """Up to `start` characters `content` go from the beginning of a text, `stop` from its end."""
+    """Removes up to `start` of the character `content` from a text's start, `stop` from its end."""
 
     content: str
     start: int
@@ -28,10 +28,10 @@ class Strip(NamedTuple):
 
 @dataclass(frozen=True)
 class Spelling:
-    """The bytes that each id stands for, of which one id may hold part of a character.
+    """The bytes that each id stands for; an id may hold only part of a character.
 
-    `first` and `last` hold what it stands for at the beginning and at the end of a text, where that
-    differs. `strips` are done to the text. `whole` decodes where no bytes belong to single ids.
+    `first` and `last` hold the bytes at the beginning and at the end of a text, if they differ.
+    `strips` are applied to the text. `whole` decodes if single ids have no bytes of their own.
     """
 
     bytes_of_id: Sequence[bytes]
@@ -56,7 +56,7 @@ class Spelling:
 
     @property
     def strips_blank(self) -> bool:
-        """Whether a blank at the beginning of the ids is left out of the text."""
+        """Whether decoding drops a space at the beginning of the ids."""
         return self.first is not None or any(s.content == " " and s.start for s in self.strips)
 
     def join(self, ids: Sequence[int], table: Sequence[bytes] | None = None) -> bytes:
@@ -69,10 +69,10 @@ class Spelling:
 
 
 class StreamDecoder:
-    """Text from ids as they come: what later ids may change waits.
+    """Text from ids as they arrive; what later ids may change is held back.
 
-    All that it gives, put together, is what `Tokenizer.decode` gives for all ids. With `after` it
-    is what they add to the text of these ids before them.
+    The pieces together equal `Tokenizer.decode` of all ids. With `after`, they are what the ids add
+    to the text of the ids in `after`.
     """
 
     def __init__(self, tokenizer: Any, after: Iterable[int] = ()):
@@ -87,7 +87,7 @@ class StreamDecoder:
             self.push(before)
 
     def push(self, ids: Iterable[int]) -> str:
-        """The text that is certain after these further ids."""
+        """The text that is final after these further ids."""
         ids = [*self._waiting, *map(int, ids)]
         if self._spelling.whole is not None:
             self._waiting = ids
@@ -97,7 +97,7 @@ class StreamDecoder:
         return self._text(self._bytes(ids))
 
     def finish(self) -> str:
-        """What is left; U+FFFD for a character that never became whole."""
+        """The remaining text; U+FFFD for a character that was never completed."""
         spelling, ids = self._spelling, self._waiting
         if spelling.whole is not None:
             return self._new(spelling.whole(ids) if ids else "")
@@ -123,7 +123,7 @@ class StreamDecoder:
 
 
 class _Stripping:
-    """A `Strip` of a text that comes in parts; what it may strip from the end waits."""
+    """A `Strip` of a text that comes in parts; what may be stripped at the end is held back."""
 
     def __init__(self, strip: Strip):
         self.strip, self.left, self.held = strip, strip.start, ""
@@ -173,7 +173,7 @@ def spelling_of(library: Any, specification: Json, vocab_size: int) -> Spelling:
 class _Reader:
     """A decoder as steps that each see one token, and strips of the whole text.
 
-    `by_token` is False where it has a step that sees several tokens together.
+    `by_token` is False if some step sees several tokens together.
     """
 
     _BY_TOKEN = ("Replace", "Strip", "WordPiece", "Metaspace", "BPEDecoder", "ByteFallback")
@@ -200,7 +200,7 @@ class _Reader:
         self.has_last = any(step["type"] == "BPEDecoder" for step in before)
 
     def spell(self, token: str, added: bool, first: bool, last: bool) -> bytes:
-        """What a token stands for at the beginning, at the end or inside of a text."""
+        """The bytes of a token at the beginning, at the end or inside a text."""
         if self.joined_by_blank:
             return (token if first else " " + token).encode()
         for step, decoder in self.steps:
@@ -209,7 +209,7 @@ class _Reader:
                 if (value := _fallback_byte(token)) is not None:
                     return value
             elif kind == "Metaspace":
-                # The library drops every blank of a first token; only one was put there.
+                # The library drops every space of a first token, though it put only one there.
                 mark = step["replacement"]
                 if first and step["prepend_scheme"] != "never":
                     token = token.removeprefix(mark)
@@ -231,12 +231,12 @@ def _flat(decoder: Json | None) -> list[Json]:
 
 
 def _of_one_character(step: Json) -> bool:
-    """Whether it does to a whole text what it does to each token."""
+    """Whether a step on the whole text equals the same step on each token."""
     return step["type"] == "Replace" and len(step["pattern"].get("String", "")) == 1
 
 
 def _library_decoder(step: Json) -> Any:
-    """The library's decoder of one step, which it makes from a whole tokenizer.json only."""
+    """The library's decoder for one step, which it builds only from a whole tokenizer.json."""
     from tokenizers import Tokenizer, models
 
     empty = json.loads(Tokenizer(models.BPE()).to_str())
@@ -264,7 +264,7 @@ _BYTE_OF_CHARACTER = _byte_of_character()
 
 
 def _byte_level_bytes(token: str) -> bytes:
-    """As the library does it: a token with a character that stands for no byte is text."""
+    """A token's bytes; as in the library, a token with any other character is plain text."""
     try:
         return bytes(_BYTE_OF_CHARACTER[character] for character in token)
     except KeyError:

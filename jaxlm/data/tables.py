@@ -1,7 +1,7 @@
-"""Texts out of files with fields: JSON in lines or lists, CSV and TSV, Parquet.
+"""Texts from files with fields: JSON in lines or lists, CSV and TSV, Parquet.
 
 A field may be nested: `instruction.prompt` is the prompt of each record's instruction. A text that
-is null or white space alone is None here: an empty document, to be left out and counted.
+is null or only white space becomes None: an empty document, which is skipped and counted.
 """
 
 import csv
@@ -36,7 +36,7 @@ def texts(chunks: Iterable[str], form: str, field: str, file: Path) -> Iterator[
 
 
 def is_list_of_texts(chunks: Iterable[str], file: Path) -> bool:
-    """Whether a whole file, which comes in chunks, is one JSON list of strings and objects."""
+    """Whether a whole file, given in chunks, is one JSON list of strings and objects."""
     reader = _JsonReader(chunks, file)
     if reader.next_character() != "[":
         return False
@@ -53,7 +53,7 @@ def _again(first: str, rest: Iterator[str]) -> Iterator[str]:
 
 
 def _without_leading_space(chunks: Iterable[str]) -> Iterator[str]:
-    """The chunks, of which the first that is not white space alone keeps what lines it had."""
+    """The chunks; leading white space is joined to the first text, so that lines still count."""
     waiting = ""
     for chunk in chunks:
         waiting += chunk
@@ -127,7 +127,7 @@ def _of_records(records: Iterable[Any], field: str, file: Path) -> Iterator[str 
 
 
 def _of_object(found: Any, field: str, file: Path) -> Iterator[str | None]:
-    """One object: its own field, a column of texts, or the records of the one list in it."""
+    """One object: its own field, a column of texts, or the records of the only list in it."""
     value = found.get(field) if isinstance(found, dict) else None
     if isinstance(value, dict) and value and all(key.isdecimal() for key in value):
         value = list(value.values())  # as pandas writes a column
@@ -143,29 +143,29 @@ def _of_object(found: Any, field: str, file: Path) -> Iterator[str | None]:
     if len(lists) == 1 and field not in found and field.partition(".")[0] not in found:
         yield from _of_records(lists[0], field, file)
     else:
-        yield from _of_record(found, field, file, "its one object")
+        yield from _of_record(found, field, file, "its only object")
 
 
 class _JsonReader:
-    """The JSON values of a text that comes in chunks; holds little more than one of them."""
+    """The JSON values of a text that comes in chunks; holds little more than one value."""
 
     def __init__(self, chunks: Iterable[str], file: Path) -> None:
         self.chunks, self.file = iter(chunks), file
         self.text, self.place, self.ended = "", 0, False
         self.decoder = json.JSONDecoder()
-        self.before = 0  # characters of the file that are dropped
+        self.before = 0  # characters before `text`, no longer held
 
     def next_character(self) -> str:
-        """The next one that is no white space, or '' at the end."""
+        """The next character that is not white space, or '' at the end."""
         while True:
             blank = _SPACE.match(self.text, self.place)
-            assert blank is not None  # it matches nothing, too
+            assert blank is not None  # it also matches the empty string
             self.place = blank.end()
             if self.place < len(self.text) or not self._more():
                 return self.text[self.place : self.place + 1]
 
     def items(self) -> Iterator[Any]:
-        """The elements of the list that begins here, and nothing may follow it."""
+        """The elements of the list that begins here; nothing may follow the list."""
         self.place += 1
         mark = self.next_character()
         while mark != "]":
@@ -201,7 +201,7 @@ class _JsonReader:
                     return value
 
     def _more(self) -> bool:
-        """Reads as much again as is waiting, so that a long value is not tried often."""
+        """Reads as much again as is waiting, so that a long value is not parsed often."""
         waiting = self.text[self.place :]
         parts, length = [waiting], len(waiting)
         while length <= 2 * len(waiting):
@@ -237,7 +237,7 @@ _NOTHING = object()
 
 
 def _reached(value: Any, path: list[str]) -> Iterator[Any]:
-    """What lies at a path of names; each element of a list on the way."""
+    """The values at a path of names, through each element of a list on the way."""
     if isinstance(value, list) and path:
         for item in value:
             yield from _reached(item, path)
@@ -265,7 +265,7 @@ def _no_text(record: Any, field: str, file: Path, where: str) -> UserError:
         return UserError(f"{what}\nSet data.text_field to the field that holds the text.")
     listed = ", ".join(map(shown, names[:_MOST_NAMED])) + (", ..." if names[_MOST_NAMED:] else "")
     return UserError(
-        f"{what}\nSet data.text_field to the field that holds the text, of these: {listed}."
+        f"{what}\nSet data.text_field to the field that holds the text. Choose from: {listed}."
     )
 
 
@@ -296,10 +296,10 @@ def _csv_texts(
     at = next((i for i, line in enumerate(first) if line.strip()), 0)
     if first and (stated := _STATED.fullmatch(first[at])):
         delimiter = stated[1].replace("\\t", "\t")
-        first[at] = "\n"  # an empty line, so that errors count as an editor does
+        first[at] = "\n"  # an empty line keeps line numbers as in an editor
     header = next((line for line in first if line.strip()), "")
     delimiter = _delimiter(header, delimiter, field)
-    # A .tsv has no quotes by its definition, yet spreadsheets write them.
+    # By definition a .tsv has no quotes, but spreadsheets write them.
     quoting: Literal[0, 3] = (
         csv.QUOTE_MINIMAL if delimiter != "\t" or _quotes(first) else csv.QUOTE_NONE
     )
@@ -318,7 +318,7 @@ def _csv_texts(
                 continue
             if names is None:
                 names = [name.strip() for name in row]
-                place = _place(names, field, file, " (its first line is taken for names)")
+                place = _place(names, field, file, " (its first line is read as column names)")
             elif len(row) != len(names):
                 raise _other_columns(file, rows.line_num, len(row), len(names), delimiter)
             else:
@@ -330,7 +330,7 @@ def _csv_texts(
 
 
 def _delimiter(header: str, usual: str, field: str) -> str:
-    """The one that makes `field` a column of the header; else the usual one."""
+    """The delimiter that makes `field` a column of the header, else the usual one."""
     for delimiter in usual + _DELIMITERS:
         names = [name.strip(' \r\n"') for name in header.split(delimiter)]
         if field in names and (len(names) > 1 or delimiter == usual):
@@ -339,7 +339,7 @@ def _delimiter(header: str, usual: str, field: str) -> str:
 
 
 def _quotes(lines: list[str]) -> bool:
-    """Whether tab-separated lines have quoted fields, as far as these show it."""
+    """Whether tab-separated lines have quoted fields, as far as these lines show."""
     if not any(field.startswith('"') for line in lines for field in line.split("\t")):
         return False
     try:
@@ -357,15 +357,15 @@ def _place(names: list[str], field: str, file: Path, remark: str) -> int:
     more = ", ..." if names[_MOST_NAMED:] else ""
     raise UserError(
         f"{shown(file)} has {problem} {field!r}{remark}.\nSet data.text_field to the column that "
-        f"holds the text, of these: {listed}{more}."
+        f"holds the text. Choose from: {listed}{more}."
     )
 
 
 def _other_columns(file: Path, line: int, found: int, expected: int, delimiter: str) -> UserError:
     name = {",": "commas", "\t": "tabs", ";": "semicolons"}.get(delimiter, repr(delimiter))
     return UserError(
-        f"{shown(file)}, line {line:,} has {found} columns, its first line {expected}.\n"
-        f"Quote the texts that hold {name}, or convert the file to .jsonl."
+        f"{shown(file)}, line {line:,} has {found} columns, but its first line has {expected}.\n"
+        f"Quote the texts that contain {name}, or convert the file to .jsonl."
     )
 
 
@@ -373,14 +373,14 @@ def _other_columns(file: Path, line: int, found: int, expected: int, delimiter: 
 
 
 def parquet_texts(file: Path, field: str) -> Iterator[str | None]:
-    """The text of each row of a Parquet file. Raises UserError where pyarrow is not installed."""
+    """The text of each row of a Parquet file. Raises UserError if pyarrow is not installed."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ModuleNotFoundError:
         raise UserError(
-            f"{shown(file)} is a Parquet table, which takes pyarrow to read, and that is not "
-            "installed.\nInstall it (pip install pyarrow), or convert the table to .jsonl or .csv."
+            f"Reading {shown(file)}, a Parquet table, requires pyarrow, which is not installed.\n"
+            "Install it (pip install pyarrow), or convert the table to .jsonl or .csv."
         ) from None
     root, number = field.split(".")[0], 0
     try:
@@ -395,4 +395,4 @@ def parquet_texts(file: Path, field: str) -> Iterator[str | None]:
                 yield from _of_record({column: value}, field, file, f"row {number:,}")
     except (pyarrow.ArrowException, OSError) as error:
         problem = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{shown(file)} is not a whole Parquet table: {problem}") from None
+        raise UserError(f"{shown(file)} is not a complete Parquet table: {problem}") from None

@@ -1,9 +1,10 @@
-"""Token files: ids, the bytes of text of each, and what was found; written once, memory-mapped.
+"""Token files: ids, the text bytes of each, and findings; written once, then memory-mapped.
 
 Header of 128 bytes, little-endian: magic, version, bytes per id (2 or 4), number of ids,
-vocabulary size, SHA-256 fingerprint of what was encoded (text and tokenizer), SHA-256 of all that
-follows the header, bytes per count (1, 2 or 4; 0 where there are no counts), bytes of the JSON.
-Then the ids; for each id how many UTF-8 bytes of the text belong to it; a JSON object.
+vocabulary size, SHA-256 fingerprint of what was encoded (text and tokenizer), SHA-256 of everything
+after the header, bytes per count (1, 2 or 4; 0 without counts), bytes of the JSON.
+It is followed by the ids, by the number of UTF-8 bytes of the text that belong to each id, and by a
+JSON object.
 """
 
 import hashlib
@@ -27,12 +28,12 @@ _CHUNK_BYTES, _COUNTS_BYTES = 1 << 24, 1 << 20
 
 
 class Header(NamedTuple):
-    """What the first bytes of a token file say."""
+    """The header of a token file."""
 
     magic: bytes
     version: int
     item_bytes: int
-    count: int  # type: ignore[assignment]  # never asked as a method of tuples
+    count: int  # type: ignore[assignment]  # the tuple method `count` is not used
     vocab_size: int
     fingerprint: bytes
     sha256: bytes
@@ -52,10 +53,10 @@ class Header(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """Ids (N,), the UTF-8 bytes of the text that belong to each (or None), and what is known.
+    """Ids (N,), the number of UTF-8 bytes of the text for each (or None), and findings.
 
-    The bytes sum up to those of the text, however the tokenizer spells its ids; tokens that end
-    documents have none. `about` is a JSON object, of `Comparison.found` where a text was encoded.
+    The bytes add up to those of the text, however the tokenizer spells its ids; tokens that end
+    documents have none. `about` is a JSON object, from `Comparison.found` if a text was encoded.
     """
 
     ids_N: np.ndarray
@@ -75,7 +76,7 @@ def write_tokens(
     fingerprint: str,
     about: Callable[[], Json] = dict,
 ) -> None:
-    """Stream ids, with their bytes or all without, into a token file, atomically.
+    """Stream ids, all with their bytes or all without, into a token file, atomically.
 
     `about` is called after the last part. Raises UserError on a full disk.
     """
@@ -121,7 +122,7 @@ def open_tokens(path: Path, vocab_size: int, fingerprint: str, cache: Path) -> T
     """The memory-mapped content of a whole, undamaged token file of this fingerprint, else None.
 
     The content's checksum is verified when the file is first seen, and again whenever its size or
-    time of modification has changed.
+    modification time has changed.
     """
     try:
         with open(path, "rb") as file:

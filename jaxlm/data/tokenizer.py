@@ -1,8 +1,9 @@
-"""Tokenizers: text to ids and back, one JSON form for all kinds, and decoding as a stream.
+"""Tokenizers: text to ids and back, with one JSON form for all kinds.
 
 Text never contains control tokens: `<|endoftext|>` written inside a text is encoded as the
 characters it is made of. Only the corpus puts the end_of_text id between documents. Decoding shows
-it as `<|endoftext|>`. What a tokenizer cannot express is an error, or is said: see `lossless`.
+it as `<|endoftext|>`. Text that a tokenizer cannot express is an error or, with tokenizer.lossy, a
+note: see `lossless`.
 """
 
 import hashlib
@@ -33,9 +34,9 @@ _FORMAT = "jaxlm tokenizer 1"
 class Tokenizer:
     """What all kinds share; V is vocab_size.
 
-    `end_of_text` is the id between documents, or None. `control_ids` never come from a text, but
-    for the one that stands for what a library's tokenizer does not know. `cuts_at_words`: a text
-    may be cut before a blank or line break without a change of its ids.
+    `end_of_text` is the id between documents, or None. `control_ids` never result from a text,
+    except for the unknown id of a library's tokenizer. `cuts_at_words`: cutting a text before a
+    space or line break does not change its ids.
     """
 
     vocab_size: int
@@ -46,7 +47,7 @@ class Tokenizer:
     lossy = False  # tokenizer.lossy, of the run whose tokenizer this is
 
     def encode(self, text: str) -> np.ndarray:
-        """int32 ids of `text`. Raises UserError for what they cannot express, unless `lossy`."""
+        """int32 ids of `text`. Raises UserError if they cannot express it, unless `lossy`."""
         [ids] = self.encode_batch([text])
         if not self.lossy:
             comparison = Comparison(self)
@@ -57,9 +58,9 @@ class Tokenizer:
     def encode_batch(
         self, texts: Sequence[str], begins: Sequence[bool] | None = None
     ) -> list[np.ndarray]:
-        """The ids of each text, unchecked; several cores where the library can.
+        """The ids of each text, unchecked, on several cores if the library can.
 
-        `begins` says which texts begin a document (None: all), rather than go on with one.
+        `begins` says which texts begin a document (None: all) rather than continue one.
         """
         raise NotImplementedError
 
@@ -153,9 +154,10 @@ class ByteTokenizer(Tokenizer):
 class LibraryTokenizer(Tokenizer):
     """A tokenizer of the `tokenizers` library, from its JSON, whatever its model.
 
-    `specification` is the content of a tokenizer.json. Ids are those of the library wherever these
-    decode to the text; see `plain` for what differs. A blank that the library puts before each
-    text, and its decoder takes away, is put before each document; one that stays is left out.
+    `specification` is the content of a tokenizer.json. Ids are the library's wherever those decode
+    to the text; `plain` lists the differences. If the library puts a space before each text and
+    its decoder removes it, the space is put before each document. If the decoder would keep it, no
+    space is put there.
     """
 
     def __init__(self, specification: Json):
@@ -188,8 +190,7 @@ class LibraryTokenizer(Tokenizer):
     def bytes_of_tokens(self, text: str, begins: bool = True) -> np.ndarray:
         """int64 (N,): UTF-8 bytes of `text` up to the end of each token, less those before it.
 
-        What the tokenizer drops counts with the token after it, at the end of the text with the
-        last one.
+        Dropped text counts for the next token or, at the end of the text, for the last one.
         """
         [encoding] = self._encodings(self._library.encode_batch, [text], [begins])
         before = len(self._begun(text, begins)) - len(text)
@@ -218,12 +219,12 @@ class LibraryTokenizer(Tokenizer):
             return encode(begun, add_special_tokens=False)
         except TypeError:
             for text in texts:
-                _utf8(text)  # names what is not Unicode
+                _utf8(text)  # names the invalid character
             raise
         except Exception as error:  # the library raises bare Exceptions
             raise UserError(
                 f"The tokenizer cannot encode the text: {error}.\n"
-                "It has no token for what it does not know; use another one, or tokenizer=bpe."
+                "It has no token for unknown text. Use another one, or tokenizer=bpe."
             ) from None
 
     def to_json(self) -> Json:
@@ -242,7 +243,7 @@ def _utf8(text: str) -> bytes:
 def train_bpe(texts: Iterable[str], vocab_size: int) -> LibraryTokenizer:
     """A byte-level BPE with GPT-2's pre-tokenizer; end_of_text is id 0, then 256 bytes, merges.
 
-    Raises UserError where the text is too small to give exactly `vocab_size` entries.
+    Raises UserError if the text is too small to give exactly `vocab_size` entries.
     """
     import tokenizers
     from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
@@ -278,7 +279,7 @@ def load_pretrained(path: str | Path) -> LibraryTokenizer:
     """
     path = expanded(path)
     file = path / "tokenizer.json" if os.path.isdir(path) else path
-    if not os.path.isfile(file):  # pathlib's raises on a name that is too long
+    if not os.path.isfile(file):  # pathlib's is_file raises if a name is too long
         for prefix in ("", "gpt2_"):
             vocabulary, merges = path / f"{prefix}vocab.json", path / f"{prefix}merges.txt"
             if os.path.isfile(vocabulary) and os.path.isfile(merges):
@@ -323,8 +324,8 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
             ByteTokenizer() if stored["kind"] == "byte" else LibraryTokenizer(stored["tokenizer"])
         )
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: without it ids cannot become text.") from None
+        raise UserError(f"{path} is missing. Without it, ids cannot be decoded.") from None
     except Exception as error:  # the library raises bare Exceptions
         raise UserError(
-            f"{path} is not a tokenizer of this program, or damaged: {error}"
+            f"{path} is damaged, or not a tokenizer of this program: {error}"
         ) from error

@@ -1,1 +1,1 @@
-"""This machine, and the person at it."""
+"""This machine and its user."""

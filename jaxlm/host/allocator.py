@@ -1,7 +1,7 @@
-"""Host memory in huge pages that stay: a third off a small model's step on a CPU.
+"""Keeps host memory in huge pages, which takes a third off a small model's step on a CPU.
 
-Every step takes and returns the same large buffers. With glibc's defaults they go back to the
-system each time, and the next step pays for clearing their pages again.
+Every step allocates and frees the same large buffers. With glibc's defaults they go back to the
+system each time, and the next step has to clear their pages again.
 """
 
 import os
@@ -10,7 +10,7 @@ import sys
 
 TUNABLES = {
     "glibc.malloc.hugetlb": 1,  # ask for transparent huge pages
-    "glibc.malloc.mmap_max": 0,  # no mapping of its own for a large buffer, to be unmapped again
+    "glibc.malloc.mmap_max": 0,  # no separate mapping for a large buffer, to be unmapped again
     "glibc.malloc.trim_threshold": 2**40,  # keep freed memory
     "glibc.malloc.arena_max": 1,  # one heap: others are too small for large buffers
 }
@@ -23,9 +23,9 @@ def tunables(backend: str) -> str:
 
 
 def restart_with_huge_pages(backend: str = "jax") -> None:
-    """Replace this process by itself with glibc tuned, which is possible at its start only.
+    """Restart this process with glibc tuned, which is possible only at its start.
 
-    Does nothing elsewhere than on glibc, nor where the person has set GLIBC_TUNABLES.
+    Does nothing without glibc, or if the user has set GLIBC_TUNABLES.
     """
     if "GLIBC_TUNABLES" in os.environ or platform.libc_ver()[0] != "glibc":
         return

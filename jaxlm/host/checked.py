@@ -1,12 +1,12 @@
-"""The one door through which files of JSON and YAML come in: read, parsed, and of the shape asked.
+"""Reads all JSON and YAML files: parses them and checks their shape.
 
 A shape is a function of (value, its place) that says in words what does not fit, or None:
 
     RUN = record({"step": count}, {"loss": maybe(number), "norms": maybe(mapping(number))})
-    summary = read_json(path, RUN)  # None where there is no such file
+    summary = read_json(path, RUN)  # None if there is no such file
 
 The reader of a `record` may rely on the required fields and on the types of the others; fields
-that it does not name may hold anything, so that newer versions can add to them.
+that it does not name may hold anything, so that newer versions can add fields.
 """
 
 import json
@@ -28,11 +28,11 @@ Parsed = TypeVar("Parsed")
 Json = dict[str, Any]
 """An object of JSON or YAML: `Any`, as its shape is checked where it is read."""
 Shape = Callable[[Any, str], str | None]
-"""(value, its place) -> what is wrong there; None where it fits."""
+"""(value, its place) -> what is wrong there; None if it fits."""
 
 
 class Damaged(UserError):
-    """A file is there and is not what it should be: unreadable, no JSON or YAML, of other types."""
+    """A file exists but is unreadable, not JSON or YAML, or of other types than expected."""
 
 
 class Unfit(ValueError):
@@ -43,17 +43,17 @@ class Unfit(ValueError):
 
 
 def read_json(path: Path, shape: Shape, advice: str = _ADVICE) -> Any:
-    """The JSON of a file, of the given shape; None where there is no file. Raises Damaged."""
+    """The JSON of a file, of the given shape; None if there is no file. Raises Damaged."""
     return _read(path, lambda content: fitting(parse_json(content), shape), advice, MOST_BYTES)
 
 
 def read_yaml(path: Path, advice: str = _ADVICE) -> Json | None:
-    """A file's YAML, a mapping of plain values; None where there is no file. Raises Damaged."""
+    """A file's YAML, a mapping of plain values; None if there is no file. Raises Damaged."""
     return _read(path, parse_yaml, advice, _MOST_YAML_BYTES)
 
 
 def read_yaml_text(path: Path, advice: str = _ADVICE) -> str | None:
-    """As `read_yaml`, but the text, for a parser of its own: it holds nothing but a mapping."""
+    """Like `read_yaml`, but the text, for another parser; it holds nothing but a mapping."""
 
     def checked(content: bytes) -> str:
         parse_yaml(content)
@@ -63,7 +63,7 @@ def read_yaml_text(path: Path, advice: str = _ADVICE) -> str | None:
 
 
 def read_bytes(path: Path, most: int | None = None, advice: str = _ADVICE) -> bytes | None:
-    """A regular file's content; None where there is no file. Raises Damaged."""
+    """A regular file's content; None if there is no file. Raises Damaged."""
     return _read(path, lambda content: content, advice, most)
 
 
@@ -71,15 +71,15 @@ def _read(
     path: Path, parse: Callable[[bytes], Parsed], advice: str, most: int | None
 ) -> Parsed | None:
     try:
-        # A pipe in the file's place would wait for a writer for ever.
+        # A pipe in the file's place would wait for a writer forever.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(handle, "rb") as file:
             about = os.fstat(handle)
             if not stat.S_ISREG(about.st_mode):
-                what = "a folder" if stat.S_ISDIR(about.st_mode) else "no regular file"
+                what = "a folder" if stat.S_ISDIR(about.st_mode) else "not a regular file"
                 raise Damaged(f"cannot read {path}: it is {what}.\n{advice}")
             if most is not None and about.st_size > most:
-                raise Unfit(f"it has {about.st_size:,} bytes, and {most:,} are expected at most")
+                raise Unfit(f"it has {about.st_size:,} bytes, but at most {most:,} are expected")
             content = file.read()
         return parse(content)
     except (FileNotFoundError, NotADirectoryError):
@@ -105,7 +105,7 @@ def parse_json(content: bytes) -> Any:
     except RecursionError:
         raise Unfit("it is nested too deeply") from None
     except ValueError as error:
-        raise Unfit(f"it is no JSON ({error})") from None
+        raise Unfit(f"it is not JSON ({error})") from None
     if "\\u" in text:
         _refuse_surrogates(value)
     return value
@@ -115,19 +115,19 @@ def _text(content: bytes) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Unfit(f"byte {error.start} is no UTF-8 text") from None
+        raise Unfit(f"byte {error.start} is not UTF-8 text") from None
 
 
 def _unique(pairs: list[tuple[str, object]]) -> Json:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise Unfit(f"{next(n for n in names if names.count(n) > 1)!r} stands in it twice")
+        raise Unfit(f"it has {next(n for n in names if names.count(n) > 1)!r} twice")
     return found
 
 
 def _refuse_constant(word: str) -> None:
-    raise Unfit(f"it holds {word}, which JSON has not")
+    raise Unfit(f"it holds {word}, which is not valid JSON")
 
 
 def _refuse_surrogates(value: object) -> None:
@@ -142,7 +142,7 @@ def parse_yaml(content: bytes) -> Json:
     import yaml
 
     text, depth = _text(content), 0
-    # libyaml refuses what stands for a byte that is no text, as in the name of a file.
+    # libyaml refuses an escape that stands for an undecodable byte, as in the name of a file.
     loader = yaml.SafeLoader if "\\uDC" in text else getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         for event in yaml.parse(text, Loader=loader):
@@ -165,11 +165,11 @@ def parse_yaml(content: bytes) -> Json:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
         what = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise Unfit(f"it is no YAML ({where}{what})") from None
+        raise Unfit(f"it is not YAML ({where}{what})") from None
     if value is None:
         raise Unfit("it is empty")
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-        raise Unfit("it is no mapping of names to values")
+        raise Unfit("it is not a mapping of names to values")
     return value
 
 
@@ -177,7 +177,7 @@ def parse_yaml(content: bytes) -> Json:
 
 
 def fitting(value: Any, shape: Shape, place: str = "") -> Any:
-    """The value. Raises Unfit where it is not of the shape."""
+    """The value. Raises Unfit if it is not of the shape."""
     if wrong := shape(value, place):
         raise Unfit(wrong)
     return value
@@ -187,7 +187,7 @@ def _wrong(place: str, value: Any, wanted: str) -> str:
     kinds = {dict: "an object", list: "a list", type(None): "null", bool: str(value).lower()}
     shown = kinds.get(type(value)) or repr(value)
     shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-    return f"{place or 'it'} is {shown}, and should be {wanted}"
+    return f"{place or 'it'} is {shown}, but should be {wanted}"
 
 
 def anything(value: Any, place: str) -> str | None:
@@ -209,9 +209,9 @@ def number(value: Any, place: str) -> str | None:
 
 
 def count(value: Any, place: str) -> str | None:
-    """A whole number from 0 that 64 bits hold."""
+    """A non-negative whole number that fits in 64 bits."""
     known = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-    return None if known else _wrong(place, value, "a whole number from 0")
+    return None if known else _wrong(place, value, "a non-negative whole number")
 
 
 def maybe(inner: Shape) -> Shape:
@@ -220,7 +220,7 @@ def maybe(inner: Shape) -> Shape:
 
 
 def each(inner: Shape) -> Shape:
-    """A list of such values."""
+    """A list of values of the inner shape."""
 
     def shape(value: Any, place: str) -> str | None:
         if not isinstance(value, list):
@@ -232,7 +232,7 @@ def each(inner: Shape) -> Shape:
 
 
 def mapping(inner: Shape) -> Shape:
-    """An object of such values, whatever their names."""
+    """An object with values of the inner shape, whatever their names."""
 
     def shape(value: Any, place: str) -> str | None:
         if not isinstance(value, dict):
@@ -244,7 +244,7 @@ def mapping(inner: Shape) -> Shape:
 
 
 def record(required: Mapping[str, Shape], others: Mapping[str, Shape] | None = None) -> Shape:
-    """An object with the required fields; of the others those that are there must fit."""
+    """An object with the required fields; the others must fit if present."""
     fields = {**required, **(others or {})}
 
     def shape(value: Any, place: str) -> str | None:
@@ -252,7 +252,7 @@ def record(required: Mapping[str, Shape], others: Mapping[str, Shape] | None = N
             return _wrong(place, value, "an object")
         for name in required:
             if name not in value:
-                return f"{place or 'it'} does not say {name}"
+                return f"{place or 'it'} lacks {name}"
         found = (
             inner(value[name], f"{place}.{name}".lstrip("."))
             for name, inner in fields.items()
@@ -264,7 +264,7 @@ def record(required: Mapping[str, Shape], others: Mapping[str, Shape] | None = N
 
 
 def either(*shapes: Shape) -> Shape:
-    """Of any of the shapes; what is wrong is said of the first."""
+    """A value of any of the shapes; the error is that of the first."""
 
     def shape(value: Any, place: str) -> str | None:
         wrong = [inner(value, place) for inner in shapes]

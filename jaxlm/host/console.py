@@ -1,4 +1,4 @@
-"""What a person sees of a running training: a bar on a terminal, else plain lines; log.txt."""
+"""The output of a running training: a bar on a terminal, else plain lines; and log.txt."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Console:
     """Prints lines, keeps them in a log file, and shows the progress of a run.
 
-    Raises UserError where the log cannot be written.
+    Raises UserError if the log cannot be written.
     """
 
     def __init__(self, log: Path | None = None) -> None:
@@ -35,21 +35,21 @@ class Console:
     def say(self, text: str) -> None:
         """One or more lines to standard output and to the log."""
         if self.bar:
-            # As it is: a line that the terminal's width had broken could not be copied.
+            # Unwrapped: a line broken at the terminal's width could not be copied.
             self.bar.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
         else:
             print(text, flush=True)
         self.note(text)
 
     def note(self, text: str) -> None:
-        """Lines for the log alone."""
+        """Lines only for the log."""
         if self.log:
             stamp = time.strftime("%Y-%m-%d %H:%M:%S")
             with _writing(Path(self.log.name)):
                 self.log.writelines(f"{stamp}  {line}\n" for line in text.splitlines())
 
     def progress(self, fraction: float, fields: dict[str, str]) -> None:
-        """The run is done to this fraction; `fields` are shown beside it, in order."""
+        """Show that this fraction of the run is done, with `fields` beside it, in order."""
         shown = "  ".join(f"{name} {value}" for name, value in fields.items())
         if self.terminal:
             self.bar = self.bar or open_bar("", total=1.0)
@@ -70,9 +70,9 @@ class Console:
 
 
 def _appended(log: Path) -> TextIO:
-    """The log, to write at its end; a pipe in its place would wait for a reader for ever."""
+    """The log, opened to append; refuses a pipe in its place, which would wait for a reader."""
     if log.exists() and not stat.S_ISREG(os.stat(log).st_mode):
-        raise OSError(f"it is {'a folder' if log.is_dir() else 'no regular file'}")
+        raise OSError(f"it is {'a folder' if log.is_dir() else 'not a regular file'}")
     return open(log, "a", 1, encoding="utf-8", errors="backslashreplace")
 
 
@@ -83,14 +83,14 @@ def _writing(log: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"cannot write {shown(log)}: {error.strerror or error}.\n"
-            "Move away what lies there, or check the permissions and the free disk space."
+            "Move away what is there, or check the permissions and the free disk space."
         ) from error
 
 
 def print_anything() -> None:
-    """Let standard output and error escape what their encoding has not, as `\\xe9`.
+    """Let standard output and error escape what their encoding lacks, as `\\xe9`.
 
-    Names of files may hold bytes that are no text, and a locale may know ASCII alone.
+    File names may hold undecodable bytes, and a locale may know only ASCII.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # replaced by a stand-in, or closed

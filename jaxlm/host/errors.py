@@ -1,12 +1,12 @@
-"""The one exception a person can cause; `cli.main` prints it and exits with status 2."""
+"""The exception for errors of the user; `cli.main` prints it and exits with status 2."""
 
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something only the person at the terminal can mend.
+    """An error that only the user can fix.
 
-    The message is one to three lines: what is wrong, where, what to do.
+    The message has one to three lines: what is wrong, where, and what to do.
     """
 
 

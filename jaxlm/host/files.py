@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and values as JSON knows them."""
+"""Writes files whole or not at all, and turns values into those of JSON."""
 
 import contextlib
 import math
@@ -10,9 +10,10 @@ from typing import Any, BinaryIO
 
 @contextlib.contextmanager
 def replacing(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of `path` when the block ends without an exception.
+    """Yield a file that replaces `path` when the block ends without an exception.
 
-    Whole or not at all, also when the machine loses power. `temporary` lies in the same folder.
+    It does so whole or not at all, even if the machine loses power. `temporary` is in the same
+    folder.
     """
     temporary = temporary or path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -29,7 +30,7 @@ def replacing(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
-    """Replaces `path` by `content`, whole or not at all."""
+    """Replaces `path` with `content`, whole or not at all."""
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     with replacing(path) as file:
         file.write(data)
@@ -45,7 +46,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON knows it: arrays' scalars become numbers, what is not finite becomes None."""
+    """`value` for JSON: scalars of arrays become numbers, non-finite numbers become None."""
     if isinstance(value, dict):
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):

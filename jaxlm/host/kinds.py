@@ -1,7 +1,7 @@
-"""What kind of file it is: by its name, and by its first bytes where the name says nothing.
+"""The kind of a file: by its name, or by its first bytes if the name says nothing.
 
-A file is plain text, a table with a field of text, or refused by name with what to do: what is not
-text must never be taken for it.
+A file is plain text, a table with a field of text, or refused by name with advice, so that nothing
+else is mistaken for text.
 """
 
 import json
@@ -31,7 +31,7 @@ _PLAIN = frozenset(
 _UNPACK = "Unpack it and give the folder."
 _EXPORT = "Export its text as .txt, .jsonl or .csv."
 _RENAME = "Extract its text; to train on the markup itself, rename it to .txt."
-_IDS = "For token ids use data=tokens with data.vocab_size=N."
+_IDS = "For token ids, use data=tokens with data.vocab_size=N."
 _REFUSED = {
     **dict.fromkeys(
         (".zip", ".tar", ".tgz", ".tbz", ".txz", ".7z", ".rar"),
@@ -51,12 +51,12 @@ _REFUSED = {
     **dict.fromkeys(_TOKENS, ("a file of numbers", _IDS)),
     **dict.fromkeys(
         (".pt", ".pth", ".ckpt", ".safetensors", ".gguf", ".onnx", ".msgpack"),
-        ("a model's weights", "Give a text."),
+        ("a model's weights", "Give a text file."),
     ),
     **dict.fromkeys((".pkl", ".pickle", ".joblib"), ("a pickle, which is never loaded", _EXPORT)),
     **dict.fromkeys(
         (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ico"),
-        ("an image", "Give a text."),
+        ("an image", "Give a text file."),
     ),
     **dict.fromkeys(
         (".mp3", ".wav", ".flac", ".ogg", ".mp4", ".mkv", ".avi", ".mov", ".webm"),
@@ -64,7 +64,7 @@ _REFUSED = {
     ),
     **dict.fromkeys(
         (".exe", ".dll", ".so", ".o", ".a", ".pyc", ".class", ".jar", ".wasm", ".dylib"),
-        ("a program", "Give a text."),
+        ("a program", "Give a text file."),
     ),
 }
 _MAGIC = (

@@ -17,7 +17,7 @@ def bullets(items: Iterable[str]) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], text_columns: Sequence[int]) -> str:
-    """A table, `text_columns` set to the left and all others to the right; each cell one line."""
+    """A table: `text_columns` are aligned left, all others right; each cell is one line."""
     rule = [":---" if i in text_columns else "---:" for i in range(len(header))]
     return "\n".join([_row(header), f"|{'|'.join(rule)}|", *map(_row, rows)])
 
@@ -28,5 +28,5 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def figure(alt: str, place: str, caption: str) -> str:
-    """A picture with its caption below."""
+    """A figure with its caption below."""
     return f"![{alt}]({place})\n\n*{caption}*"

@@ -97,8 +97,10 @@ def look_up(path: str, key: str, wanted: str = "") -> Path:
     try:
         place.stat()
         if not place.is_dir() and not place.is_file():
-            problem = "It is a device or a pipe; a regular file is needed, because text is read "
-            "more than once."
+            problem = (
+                "It is a device or a pipe; a regular file is needed, because text is read more "
+                "than once."
+            )
     except UnicodeEncodeError:
         problem = "This locale cannot express the name: set PYTHONUTF8=1 or LC_ALL=C.UTF-8."
     except (OSError, ValueError) as error:

@@ -4,7 +4,7 @@ import signal
 from collections.abc import Callable
 from types import FrameType
 
-# As `signal.signal` takes and gives it; None: set by something else than Python.
+# As `signal.signal` takes and returns it; None if it was not set by Python.
 Handler = Callable[[int, FrameType | None], object] | int | None
 
 

@@ -1,1 +1,1 @@
-"""What would a larger one reach?"""
+"""What would a larger model reach?"""

@@ -26,11 +26,11 @@ def told_to_the_user() -> Iterator[None]:
 
 
 def fit_job(config: Config, load_engine: object) -> int:
-    """job=fit: tables on stdout, fit.json and a report in job.out; 1 where the fit is not sound."""
+    """job=fit: tables on stdout, fit.json and a report in job.out; 1 if the fit is not sound."""
     job: FitJob = config.job
     if job.records is None:
         raise UserError(
-            "job.records is missing: a CSV, JSON, parquet or npy file of N, D and loss, or a "
+            "job.records is missing: give a CSV, JSON, parquet or npy file of N, D and loss, or a "
             "folder or glob of runs or files."
         )
     from jaxlm.config.compose import cache_folder
@@ -58,7 +58,7 @@ def fit_job(config: Config, load_engine: object) -> int:
             bootstrap_starts=job.bootstrap_starts,
             fix=job.fix,
         )
-        print(analysis.text(), flush=True)  # the figures take as long again
+        print(analysis.text(), flush=True)  # drawing the figures takes as long again
         print(f"\nreport: {analysis.save(job.out, tell=print)}")
     return 0 if analysis.fit.success else 1
 
@@ -77,8 +77,8 @@ def predict_job(config: Config, load_engine: object) -> int:
         _device_flops(job, job.device)  # refuses an unknown device before anything is printed
         if job.hours is None and job.C is None:
             raise UserError(
-                f"job.device={job.device} has no effect: it belongs to a plan.\n"
-                "Give job.hours or job.C, or leave it out."
+                f"job.device={job.device} has no effect: it requires a plan.\n"
+                "Give job.hours or job.C, or omit it."
             )
     with told_to_the_user():
         fit = load_fit(job.fit)
@@ -86,8 +86,8 @@ def predict_job(config: Config, load_engine: object) -> int:
         taken = [name for name, value in asked.items() if value is not None]
         if taken:
             raise UserError(
-                f"job.hours={job.hours} and job.{taken[0]}={asked[taken[0]]} are two questions; "
-                "ask one."
+                f"job.hours={job.hours} and job.{taken[0]}={asked[taken[0]]} are two questions.\n"
+                "Give only one of them."
             )
         rate = _flops_per_second(config)
         speed |= {"mfu": job.mfu} if job.device else {
@@ -109,7 +109,7 @@ def predict_job(config: Config, load_engine: object) -> int:
 
 
 def _flops_per_second(config: Config) -> float:
-    """What job.device reaches, or this machine, measured; printed."""
+    """The speed that job.device reaches, or the measured speed of this machine; printed."""
     from jaxlm.predict.plan import measured_flops
 
     job = config.job
@@ -128,14 +128,14 @@ def _device_flops(job: PredictJob, device: str) -> float:
     from jaxlm.predict.plan import device_flops
 
     if not 0 < job.mfu <= 1:
-        raise UserError(f"job.mfu={job.mfu} must lie above 0 and at most at 1.")
+        raise UserError(f"job.mfu={job.mfu} must be above 0 and at most 1.")
     return device_flops(device, mfu=job.mfu)
 
 
 def _compute_within(flops: float, fit: Any, job: PredictJob) -> float:
-    """The largest C (6 N D) whose best run, head and attention counted, takes at most `flops`.
+    """The largest C (6 N D) whose best run, including head and attention, takes at most `flops`.
 
-    For small models those make up most of the work. Where no plan can be made, `flops` itself.
+    For small models, head and attention are most of the work. If no plan can be made, `flops`.
     """
     from jaxlm.predict.plan import plan
     from jaxlm.spec.flops import exact_flops_per_token
@@ -163,7 +163,7 @@ def _compute_within(flops: float, fit: Any, job: PredictJob) -> float:
 
 
 def _print_plan(prediction: Any, count: str, speed: Json) -> list[str]:
-    """The advice for the predicted N and D, as lines; none where the law has no optimum."""
+    """The advice for the predicted N and D, as lines; none if the law has no optimum."""
     from jaxlm.predict.plan import plan
 
     if "N" not in prediction.values:
@@ -174,6 +174,6 @@ def _print_plan(prediction: Any, count: str, speed: Json) -> list[str]:
     except UserError as error:
         lines = [f"no plan: {error}"]
     if count == "total":
-        lines.append("note: the fit's N counts embeddings; the plan takes it as without them")
+        lines.append("note: the fit's N includes embeddings, but the plan takes N without them")
     print("\nA run of this size:\n" + "\n".join(lines))
     return lines

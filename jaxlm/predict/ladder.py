@@ -1,4 +1,4 @@
-"""job=ladder: sizes x budgets, each run with its own completed schedule, and their law."""
+"""job=ladder: sizes x budgets, each run with its own complete schedule, and the fitted law."""
 
 import math
 import re
@@ -20,7 +20,7 @@ from scaling.text_table import text_table
 
 @dataclass(frozen=True)
 class Rung:
-    """One size at one budget, whose tokens are those of whole steps."""
+    """One size at one budget, with the tokens of whole steps."""
 
     name: str
     model: ModelConfig
@@ -51,8 +51,8 @@ class Rung:
 def rungs(config: Config) -> list[Rung]:
     """The runs of the ladder, cheapest first. Raises UserError.
 
-    The head's width is that of the base model for all sizes, so heads grow with the width. The
-    learning rate is a power law of width and tokens through the base's own.
+    All sizes have the head width of the base model, so the number of heads grows with the width.
+    The learning rate is a power law of width and tokens that passes through the base's own.
     """
     job: LadderJob = config.job
     least = parse_count(job.least_tokens, "job.least_tokens")
@@ -72,7 +72,7 @@ def rungs(config: Config) -> list[Rung]:
                 found.append(rung)
     if not found:
         raise UserError(
-            f"The ladder has no run of job.least_tokens={job.least_tokens} to "
+            f"The ladder has no run with job.least_tokens={job.least_tokens} to "
             f"job.most_tokens={job.most_tokens} tokens.\n"
             "Change them, or job.sizes, job.flops and job.tokens."
         )
@@ -80,7 +80,7 @@ def rungs(config: Config) -> list[Rung]:
 
 
 def _budgets(job: LadderJob, non_embedding: int) -> list[tuple[str, float]]:
-    """(name, tokens) of each budget; one of FLOPs buys C / 6 N tokens."""
+    """(name, tokens) of each budget; C FLOPs buy C / 6 N tokens."""
     if job.flops is None and job.tokens is None:
         raise UserError("The ladder has no budget: give job.flops, job.tokens or both.")
     found = []
@@ -97,8 +97,8 @@ def _rung(config: Config, name: str, model: ModelConfig, tokens: float) -> Rung:
     base = horizon(config, 0)
     if base.steps is None:
         raise UserError(
-            f"train.duration={config.train.duration} is a time, but a ladder's rates refer to its "
-            "tokens.\nWrite it in tokens or steps."
+            f"train.duration={config.train.duration} is a time, but the learning rates of a ladder "
+            "depend on its tokens.\nWrite it in tokens or steps."
         )
     lr = config.optimizer.lr * (model.d_model / config.model.d_model) ** job.lr_width_exponent
     lr *= (steps / base.steps) ** job.lr_token_exponent
@@ -119,7 +119,7 @@ def _sizes(config: Config) -> list[tuple[int, int]]:
         if not match or not int(match[1]) or not int(match[2]):
             raise UserError(
                 f"job.sizes: {word!r} is not a width and a number of layers.\n"
-                "Write job.sizes=32x2,64x3 or so."
+                "Write, for example, job.sizes=32x2,64x3."
             )
         sizes.append((int(match[1]), int(match[2])))
     return sizes
@@ -135,8 +135,8 @@ def _words(text: str, key: str) -> list[str]:
 def ladder_job(config: Config, load_engine: object) -> int:
     """job=ladder: train what is missing, then fit; the exit status is that of the study.
 
-    debug=shapes only shows the plan. Each run is a process of its own, so the engine is not
-    loaded here.
+    debug=shapes only shows the plan. Each run has its own process, so the engine is not loaded
+    here.
     """
     ladder = rungs(config)
     seeds = config.job.seeds or [config.seed]
@@ -157,7 +157,7 @@ def ladder_job(config: Config, load_engine: object) -> int:
 def plan_lines(
     config: Config, ladder: list[Rung], variants: dict[str, list[str]], seeds: list[int]
 ) -> list[str]:
-    """The ladder as a table, and what it costs in all."""
+    """The ladder as a table, and its total cost."""
     members = members_of(config, variants, seeds[:1])
     header = ["run", "N, non-embedding", "tokens", "tokens/N", "6 N D FLOPs", "learning rate"]
     rows = [
@@ -177,7 +177,7 @@ def plan_lines(
     exact = len(seeds) * sum(cost(member.config) for member in members)
     lines.append(
         f"{len(ladder) * len(seeds)} runs; compute spans {math.log10(most / least):.1f} decades; "
-        f"FLOPs in all: {flops_words(total, exact)}"
+        f"total FLOPs: {flops_words(total, exact)}"
     )
     return lines
 
@@ -191,7 +191,7 @@ def fit_ladder(runs: Path, job: LadderJob) -> None:
 
     folders = finished_runs(runs)
     if not folders:
-        print("no run of the ladder is finished: there is nothing to fit")
+        print("no run of the ladder has finished, so there is nothing to fit")
         return
     print("\n" + _losses(runs, folders) + "\n")
     import numpy as np
@@ -204,7 +204,7 @@ def fit_ladder(runs: Path, job: LadderJob) -> None:
         names = [str(Path(run).relative_to(runs)) for run in records.run]
         records = replace(records, run=np.array(names), source="the ladder's runs")
         largest = float(records.C.max())
-        # A little above the cut or below the largest: costs are equal to rounding only.
+        # Slightly below the largest, since equal costs may differ by rounding.
         cut = 0.999 * largest if job.holdout is None else job.holdout * largest
         analysis = analyse(records, holdout=cut)
         report = analysis.save(job.out or runs / "fit", "A scaling law of the ladder")

@@ -22,24 +22,24 @@ from jaxlm.spec.flops import (
     peak_flops,
 )
 
-MFU = 0.4  # of peak: what good trainers of dense models reach (EXPERIMENTS, "Records to beat")
+MFU = 0.4  # of peak: what good trainers of dense models reach
 TOKENS_PER_PARAMETER = 20.0  # Hoffmann et al. 2022, table 3
-# Bytes of the parts whose peaks flops.py knows, from the makers' data sheets.
+# Bytes of the parts whose peaks flops.py knows, from the manufacturers' data sheets.
 _MEMORY_BYTES = {"H200": 141e9, "H100": 80e9, "A100": 80e9, "L40S": 48e9, "T4": 16e9}
 DEVICES = tuple(_MEMORY_BYTES)
-_LEAST, _MOST = 1e4, 1e12  # parameters, and (from a token each) tokens, that a plan is made for
+_LEAST, _MOST = 1e4, 1e12  # limits of parameters; the lower one holds for tokens, too
 _LEAST_STEPS = 200
 # Widths are multiples of the first number below the second.
 _GRAINS = ((16, 128), (32, 256), (64, 1024), (128, 2048), (256, 8192), (1024, math.inf))
 
 
 def device_flops(device: str, precision: str = "bfloat16", mfu: float = MFU) -> float:
-    """FLOP/s that one named device reaches. Raises UserError for a device that is not known."""
+    """FLOP/s that one named device reaches. Raises UserError for an unknown device."""
     peak = peak_flops(device, precision)
     if peak is None:
         raise UserError(
-            f"The peak of the device {device!r} is not known{nearest(device, DEVICES)}.\n"
-            f"Known are {', '.join(DEVICES)}."
+            f"The peak of the device {device!r} is unknown{nearest(device, DEVICES)}.\n"
+            f"Choose from: {', '.join(DEVICES)}."
         )
     return peak * mfu
 
@@ -52,9 +52,9 @@ def hours(flops: float, device: str, mfu: float = MFU, precision: str = "bfloat1
 def measured_flops(precision: str = "bfloat16") -> float:
     """FLOP/s that training reaches on this machine's first device.
 
-    0.4 of the peak where that is known; else half the speed of a 2048 x 2048 matrix product in
-    the compute type, the best of a quarter of a second. (Models of 25 to 600 thousand parameters
-    reached 0.35 to 0.53 of it on two EPYC cores, in exact FLOPs.)
+    0.4 of the peak if that is known; else half the speed of a 2048 x 2048 matrix product in the
+    compute type, the best in a quarter of a second. (Models of 25 to 600 thousand parameters
+    reached 0.35 to 0.53 of that speed on two EPYC cores, in exact FLOPs.)
     """
     import jax
     import jax.numpy as jnp
@@ -81,16 +81,16 @@ def measured_flops(precision: str = "bfloat16") -> float:
 def estimate_lines(config: Config, model: ResolvedModel) -> list[str]:
     """FLOPs of training a resolved model, and the time on each known device at 0.4 of its peak.
 
-    Where the length of the run depends on data that are not read here (epochs), or on a clock, the
-    estimate is for 20 tokens per parameter, embeddings and head included.
+    If the length of the run depends on data that are not read here (epochs), or on the clock, the
+    estimate is for 20 tokens per parameter, including embeddings and head.
     """
     counts = parameter_counts(model)
     tokens = _tokens(config)
     if tokens is None:
         tokens = TOKENS_PER_PARAMETER * counts.total
         limit = "the clock" if parse(config.train.duration, "")[1] == "hours" else "the data"
-        length = f"{_short(tokens)} tokens (20 per parameter; how many {config.train.duration} are "
-        length += f"is up to {limit})"
+        length = f"{_short(tokens)} tokens (20 per parameter; "
+        length += f"train.duration={config.train.duration} depends on {limit})"
     else:
         length = f"{_short(tokens)} tokens ({tokens / counts.non_embedding:.3g} per parameter "
         length += "without embeddings)"
@@ -119,7 +119,7 @@ def _tokens(config: Config) -> float | None:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run of about `non_embedding` parameters on `tokens` tokens; `lines()` says it in words."""
+    """A run of about `non_embedding` parameters on `tokens` tokens; `lines()` describes it."""
 
     model: ResolvedModel
     tokens: float
@@ -142,7 +142,7 @@ class Plan:
         return flops_per_token(self.model) * self.tokens
 
     def lines(self) -> list[str]:
-        """The plan for a person: one aspect a line, warnings, and the command that trains it."""
+        """The plan in words: one aspect per line, warnings, and the command that trains it."""
         model, counts = self.model, parameter_counts(self.model)
         step = self.batch_size * model.context_length
         parts = self.grad_accumulation
@@ -151,14 +151,14 @@ class Plan:
              "embeddings and head"),
             ("shape", f"{model.n_layers} layers x {model.d_model} wide (width / depth "
              f"{model.d_model / model.n_layers:.0f}), feed-forward {model.d_ff}"),
-            ("heads", f"{model.n_heads} of {model.head_dim}; keep their number when comparing "
-             "sizes (8 to 16; head_dim 32 to 128)"),
+            ("heads", f"{model.n_heads} of width {model.head_dim}; keep their number when "
+             "comparing sizes (8 to 16; head_dim 32 to 128)"),
             ("tokens", f"{_short(self.tokens)}, {self.tokens / counts.non_embedding:.3g} per "
              "parameter (20: compute-optimal for natural text; more: cheaper to use)"),
             ("batch", f"{self.batch_size:,} sequences of {model.context_length} = {_short(step)} "
              f"tokens, in {parts} part{'s' * (parts > 1)}; {_short(self.tokens / step)} steps"),
-            ("learning rate", f"about {self.lr:.2g}; better found on a narrow model and carried "
-             "over by muP: hidden matrices' rate proportional to 1 / width (Yang et al. 2022)"),
+            ("learning rate", f"about {self.lr:.2g}; better tuned on a narrow model and carried "
+             "over by muP: the rate of hidden matrices falls as 1 / width (Yang et al. 2022)"),
             ("compute", f"FLOPs {flops_words(self.flops)}"),
         ]  # fmt: skip
         if self.hours is not None:
@@ -185,21 +185,22 @@ def plan(
 ) -> Plan:
     """The advice for a run of `parameters` (without embeddings) on `tokens` tokens.
 
-    `device` names one of DEVICES, of whose peak training reaches `mfu`; `memory_bytes` is its
-    memory where it is not known, `flops_per_second` the speed of a machine without a name. `data`
-    are the command's words for the corpus, whose vocabulary is `vocab_size`. Raises UserError for
-    numbers out of range (parameters 1e4 to 1e12, tokens from 1e4) and devices that are not known.
+    `device` names one of DEVICES, and training reaches the share `mfu` of its peak;
+    `flops_per_second` is the speed of a machine without a name, and `memory_bytes` its memory.
+    `data` are the command's words for the corpus, whose vocabulary size is `vocab_size`. Raises
+    UserError for numbers out of range (parameters 1e4 to 1e12, tokens from 1e4) and for unknown
+    devices.
 
     The batch grows with compute, and the learning rate falls: 0.292 C^0.3271 tokens and
     0.3118 C^-0.125 (DeepSeek-AI 2024, arXiv 2401.02954, section 3.1, fitted from 1e17 to 2e19
-    FLOPs). Memory: 16 bytes a parameter, and activations as `_micro_batch` says.
+    FLOPs). Memory: 16 bytes per parameter, and activations as in `_micro_batch`.
     """
     _check(parameters, tokens)
     model = shape(parameters, context_length, vocab_size)
     compute = flops_per_token(model) * tokens
     batch = _batch(compute, tokens, context_length)
     if memory_bytes is None and device is not None:
-        device_flops(device)  # a device that is not known is refused
+        device_flops(device)  # refuses an unknown device
         memory_bytes = next(size for name, size in _MEMORY_BYTES.items() if name in device)
     micro = batch if memory_bytes is None else _micro_batch(model, memory_bytes, precision)
     parts = max(1, batch // max(1, micro))
@@ -264,11 +265,11 @@ def _batch(compute: float, tokens: float, context_length: int) -> int:
 
 
 def _micro_batch(model: ResolvedModel, memory_bytes: float, precision: str) -> int:
-    """Sequences that fit at once, a power of two; 0 where not even one does.
+    """Sequences that fit at once, a power of two; 0 if not even one does.
 
-    A tenth of the memory stays free. A sequence keeps 34 L D values of 16 bits a layer (Korthikanti
-    et al. 2022, eq. 1, without the scores, which fused attention never stores) and two float32
-    copies of its logits.
+    A tenth of the memory stays free. A sequence keeps 34 L D values of 16 bits per layer
+    (Korthikanti et al. 2022, eq. 1, without the scores, which fused attention never stores) and two
+    float32 copies of its logits.
     """
     wide = {"bfloat16": 1.0, "float32": 2.0, "float64": 4.0}[precision]
     length = model.context_length
@@ -293,15 +294,15 @@ def _warnings(
         found.append("below about 50M parameters a law of natural text may not hold")
     if ratio < 0.95 * TOKENS_PER_PARAMETER:
         found.append(
-            f"{ratio:.3g} tokens per parameter; the usual advice is 20 or more, the fitted law "
-            "wants fewer here"
+            f"{ratio:.3g} tokens per parameter; the usual advice is 20 or more, but the fitted "
+            "law gives fewer here"
         )
     if micro == 0 and memory_bytes is not None:
         needed = math.ceil(16.0 * counts.total / (0.7 * memory_bytes))
         name = device or "this device"
         found.append(
-            f"one {name} cannot hold the training state and a sequence: parallel.fsdp={needed} "
-            "or more, parallel.remat=true"
+            f"one {name} cannot hold the training state and a sequence: set "
+            f"parallel.fsdp={needed} or more and parallel.remat=true"
         )
     if tokens / (batch * model.context_length) < _LEAST_STEPS:
         found.append("fewer than 200 steps: shorten model.context_length")

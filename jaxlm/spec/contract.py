@@ -1,8 +1,8 @@
-"""What a backend gives to the rest of the program: the contract that both engines keep.
+"""The contract that both engines keep with the rest of the program.
 
-`jaxlm.engine.engine.Engine` is the one in JAX, `torchref.engine.Engine` the one in PyTorch.
-Everything outside of them (the loop, records, evaluation, generation, parity) sees this contract,
-numpy arrays and the canonical parameter tree, and imports neither framework.
+`jaxlm.engine.engine.Engine` is the JAX engine, `torchref.engine.Engine` the PyTorch engine. All
+other code (the loop, records, evaluation, generation, parity) sees only this contract, numpy arrays
+and the canonical parameter tree, and imports neither framework.
 
 Legend: B rows, L length, M = L + 1, V vocabulary.
 """
@@ -20,8 +20,8 @@ from jaxlm.store.manifest import Restored
 if TYPE_CHECKING:
     from jaxlm.store.checkpoint import Checkpoints
 
-# What is the backend's own, and what no other room looks into: an array of JAX or of PyTorch (of
-# numpy once `Engine.read` has it), a training state, a network's parameters, a tree of arrays.
+# The backend's own types, opaque to all other rooms: an array of JAX or PyTorch (of numpy after
+# `Engine.read`), a training state, a network's parameters, a tree of arrays.
 Array = Any
 State = Any
 Parameters = Any
@@ -38,7 +38,7 @@ class EvalBatch(NamedTuple):
 
 
 class StepMetrics(NamedTuple):
-    """What one optimizer step tells, in the backend's arrays or numpy's.
+    """The metrics of one optimizer step, in arrays of the backend or of numpy.
 
     `loss` is nats per token before the update, `gradient_norm` the global norm before clipping.
     The vectors hold the L2 norm of each of `parameters.parameter_groups`, and the root mean square
@@ -56,20 +56,21 @@ class StepMetrics(NamedTuple):
 class Engine(Protocol):
     """A configuration's network on this machine's devices.
 
-    `State` is all that a step changes, `Parameters` what evaluation and generation need of it; both
-    are the backend's own, and a state given to `train_step` must not be used again.
+    `State` is everything that a step changes; `Parameters` is the part of it that evaluation and
+    generation need. Both are opaque outside the backend. A state given to `train_step` must not be
+    used again.
     """
 
     config: Config
-    model_config: ResolvedModel  # resolved
+    model_config: ResolvedModel
     parameter_dtype: str  # float32 or float64
     device_names: list[str]
     where: str  # the device and kernels in a few words
-    batch_devices: int  # evaluation batches divide by it
-    peak_flops: float | None  # FLOP/s of all devices in the compute type, where known
+    batch_devices: int  # it divides the size of evaluation batches
+    peak_flops: float | None  # FLOP/s of all devices in the compute type, if known
 
     def __init__(self, config: Config, vocab_size: int, cache: Path) -> None:
-        """Raises UserError where the configuration asks for what is not there."""
+        """Raises UserError if the configuration requires something that is not available."""
 
     def activate(self) -> None:
         """Make this engine's global settings the current ones."""
@@ -93,9 +94,9 @@ class Engine(Protocol):
     def loader(
         self, tokens_N: np.ndarray, *, start_step: int, stop_step: int, **arguments: Any
     ) -> Iterator[np.ndarray]:
-        """`data.batches.batch` with these arguments of start_step to stop_step - 1, in order."""
+        """`data.batches.batch` with these arguments for start_step to stop_step - 1, in order."""
 
-    # -- what training leaves
+    # -- evaluation and generation
 
     def parameters_of(self, state: State) -> Parameters:
         """The state's Parameters."""
@@ -104,13 +105,13 @@ class Engine(Protocol):
         """Sums over each row: see `step.make_eval_step`. Need not wait for the device."""
 
     def logits(self, parameters: Parameters, tokens_BxL: np.ndarray) -> np.ndarray:
-        """Logits (B, L, V), float32, or float64 where the precision is."""
+        """Logits (B, L, V) in float32, or in float64 with precision=float64."""
 
     def decoder(self, parameters: Parameters) -> Callable[..., Iterator[np.ndarray]]:
         """Continues token sequences: see `decoding.Decoder.__call__`."""
 
     def parameters_from(self, values: dict[str, np.ndarray]) -> Parameters:
-        """Parameters of arrays by canonical name."""
+        """Parameters from arrays by canonical name."""
 
     def canonical(self, parameters: Parameters) -> dict[str, np.ndarray]:
         """The inverse of `parameters_from`."""
@@ -124,15 +125,15 @@ class Engine(Protocol):
         """{"parameters": {name: array}, "optimizer": {"step", "count", "mu", "nu"}}."""
 
     def state_of(self, tree: Tree) -> State:
-        """The state that `checkpoint_tree` was made of."""
+        """The inverse of `checkpoint_tree`."""
 
     def restore(self, folder: Path, which: str | int) -> Restored:
-        """With a state as its content: see `checkpoint.restore`."""
+        """A checkpoint with a state as its content: see `checkpoint.restore`."""
 
     def restore_parameters(self, folder: Path, which: str | int) -> Restored:
-        """With Parameters as its content: see `checkpoint.restore`."""
+        """A checkpoint with Parameters as its content: see `checkpoint.restore`."""
 
-    # -- for a person to look at
+    # -- inspection
 
     def components(self, parameters: Parameters, tokens_BxL: np.ndarray) -> dict[str, np.ndarray]:
         """The output of each part of the network, in the order of the forward pass."""
@@ -143,14 +144,14 @@ class Engine(Protocol):
         """(loss, gradient of each parameter) of the mean loss over a batch, without dropout."""
 
     def memory_bytes(self) -> int:
-        """In use now: on the devices where they keep count, else by this process."""
+        """Memory in use now: on the devices if they report it, else by this process."""
 
     def peak_memory_bytes(self) -> int:
-        """The most in use so far, where the device counts it; else by this process."""
+        """The peak memory so far: on the devices if they report it, else by this process."""
 
     def profile(self, folder: Path) -> AbstractContextManager[object]:
-        """Traces what runs inside into `folder`."""
+        """Writes a trace of what runs inside to `folder`."""
 
 
-# Which backend: called when it is needed, since importing one takes a second or more.
+# Returns a backend; called only when it is needed, since an import takes a second or more.
 LoadEngine = Callable[[], type[Engine]]

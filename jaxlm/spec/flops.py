@@ -1,4 +1,4 @@
-"""Counts of parameters and floating-point operations, and devices' peaks."""
+"""Counts of parameters and floating-point operations, and peaks of devices."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from jaxlm.spec.parameters import parameter_shapes
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """Parameters of a model. `non_embedding` leaves out the tables and an untied head."""
+    """Parameters of a model. `non_embedding` excludes the tables and an untied head."""
 
     total: int
     embedding: int
@@ -40,12 +40,12 @@ def exact_flops_per_token(model: ResolvedModel, length: int | None = None) -> fl
 
 
 def flops_words(flops: float, exact: float | None = None) -> str:
-    """A training's FLOPs as they are shown everywhere: `flops` of a run, and its `flops_exact`."""
+    """The FLOPs of a run in words, as shown everywhere: its `flops` and its `flops_exact`."""
     text = f"{flops:.3g} (6 N D)"
     return text if exact is None else f"{text}, {exact:.3g} with head and attention"
 
 
-# Dense peaks in FLOP/s of the compute types, from the makers' data sheets (SXM parts).
+# Dense peaks in FLOP/s of the compute types, from the manufacturers' data sheets (SXM parts).
 _PEAKS = {
     "H200": {"bfloat16": 989.4e12, "float32": 66.9e12, "float64": 66.9e12},
     "H100": {"bfloat16": 989.4e12, "float32": 66.9e12, "float64": 66.9e12},
@@ -56,7 +56,7 @@ _PEAKS = {
 
 
 def peak_flops(device_kind: str, precision: str) -> float | None:
-    """Dense peak of a device in FLOP/s for a compute type, or None where it is not known (CPUs)."""
+    """Dense peak of a device in FLOP/s for a compute type, or None if unknown (CPUs)."""
     for name, peaks in _PEAKS.items():
         if name in device_kind:
             return peaks[precision]

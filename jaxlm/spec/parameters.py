@@ -57,8 +57,8 @@ def parameter_shapes(model: ResolvedModel) -> dict[str, tuple[int, ...]]:
 def group_of(name: str) -> str:
     """The group a parameter's norms are reported under: blocks.0.attention, embed, head, ...
 
-    The gains and shifts of all norms are one group, `norms`: beside the matrices of a block their
-    size, about the root of the width, would hide all else.
+    The gains and shifts of all norms are one group, `norms`. Within the group of a block, their
+    size, about the root of the width, would hide the matrices.
     """
     parts = name.split(".")
     if parts[-2].endswith("norm"):
@@ -87,9 +87,9 @@ def initial_parameter(
 ) -> np.ndarray:
     """The initial value of one parameter, or of some of its rows (its first axis).
 
-    Norm weights are 1, biases 0, all else N(0, init_std); with `scaled_init` the outputs of both
-    sublayers have init_std / sqrt(2 n_layers) (GPT-2, Radford et al. 2019, section 2.3). Under muP
-    the std falls with the width as `parametrization` says.
+    Norm weights are 1, biases 0, all others N(0, init_std); with `scaled_init` the output matrices
+    of both sublayers have init_std / sqrt(2 n_layers) (GPT-2, Radford et al. 2019, section 2.3).
+    Under muP the standard deviation falls with the width, as `parametrization` describes.
     """
     shape = parameter_shapes(model)[name]
     start, stop, _ = rows.indices(shape[0])
@@ -108,8 +108,8 @@ def initial_parameter(
 def normal(seed: int, name: str, start: int, stop: int) -> np.ndarray:
     """Elements start..stop of the float64 N(0, 1) sequence named by (seed, name).
 
-    Philox4x64-10 (Salmon et al. 2011) gives four words a counter, Box-Muller turns two of them
-    into two normals; so element i depends on counter i // 4 alone.
+    Philox4x64-10 (Salmon et al. 2011) gives four words per counter, and Box-Muller turns two of
+    them into two normals, so element i depends only on counter i // 4.
     """
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     generator = np.random.Philox(key=np.frombuffer(digest[:16], "<u8"))

@@ -9,7 +9,7 @@ from jaxlm.config.schedules import WSD, Constant, Cosine, Cyclic, Linear, Schedu
 
 
 class Place(NamedTuple):
-    """Where an update stands: `position` and `warmup` in the unit of the run's length."""
+    """The place of an update in a run; `position` and `warmup` in the unit of its length."""
 
     position: float
     warmup: float
@@ -17,7 +17,7 @@ class Place(NamedTuple):
 
     @property
     def done(self) -> float:
-        """The share of the run after its warm-up that lies behind."""
+        """The completed share of the run after its warm-up."""
         length = self.horizon.length
         if length <= self.warmup:
             return 1.0
@@ -27,11 +27,11 @@ class Place(NamedTuple):
 def learning_rate(
     config: ScheduleConfig, peak: float, horizon: Horizon, step: int, seconds: float = 0.0
 ) -> float:
-    """The learning rate of the update number `step` (0-based).
+    """The learning rate of update number `step` (0-based).
 
-    Positions count from 1, so that the first update has peak / warmup and the last one exactly
-    peak * final_lr: optax's `warmup_cosine_decay_schedule(0, peak, ...)` at step + 1.
-    A run that the clock limits is scheduled by `seconds` of its length instead of steps.
+    Positions count from 1, so the first update has peak / warmup and the last one exactly
+    peak * final_lr, as in optax's `warmup_cosine_decay_schedule(0, peak, ...)` at step + 1.
+    A run limited by wall-clock time is scheduled by `seconds` instead of steps.
     """
     warmup = horizon.span(config.warmup, "schedule.warmup")
     position = seconds if horizon.seconds is not None else step + 1
@@ -49,7 +49,7 @@ def _linear(config: Linear, peak: float, place: Place) -> float:
 
 
 def _wsd(config: WSD, peak: float, place: Place) -> float:
-    """Hu et al. 2024: the peak until the last `decay`, then a line."""
+    """Hu et al. 2024: the peak until the final `decay`, then a linear fall."""
     final = peak * config.final_lr
     decay = place.horizon.span(config.decay, "schedule.decay")
     left = place.horizon.length - place.position

@@ -1,1 +1,1 @@
-"""What lies on disk."""
+"""The files on disk."""

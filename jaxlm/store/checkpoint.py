@@ -1,7 +1,7 @@
 """Checkpoints: Orbax writes them, a manifest of hashes makes them whole, a reader verifies them.
 
     checkpoints/STEP/parameters/, optimizer/, _CHECKPOINT_METADATA    Orbax, committed by a rename
-    checkpoints/STEP/config.yaml, tokenizer.json                      what it carries (guard.py)
+    checkpoints/STEP/config.yaml, tokenizer.json                      saved with it (guard.py)
     checkpoints/STEP/manifest.json                                    written last (manifest.py)
     checkpoints.json                                                  which step was completed last
 
@@ -35,12 +35,12 @@ from jaxlm.store.manifest import (
     whole_steps,
 )
 
-# Orbax logs a traceback for every error that it raises, and Python warns of the coroutines that it
-# leaves behind then; the error itself is enough.
+# Orbax logs a traceback for every error that it raises, and Python warns about the coroutines it
+# then leaves behind; the error itself is enough.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
-_LOOKS = 5  # at steps that are pruned while they are read
+_LOOKS = 5  # attempts, since steps may be pruned while they are read
 Tree = dict[str, Any]
 """{"parameters": ..., "optimizer": ...}: nested dicts whose leaves are arrays of any kind."""
 
@@ -74,7 +74,7 @@ class Checkpoints:
         if kind is None:
             self.close()
         else:
-            self._executor.shutdown()  # the error on its way out is the one to show
+            self._executor.shutdown()  # the error being raised is the one to show
 
     def save(
         self,
@@ -87,11 +87,11 @@ class Checkpoints:
     ) -> None:
         """Saves `tree` ({"parameters": ..., "optimizer": ...}, dicts of arrays) with `metadata`.
 
-        Waits for the save before it and copies the arrays to the host; the rest happens in the
-        background, so that the caller may donate the arrays at once. Arrays must be addressable
-        by this process. A step that is already whole stays, and at most becomes the best one.
-        `metadata` is plain JSON; what is not finite becomes null. `files` (name -> content) lie
-        beside the arrays, under the same manifest.
+        Waits for the previous save and copies the arrays to the host; the rest happens in the
+        background, so the caller may donate the arrays at once. Arrays must be addressable by this
+        process. A step that is already whole is kept; at most it is marked as the best.
+        `metadata` is plain JSON; values that are not finite become null. `files` (name -> content)
+        are stored beside the arrays, under the same manifest.
         """
         self.wait()
         for leaf in jax.tree.leaves(tree):
@@ -117,11 +117,11 @@ class Checkpoints:
                 f"the checkpoint of step {step} could not be written to {self.folder}: "
                 f"{reason[:300]}.\n"
                 "Check the free disk space and the folder's permissions; the same command then "
-                f"goes on from the newest whole step ({whole[-1] if whole else 'none'})."
+                f"resumes from the newest whole step ({whole[-1] if whole else 'none'})."
             ) from error
 
     def close(self) -> None:
-        """Waits for the save in flight and ends the background thread. Raises as `wait`."""
+        """Waits for the save in flight and ends the background thread. Raises like `wait`."""
         try:
             self.wait()
         finally:
@@ -167,7 +167,7 @@ class Checkpoints:
         for later in [step for step in manifests if step > newest]:
             try:
                 manifest.verify(self.folder / str(later))
-            except NotWhole:  # training went back to before a damaged step
+            except NotWhole:  # training resumed from before a damaged step
                 del manifests[later]
         steps = list(manifests)
         best = [step for step in steps if manifests[step]["best"]]
@@ -196,14 +196,13 @@ def restore(
     """The tree of the newest whole step, of the best, or of a given one.
 
     Every file's size and SHA-256 are compared with the manifest before Orbax reads any. Leaves of
-    `template` (jax.ShapeDtypeStruct) that have a sharding become jax arrays placed so, whatever
-    number of devices they were saved from; all others become numpy arrays. With `parameters_only`
-    the optimizer's arrays are not loaded. Takes no lock: a step that is pruned while it is being
-    read is passed over for the next.
+    `template` (jax.ShapeDtypeStruct) that have a sharding become jax arrays with that sharding,
+    whatever number of devices they were saved from; all others become numpy arrays. With
+    `parameters_only` the optimizer's arrays are not loaded. Takes no lock: a step that is pruned
+    while it is being read is passed over for the next.
 
-    Raises NoCheckpoint where nothing was saved yet; UserError where nothing whole is left, where
-    another version of this program wrote the step, or where names, shapes or types differ from
-    the template's.
+    Raises NoCheckpoint if nothing was saved yet; UserError if nothing whole is left, if another
+    version of this program wrote the step, or if names, shapes or types differ from the template's.
     """
     folder = Path(folder).absolute()
     looks = 0
@@ -222,22 +221,22 @@ def restore(
                 rejected[step] = why
             else:
                 if which == "last" and looks < _LOOKS and _pruned(folder, before, rejected):
-                    break  # pruned while it was being read: a newer one is there
+                    break  # pruned while it was being read: there is a newer one
                 skipped = [f"step {s}: {why}" for s, why in rejected.items()]
                 return Restored(step, tree, metadata, [*_gone(folder, which, step), *skipped])
         else:
-            if _listing(folder) == before:  # else a writer is at work, and another look may succeed
+            if _listing(folder) == before:  # else a writer is active, and another look may succeed
                 raise _nothing(folder, which, rejected)
 
 
 def _pruned(folder: Path, before: list[tuple[int, bool]], rejected: Iterable[int]) -> bool:
-    """Whether one of these steps was whole and is not any more."""
+    """Whether one of these steps was whole and no longer is."""
     whole = {step for step, has_manifest in before if has_manifest}
     return any(s in whole and not (folder / str(s) / manifest.NAME).exists() for s in rejected)
 
 
 def _gone(folder: Path, which: str | int, step: int) -> list[str]:
-    """A line where a newer step than the one taken as the last was completed and is not there."""
+    """A line if a step newer than the one restored as the last was completed and is missing."""
     noted = manifest.newest_noted(folder) if which == "last" else None
     if noted is None or noted <= step or (folder / str(noted)).exists():
         return []
@@ -245,27 +244,27 @@ def _gone(folder: Path, which: str | int, step: int) -> list[str]:
 
 
 def _listing(folder: Path) -> list[tuple[int, bool]]:
-    """Each step with whether it has a manifest."""
+    """Each step, and whether it has a manifest."""
     return [(step, (folder / str(step) / manifest.NAME).exists()) for step in step_folders(folder)]
 
 
 def _nothing(folder: Path, which: str | int, rejected: dict[int, NotWhole]) -> UserError:
-    """The error for a folder without the step that was asked for."""
+    """The error for a folder without the requested step."""
     damaged = {s: why for s, why in rejected.items() if not isinstance(why, Unfinished)}
     reasons = "; ".join(f"step {step}: {why}" for step, why in damaged.items())
     whole = [step for step in whole_steps(folder) if step not in damaged]
     if which != "last" and (damaged or whole):
         what = "the best checkpoint" if which == "best" else f"the checkpoint of step {which}"
         return UserError(
-            f"{what} cannot be had from {folder}{': ' + reasons if reasons else ''}.\n"
+            f"{what} cannot be restored from {folder}{': ' + reasons if reasons else ''}.\n"
             f"Whole steps there: {', '.join(map(str, whole)) or 'none'}; "
-            "name one with job.checkpoint=STEP, or use job.checkpoint=last."
+            "choose one with job.checkpoint=STEP, or use job.checkpoint=last."
         )
     if damaged:
         return UserError(
             f"no whole checkpoint is left in {folder}: {reasons}.\n"
-            "Training does not start afresh over damaged checkpoints: put back good copies of the "
-            "files, or start over with run.overwrite=true."
+            "Training does not replace damaged checkpoints: put back good copies of the files, or "
+            "start over with run.overwrite=true."
         )
     noted = manifest.newest_noted(folder)
     if noted is not None:
@@ -273,8 +272,8 @@ def _nothing(folder: Path, which: str | int, rejected: dict[int, NotWhole]) -> U
         return UserError(
             f"the checkpoints of {folder.parent} are gone: step {noted} was saved in {folder}"
             f"{', where ' + found if found else ''}.\n"
-            "Training does not start afresh over lost checkpoints: put the files back, or start "
-            "over with run.overwrite=true."
+            "Training does not replace lost checkpoints: put the files back, or start over with "
+            "run.overwrite=true."
         )
     return NoCheckpoint(
         f"no checkpoint in {folder}; train first: python run.py run.dir={folder.parent}"
@@ -282,7 +281,7 @@ def _nothing(folder: Path, which: str | int, rejected: dict[int, NotWhole]) -> U
 
 
 def _verify_and_load(path: Path, template: Tree | None, parameters_only: bool) -> tuple[Tree, Json]:
-    """As `_load`, of a step whose every file matches its manifest. Raises NotWhole otherwise."""
+    """Like `_load`, but raises NotWhole unless every file of the step matches its manifest."""
     manifest.verify(path)
     try:
         return _load(path, template, parameters_only)
@@ -311,7 +310,7 @@ def _load(path: Path, template: Tree | None, parameters_only: bool) -> tuple[Tre
 
 
 def _check_template(path: Path, saved: Tree, template: Tree) -> None:
-    """Raises UserError, listing names, shapes and types, where the two trees differ."""
+    """Raises UserError, which lists names, shapes and types, if the two trees differ."""
     there, wanted = _describe(saved), _describe(template)
     lists = {
         "only in the checkpoint": [f"{n} {there[n]}" for n in there if n not in wanted],
@@ -335,7 +334,7 @@ def _check_template(path: Path, saved: Tree, template: Tree) -> None:
 
 
 def _describe(tree: Tree) -> dict[str, str]:
-    """Dotted name of each leaf -> its type and shape, as `float32(128, 64)`."""
+    """Dotted name of each leaf -> its type and shape, such as `float32(128, 64)`."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): f"{leaf.dtype}{tuple(leaf.shape)}"
@@ -344,7 +343,7 @@ def _describe(tree: Tree) -> dict[str, str]:
 
 
 def _check_names(tree: Tree) -> None:
-    """Raises ValueError for trees that Orbax would store wrongly: it joins nested names by dots."""
+    """Raises ValueError for trees that Orbax would store wrongly: it joins names with dots."""
     if len(_describe(tree)) != len(jax.tree.leaves(tree)):
         raise ValueError("two arrays of the tree have the same dotted name")
     if any(leaf.size == 0 for leaf in jax.tree.leaves(tree)):

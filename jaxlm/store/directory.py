@@ -37,15 +37,15 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 class RunDirectory:
     """One run's folder: its configuration, environment, records and summary.
 
-    Whatever cannot be read or written, or is damaged, and a folder that a newer version of this
-    program wrote, is a UserError.
+    Raises UserError for anything that is damaged or cannot be read or written, and for a folder
+    that a newer version of this program wrote.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
 
     def check_writable(self) -> None:
-        """Makes the folder. UserError where it, or a file in it, cannot be made."""
+        """Creates the folder. Raises UserError if it, or a file in it, cannot be created."""
         check_utf8(self.path, "run.dir")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -56,18 +56,18 @@ class RunDirectory:
         self.check_format()
 
     def check_format(self) -> None:
-        """UserError where a newer version of this program wrote the run."""
+        """Raises UserError if a newer version of this program wrote the run."""
         environment = read_json(self.path / "environment.json", record({}), _START_OVER) or {}
         version = environment.get("format_version", FORMAT_VERSION)
         if type(version) is not int or version > FORMAT_VERSION:
             raise UserError(
                 f"{self.path} was written by a newer version of this program: its format is "
-                f"{version}, this one reads up to {FORMAT_VERSION}.\n"
+                f"{version}, but this version reads up to {FORMAT_VERSION}.\n"
                 "Update the program, or choose another run.dir."
             )
 
     def lock(self) -> WriterLock:
-        """One writer at a time: `with run.lock(): ...`. UserError names another holder."""
+        """One writer at a time: `with run.lock(): ...` raises UserError if another holds it."""
         return WriterLock(self.path)
 
     def write_text(self, name: str, text: str) -> None:
@@ -75,11 +75,11 @@ class RunDirectory:
         self._write(name, text.encode("utf-8", "backslashreplace"))
 
     def write_config(self, text: str) -> None:
-        """Replaces config.yaml by the resolved configuration."""
+        """Replaces config.yaml with the resolved configuration."""
         self.write_text("config.yaml", text)
 
     def read_config(self) -> str:
-        """The resolved configuration's YAML. UserError where there is no run."""
+        """The YAML of the resolved configuration. Raises UserError if there is no run."""
         self.check_format()
         try:
             return (self.path / "config.yaml").read_text(encoding="utf-8")
@@ -92,10 +92,10 @@ class RunDirectory:
             raise _cannot("read", self.path / "config.yaml", error) from error
 
     def write_environment(self, devices: list[str], command: list[str] | None = None) -> None:
-        """Notes a start in environment.json: versions and devices of now, one more command line.
+        """Adds a start to environment.json: current versions and devices, and a command line.
 
-        `command` is by default this process's. Versions come from the packages' metadata: nothing
-        is imported.
+        `command` defaults to this process's. Versions come from the packages' metadata; nothing is
+        imported.
         """
         start = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -114,7 +114,7 @@ class RunDirectory:
         self.write_text("environment.json", json.dumps(environment, indent=1) + "\n")
 
     def read_environment(self) -> Json:
-        """environment.json, or {} where there is none."""
+        """environment.json, or {} if there is none."""
         self.check_format()
         return read_json(self.path / "environment.json", ENVIRONMENT, _START_OVER) or {}
 
@@ -143,7 +143,7 @@ class RunDirectory:
         return [record for record in records if kind is None or record.get("kind") == kind]
 
     def truncate_after(self, step: int) -> None:
-        """Drops the records beyond `step` and a half-written last line: a run resumes there."""
+        """Drops the records beyond `step`, where a run resumes, and a half-written last line."""
         if (self.path / "metrics.jsonl").exists():
             kept = [line for line, record in self._lines() if record["step"] <= step]
             self._write("metrics.jsonl", b"".join(kept))
@@ -154,12 +154,12 @@ class RunDirectory:
         return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
     def has_records(self, seal: Json) -> bool:
-        """Whether the records begin with those that were sealed, to the byte."""
+        """Whether the records still begin with those that were sealed, byte for byte."""
         content = self._records_bytes()[: seal["bytes"]]
         return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} == seal
 
     def truncate_to(self, length: int) -> None:
-        """Drops what metrics.jsonl holds beyond its first `length` bytes."""
+        """Cuts metrics.jsonl to its first `length` bytes."""
         content = self._records_bytes()
         if len(content) > length:
             self._write("metrics.jsonl", content[:length])
@@ -198,8 +198,8 @@ class RunDirectory:
 
 
 def read_study(folder: Path) -> Json | None:
-    """study.json of a study's folder, or None where there is none. Raises Damaged."""
-    advice = "The study itself writes it anew when its command is given again."
+    """study.json of a study's folder, or None if there is none. Raises Damaged."""
+    advice = "The study rewrites it when its command is run again."
     return read_json(folder / "study.json", STUDY, advice)
 
 
@@ -223,7 +223,7 @@ def _versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit of this program's checkout, with `-dirty` where files differ from it; or None."""
+    """The commit of this program's checkout, with `-dirty` if files differ from it; or None."""
     here = Path(__file__).resolve()
     in_here = ["git", "-C", str(here.parent)]
     commands = [

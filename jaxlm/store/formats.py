@@ -1,6 +1,6 @@
-"""What each JSON file of a run directory, a study and a checkpoint holds, as `checked` shapes.
+"""The content of each JSON file of a run directory, a study and a checkpoint, as `checked` shapes.
 
-Required is what readers cannot do without; further fields are checked where they are there.
+Fields that readers cannot do without are required; other fields are checked if present.
 """
 
 from pathlib import PurePosixPath
@@ -30,7 +30,7 @@ _BEGUN = record(
 
 
 def SUMMARY(value: Any, place: str) -> str | None:  # noqa: N802
-    """A run's summary: all that is summed up, or, before that, no more than how it stands."""
+    """A run's summary: the full one or, before that, only the run's status."""
     begun = isinstance(value, dict) and not {"parameters", "tokens", "flops"} & value.keys()
     return (_BEGUN if begun else _WHOLE)(value, place)
 
@@ -130,7 +130,7 @@ OUTCOMES = each(lambda value, place: each(anything)(value, place) or _outcome(va
 def _outcome(value: list[object], place: str) -> str | None:
     """(exit status, error) of one run of a pack."""
     kinds = [type(item) for item in value]
-    return None if kinds == [int, str] else f"{place} is no exit status and error"
+    return None if kinds == [int, str] else f"{place} is not an exit status and an error"
 
 
 _MODEL = record({}, {

@@ -1,8 +1,9 @@
 """One writer at a time in a run directory, with a heartbeat that other hosts can see.
 
-The file `.lock` holds who writes; its modification time is the heartbeat. On one machine the
-kernel decides: the holder has an flock on the file, which dies with it, so a killed writer is
-replaced at once. Between machines the heartbeat decides: after 60 s of silence the holder is dead.
+The file `.lock` names the writer; its modification time is the heartbeat. On one machine the
+kernel decides: the holder has an flock on the file, which ends with the process, so a killed writer
+is replaced at once. Between machines the heartbeat decides: after 60 s of silence the holder counts
+as dead.
 """
 
 import errno
@@ -30,8 +31,8 @@ RECORD_BYTES = 512
 class WriterLock:
     """`with WriterLock(folder) as lock:` makes this process the folder's only writer.
 
-    Entering raises UserError naming the holder where there is one. `lock.check()` raises UserError
-    when another host has taken over, which happens to a process that was stopped for a minute.
+    Entering raises UserError, which names the holder, if there is one. `lock.check()` raises
+    UserError if another host has taken over, which can happen to a process stopped for a minute.
     """
 
     def __init__(self, folder: Path):
@@ -57,7 +58,7 @@ class WriterLock:
         try:
             if not stat.S_ISREG(os.fstat(self._handle).st_mode):
                 raise UserError(
-                    f"{self.path} is no regular file, so nobody can lock it.\nRemove it."
+                    f"{self.path} is not a regular file, so it cannot be locked.\nRemove it."
                 )
             self._acquire()
         except BaseException:
@@ -75,11 +76,11 @@ class WriterLock:
         os.close(self._handle)
 
     def check(self) -> None:
-        """UserError where another writer has taken the folder over."""
+        """Raises UserError if another writer has taken the folder over."""
         if self._lost:
             raise UserError(
                 f"another process has taken over {self.path.parent} while this one was stopped.\n"
-                "This one ends here, so that there is one writer only."
+                "This process ends here, so that there is only one writer."
             )
 
     def _acquire(self) -> None:
@@ -100,7 +101,7 @@ class WriterLock:
                 raise self._held_by(self._read() or {})
 
     def _flock(self) -> bool:
-        """Takes the kernel's lock; False where the file system has none. UserError if held."""
+        """Takes the kernel's lock; False if the file system has none. Raises UserError if held."""
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -119,9 +120,9 @@ class WriterLock:
         )
 
     def _read(self) -> Json | None:
-        """Who holds the lock; None for nobody, and where the file does not tell.
+        """The holder of the lock; None if there is none or the file does not say.
 
-        Opened anew, so that network file systems look.
+        The file is opened again, so that network file systems look at it.
         """
         try:
             content = read_bytes(self.path, most=16 * RECORD_BYTES)
@@ -146,7 +147,7 @@ class WriterLock:
 
 
 def _boot() -> str:
-    """Names this machine's present start; the host's name where the kernel does not tell."""
+    """An id of this machine's current boot; the host's name if the kernel has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -154,7 +155,7 @@ def _boot() -> str:
 
 
 def _process_started(pid: int) -> str | None:
-    """Start time of a process in the kernel's ticks, which tells two owners of one pid apart."""
+    """Start time of a process in kernel ticks, which tells two processes of the same pid apart."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -162,7 +163,7 @@ def _process_started(pid: int) -> str | None:
 
 
 def _alive(holder: Json) -> bool:
-    """Whether the holder, a process of this machine, still runs."""
+    """Whether the holder, a process of this machine, is still running."""
     try:
         os.kill(holder["pid"], 0)
     except ProcessLookupError:

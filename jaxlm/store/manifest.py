@@ -34,10 +34,10 @@ _STEP = re.compile("0|[1-9][0-9]{0,17}")
 
 
 class Restored(NamedTuple):
-    """What a checkpoint held: its tree, or what an engine made of that.
+    """The content of a checkpoint: its tree, or what an engine made of it.
 
-    The step is None for a file of weights that does not say it. `skipped` holds a line for each
-    newer step that is not whole, or gone, newest first.
+    The step is None for a file of weights that does not state it. `skipped` has a line for each
+    newer step that is not whole or is gone, newest first.
     """
 
     step: int | None
@@ -51,15 +51,15 @@ class NoCheckpoint(UserError):
 
 
 class NotWhole(Exception):
-    """A step is no checkpoint; the message says why."""
+    """A step is not a checkpoint; the message says why."""
 
 
 class Unfinished(NotWhole):
-    """A step has no manifest: nobody has ever promised that it is whole."""
+    """A step has no manifest, so it was never declared whole."""
 
 
 def write(path: Path, step: int, *, best: bool) -> None:
-    """Hashes every file of a step's folder, makes all durable, and writes the manifest last.
+    """Hashes every file of a step's folder, makes them durable, and writes the manifest last.
 
     `best` says that the step had the lowest validation loss so far.
     """
@@ -80,9 +80,9 @@ def write(path: Path, step: int, *, best: bool) -> None:
 
 
 def verify(path: Path, *, hashes: bool = True) -> Json:
-    """The manifest of a step's folder, if every file matches it; without `hashes`, in size only.
+    """The manifest of a step's folder, if every file matches it; without `hashes`, only in size.
 
-    Raises NotWhole, or UserError where a newer version of this program wrote the step.
+    Raises NotWhole, or UserError if another version of this program wrote the step.
     """
     try:
         manifest = _read(path)
@@ -90,7 +90,7 @@ def verify(path: Path, *, hashes: bool = True) -> Json:
             newer = manifest["format_version"] > FORMAT_VERSION
             raise UserError(
                 f"{path} was written by {'a newer' if newer else 'an older'} version of this "
-                f"program: its format is {manifest['format_version']}, this one reads "
+                f"program: its format is {manifest['format_version']}, but this version reads "
                 f"{FORMAT_VERSION}.\n"
                 + ("Update the program." if newer else "Use that version, or train again.")
             )
@@ -101,9 +101,9 @@ def verify(path: Path, *, hashes: bool = True) -> Json:
         for name, expected in manifest["files"].items():
             with open(path / name, "rb", opener=_without_waiting) as file:
                 if os.fstat(file.fileno()).st_size != expected["bytes"]:
-                    raise NotWhole(f"{name} has another size than its manifest says")
+                    raise NotWhole(f"{name} has a different size than its manifest says")
                 if hashes and hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
-                    raise NotWhole(f"{name} is damaged: its SHA-256 is not the manifest's")
+                    raise NotWhole(f"{name} is damaged: its SHA-256 differs from the manifest's")
     except OSError as error:
         if not (path / NAME).exists():  # never written, or removed by the writer meanwhile
             raise Unfinished("it has no manifest, so its save was never finished") from None
@@ -113,9 +113,9 @@ def verify(path: Path, *, hashes: bool = True) -> Json:
 
 
 def verified_file(path: Path, name: str) -> Path:
-    """One file of a step's folder, once its content has the hash its manifest says.
+    """One file of a step's folder, whose content has the hash that the manifest states.
 
-    Raises NotWhole where it has not, or where the step has no such file.
+    Raises NotWhole if it has not, or if the step has no such file.
     """
     try:
         expected = _read(path)["files"].get(name)
@@ -123,34 +123,34 @@ def verified_file(path: Path, name: str) -> Path:
             raise NotWhole(f"it has no {name}")
         with open(path / name, "rb", opener=_without_waiting) as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
-                raise NotWhole(f"{name} is damaged: its SHA-256 is not the manifest's")
+                raise NotWhole(f"{name} is damaged: its SHA-256 differs from the manifest's")
     except OSError as error:
         raise NotWhole(f"{name} cannot be read: {error.strerror}") from None
     return path / name
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """A pipe in a file's place would wait for a writer for ever; so it is empty."""
+    """Opens a file; a pipe in its place is empty instead of waiting for a writer forever."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def note_newest(folder: Path, step: int) -> None:
-    """Notes, beside the folder of checkpoints, that `step` is whole: see `newest_noted`."""
+    """Records, beside the folder of checkpoints, that `step` is whole: see `newest_noted`."""
     atomic_write(folder.with_suffix(".json"), json.dumps({"newest": step}) + "\n")
 
 
 def newest_noted(folder: Path) -> int | None:
-    """The step of the checkpoint that was completed last, also where it is gone; None before any.
+    """The step of the checkpoint completed last, even if it is gone; None before any.
 
-    It tells a folder that lost its checkpoints from one that never had any. Raises UserError where
-    the note cannot be read.
+    It tells a folder that lost its checkpoints from one that never had any. Raises UserError if the
+    note cannot be read.
     """
     note = read_json(folder.with_suffix(".json"), NEWEST)
     return None if note is None else int(note["newest"])
 
 
 def _read(path: Path) -> Json:
-    """A step's manifest, its seal whole. Raises NotWhole."""
+    """A step's manifest, with its seal verified. Raises NotWhole."""
     try:
         content = read_bytes(path / NAME)
     except Damaged as error:
@@ -161,7 +161,7 @@ def _read(path: Path) -> Json:
 
 
 def whole_steps(folder: Path) -> dict[int, Json]:
-    """Step -> manifest of the steps in `folder` whose files are there in their sizes, newest last.
+    """Step -> manifest of the steps in `folder` whose files have the right sizes, newest last.
 
     Hashes are compared when a step is restored.
     """
@@ -175,7 +175,7 @@ def whole_steps(folder: Path) -> dict[int, Json]:
 
 
 def best_step(folder: Path) -> int | None:
-    """The newest whole step that was the best when it was saved; None where there is none."""
+    """The newest whole step that was the best when it was saved; None if there is none."""
     return max((s for s, manifest in whole_steps(folder).items() if manifest["best"]), default=None)
 
 
@@ -188,7 +188,7 @@ def step_folders(folder: Path) -> list[int]:
 
 
 def remove(path: Path) -> None:
-    """Removes a step, its manifest first, so that no reader takes the rest for a checkpoint."""
+    """Removes a step, its manifest first, so that no reader mistakes the rest for a checkpoint."""
     (path / NAME).unlink(missing_ok=True)
     shutil.rmtree(path)
 
@@ -201,11 +201,11 @@ def sealed(body: Json) -> bytes:
 
 
 def unsealed(content: bytes) -> Json:
-    """The body that `sealed` made `content` of. Raises NotWhole when a single bit differs."""
+    """The inverse of `sealed`. Raises NotWhole if even one bit differs."""
     try:
         body = fitting(parse_json(content), record({"format_version": count}))
     except Unfit as error:
         raise NotWhole(f"{NAME} is damaged: {error}") from None
     if sealed(body) != content:
-        raise NotWhole(f"{NAME} is damaged: its SHA-256 is not its content's")
+        raise NotWhole(f"{NAME} is damaged: its SHA-256 does not match its content")
     return body

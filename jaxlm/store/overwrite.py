@@ -1,9 +1,9 @@
-"""run.overwrite=true: what a run wrote is removed, and nothing else. Imports no jax.
+"""run.overwrite=true removes what a run wrote, and nothing else. Imports no jax.
 
-First everything is looked at: a folder that is a link or holds one, or holds other runs or a file
-that no run writes, is refused, and nothing is gone. Then config.yaml is renamed to `.removing`:
-from there on the folder is no run any more, and whoever trains in it next finishes what a killed
-removal left. The folder and its `.lock` stay.
+Everything is checked first: a folder that is a link, or that holds a link, other runs, or a file
+that no run writes, is refused, and nothing is removed. Then config.yaml is renamed to `.removing`.
+From then on the folder is no longer a run, and the next training in it completes a removal that was
+killed. The folder and its `.lock` stay.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _FIGURES = (
     "loss perplexity accuracy optimization gradient_norms weight_norms update_norms update_ratio "
     "activation_rms speed"
 ).split()
-# What may lie in a run's folders, each a path from the folder on.
+# What a run's folders may hold, as paths relative to each folder.
 _FOLDERS = {
     "checkpoints": re.compile(r"(?:\d{1,18}|[^/]*\.orbax-checkpoint-tmp[^/]*)(?:/.*)?"),
     "plots": re.compile(rf"(?:{'|'.join(_FIGURES)})\.png|\.[^/]*\.png\.\d+\.tmp"),
@@ -46,10 +46,10 @@ _TELLING = ("summary.json", "environment.json", "metrics.jsonl", "checkpoints", 
 
 
 def check_removable(run: RunDirectory) -> None:
-    """Raises UserError where `start_over` would."""
+    """Raises UserError if `start_over` would."""
     if run.path.is_symlink():
         raise UserError(
-            f"{run.path} is a link, so run.overwrite=true keeps off.\n"
+            f"{run.path} is a link, so run.overwrite=true removes nothing.\n"
             f"Name the folder itself: run.dir={os.path.realpath(run.path)}"
         )
     if _names(run.path):
@@ -59,37 +59,37 @@ def check_removable(run: RunDirectory) -> None:
 
 
 def start_over(run: RunDirectory) -> None:
-    """Remove what a run wrote into its folder. Raises UserError, and then nothing is removed.
+    """Remove what a run wrote into its folder. If it raises UserError, nothing is removed.
 
-    A folder that is not there, or empty, is fine. The lock is held meanwhile.
+    A missing or empty folder is fine. The lock is held meanwhile.
     """
     check_removable(run)
     if _names(run.path):
         with run.lock():
-            _check(run.path)  # again, now that nobody writes
+            _check(run.path)  # again, now that there is no writer
             _remove(run.path)
 
 
 def finish_removal(run: RunDirectory) -> None:
-    """Go on with the removal that a killed process had begun. Raises UserError."""
+    """Complete a removal that a killed process began. Raises UserError."""
     if (run.path / MARK).is_file() and not run.path.is_symlink():
         start_over(run)
 
 
 def refuse_runs_inside(folder: Path) -> None:
-    """Raises UserError where a new run would lie above others, which nobody would find then."""
+    """Raises UserError if a new run would contain others, which would then be hard to find."""
     if (folder / "config.yaml").exists() or not folder.is_dir():
         return
     runs = sorted(path.parent.name for path in folder.glob("*/config.yaml"))
     if runs:
         raise UserError(
-            f"{folder} holds other runs ({_listed(runs)}), so it cannot be one itself.\n"
+            f"{folder} holds other runs ({_listed(runs)}), so it cannot be a run itself.\n"
             "Name the run's own folder with run.name=NAME or run.dir=FOLDER."
         )
 
 
 def _names(folder: Path) -> list[str]:
-    """What lies in a run's folder, but for its lock."""
+    """The names in a run's folder, except its lock."""
     try:
         return sorted(name for name in os.listdir(folder) if name != _LOCK)
     except FileNotFoundError:
@@ -99,12 +99,13 @@ def _names(folder: Path) -> list[str]:
 
 
 def _check(folder: Path) -> None:
-    """Raises UserError unless a folder holds a run and nothing that no run writes."""
+    """Raises UserError unless a folder holds a run and only what a run writes."""
     names, others = _names(folder), []
     for path, is_link in _walk(folder):
         if is_link:
             raise UserError(
-                f"{folder} holds the link {shortened(path)}, so run.overwrite=true keeps off.\n"
+                f"{folder} holds the link {shortened(path)}, so run.overwrite=true removes "
+                "nothing.\n"
                 "Remove the link first, or name another folder with run.dir=FOLDER."
             )
         if not _is_ours(path):
@@ -113,24 +114,25 @@ def _check(folder: Path) -> None:
         if not others and all(name in _STARTED_ONLY for name in names):
             return
         raise UserError(
-            f"{folder} is no run (it has no config.yaml): run.overwrite=true keeps off.\n"
+            f"{folder} is not a run (it has no config.yaml), so run.overwrite=true removes "
+            "nothing.\n"
             "Name another folder with run.dir=FOLDER."
         )
     runs = sorted({path.split("/")[0] for path in others if path.endswith("/config.yaml")})
     if runs:
         raise UserError(
-            f"{folder} holds other runs ({_listed(runs)}), so run.overwrite=true keeps off.\n"
+            f"{folder} holds other runs ({_listed(runs)}), so run.overwrite=true removes nothing.\n"
             "Name the run's own folder with run.name=NAME or run.dir=FOLDER."
         )
     if others:
         raise UserError(
-            f"{folder} holds {_listed(others)}, which no run writes: run.overwrite=true keeps "
-            "off.\nMove it elsewhere first, or name another folder with run.dir=FOLDER."
+            f"{folder} holds {_listed(others)}, which no run writes, so run.overwrite=true removes "
+            "nothing.\nMove it elsewhere first, or name another folder with run.dir=FOLDER."
         )
     if not _is_a_run(folder):
         raise UserError(
-            f"{folder} is no run (its config.yaml is none of this program's): run.overwrite=true "
-            "keeps off.\nName another folder with run.dir=FOLDER."
+            f"{folder} is not a run (its config.yaml is not from this program), so "
+            "run.overwrite=true removes nothing.\nName another folder with run.dir=FOLDER."
         )
 
 
@@ -140,7 +142,7 @@ def _listed(names: list[str], most: int = 3) -> str:
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, bool]]:
-    """(path from the folder on, whether it is a link) of all that a folder holds."""
+    """(relative path, whether it is a link) of everything in a folder."""
     for place, folders, files in os.walk(folder, onerror=_raise):
         for name in sorted([*folders, *files]):
             path = Path(place, name)
@@ -152,7 +154,7 @@ def _raise(error: OSError) -> None:
 
 
 def _is_ours(path: str) -> bool:
-    """Whether a run writes a file, or makes a folder, of this path in its folder."""
+    """Whether a run writes a file, or creates a folder, at this relative path."""
     first, _, rest = path.partition("/")
     if first in _FOLDERS:
         return not rest or bool(_FOLDERS[first].fullmatch(rest))
@@ -160,7 +162,7 @@ def _is_ours(path: str) -> bool:
 
 
 def _is_a_run(folder: Path) -> bool:
-    """Whether one of its files at least is, beyond its name, what this program writes."""
+    """Whether the content, not only the name, of at least one file is from this program."""
     if (folder / MARK).is_file() or manifest.whole_steps(folder / "checkpoints"):
         return True
     for name, sign in (("environment.json", "format_version"), ("summary.json", "status")):
@@ -175,7 +177,7 @@ def _is_a_run(folder: Path) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    """Remove all but the lock; killed at any moment, `finish_removal` can go on."""
+    """Remove everything but the lock; if killed, `finish_removal` can complete it."""
     try:
         if (folder / "config.yaml").exists():
             os.replace(folder / "config.yaml", folder / MARK)
@@ -194,5 +196,5 @@ def _remove(folder: Path) -> None:
     except OSError as error:
         raise UserError(
             f"cannot remove {error.filename or folder}: {error.strerror}.\n"
-            "Check its permissions; the same command then goes on with the removal."
+            "Check its permissions; the same command then completes the removal."
         ) from error

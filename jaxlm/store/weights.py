@@ -29,10 +29,10 @@ def write_weights(path: str | Path, parameters: dict[str, np.ndarray], about: Js
 def read_weights(
     path: str | Path, shapes: dict[str, tuple[int, ...]], dtype: str
 ) -> tuple[dict[str, np.ndarray], Json]:
-    """(parameters as `dtype`, what `write_weights` was told) of a safetensors file.
+    """(parameters as `dtype`, what is known `about` them) of a safetensors file.
 
-    Raises UserError where the file is missing or a pickle, which could run any code when it is
-    opened, and where its names or shapes are not those of the model.
+    Raises UserError if the file is missing, if it is a pickle, which could run any code when it is
+    opened, or if its names or shapes are not those of the model.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -51,16 +51,16 @@ def read_weights(
     except (SafetensorError, ValueError, TypeError) as error:
         if _is_pickle(start):
             raise UserError(
-                f"{path} is a pickle, which can run any code when it is opened; it was not.\n"
-                "Where you trust it: safetensors.torch.save_file(torch.load(FILE, "
+                f"{path} is a pickle, which can run any code when it is opened; it was not opened."
+                "\nIf you trust it, convert it: safetensors.torch.save_file(torch.load(FILE, "
                 "weights_only=True), 'weights.safetensors')."
             ) from None
-        raise UserError(f"{path} is not a whole safetensors file: {error}.") from None
+        raise UserError(f"{path} is not a complete safetensors file: {error}.") from None
     return values, about
 
 
 def _is_pickle(start: bytes) -> bool:
-    """Whether a file that is no safetensors begins as torch.save's do, since 1.6 or before."""
+    """Whether a file that is not safetensors begins like one of torch.save, of any version."""
     return start.startswith(b"PK\x03\x04") or (start[:1] == b"\x80" and 2 <= start[1] <= 5)
 
 

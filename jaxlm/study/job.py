@@ -32,8 +32,8 @@ _RULES = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 def study_job(config: Config, load_engine: object) -> int:
     """job=study: train what is missing, then report; the exit status is that of the training.
 
-    debug=shapes only shows the plan. Each run is a process of its own, so the engine is not
-    loaded here.
+    debug=shapes only shows the plan. Each run has its own process, so the engine is not loaded
+    here.
     """
     axes = axes_of(config.study)
     check_names(config.study, variants_of(config, axes))
@@ -42,7 +42,7 @@ def study_job(config: Config, load_engine: object) -> int:
         print("\n".join(plan_lines(config, _equal(config, variants_of(config, axes)))))
         return 0
     if config.study.equal == "tokens" or isinstance(axes.get(BATCH), Doubling):
-        members_of(config, variants_of(config, axes), config.study.seeds)  # refuses what is wrong
+        members_of(config, variants_of(config, axes), config.study.seeds)  # refuses wrong variants
     if isinstance(doubling := axes.get(BATCH), Doubling):
         axes[BATCH] = sizes_that_fit(config, BATCH, doubling)
     variants = variants_of(config, axes)
@@ -66,7 +66,7 @@ def study_job(config: Config, load_engine: object) -> int:
 
 
 def _specimens(config: Config) -> Callable[[Mapping[str, Path], Path], Json] | None:
-    """What measures the texts of a run of each variant; None where none are wanted."""
+    """The function that measures texts of one run of each variant; None if none are wanted."""
     count = config.study.specimens
     if not count or config.tokenizer.name == "none":
         return None
@@ -83,7 +83,7 @@ def _has_results(folder: Path) -> bool:
 def definition_of(
     config: Config, variants: Variants, axes: Mapping[str, Any], baseline: str
 ) -> Json:
-    """What study.json tells a report about the study: see `StudyConfig`."""
+    """The definition of the study in study.json, for reports: see `StudyConfig`."""
     study = config.study
     return {
         "question": study.question,
@@ -117,8 +117,8 @@ def axes_of(study: StudyConfig) -> dict[str, list | Doubling]:
                 axes[key] = Doubling.of(value)
             else:
                 raise UserError(
-                    f"study.axes: {key} has {value!r} for its values.\nGive a list, as "
-                    f"[1, 2, 4]; for {BATCH} `doubling to 1024` works, too."
+                    f"study.axes: {key}={value!r} is not a list of values.\nGive a list such as "
+                    f"[1, 2, 4]; for {BATCH}, `doubling to 1024` also works."
                 )
 
     collect(study.axes, "")
@@ -128,7 +128,7 @@ def axes_of(study: StudyConfig) -> dict[str, list | Doubling]:
 def variants_of(config: Config, axes: Mapping[str, list | Doubling]) -> Variants:
     """Name -> overrides: the named variants times the product of the axes. Raises UserError.
 
-    A point of the axes is named after its values, as lr=0.001,batch_size=16.
+    A point of the axes is named after its values: lr=0.001,batch_size=16.
     """
     study = config.study
     points: list[Json] = [{}]
@@ -140,8 +140,8 @@ def variants_of(config: Config, axes: Mapping[str, list | Doubling]) -> Variants
     if not study.variants and not axes:
         raise UserError(
             "The study is empty: it has neither study.variants nor study.axes.\n"
-            "Choose an experiment that is a study (--help lists them), or give "
-            "study.axes.optimizer.lr=[1e-3,3e-3] or so."
+            "Choose an experiment that is a study (--help lists them), or give axes, for example "
+            "study.axes.optimizer.lr=[1e-3,3e-3]."
         )
     if not study.seeds:
         raise UserError("The study is empty: study.seeds=[] has no seed.")
@@ -155,7 +155,7 @@ def variants_of(config: Config, axes: Mapping[str, list | Doubling]) -> Variants
         if full in found:
             raise UserError(
                 f"study.axes: two of its points would share the folder {full}.\n"
-                "Leave out the value that stands twice, or name both in study.variants."
+                "Remove the repeated value, or name both in study.variants."
             )
         found[full] = [*changes, *words]
     return found
@@ -182,7 +182,7 @@ def _label(value: Any) -> str:
 
 
 def _retuned(config: Config, point: Mapping[str, Any], words: Sequence[str]) -> list[str]:
-    """The learning rate of another batch size (study.lr_with_batch), unless it is given."""
+    """The learning rate for another batch size (study.lr_with_batch), unless it is given."""
     rule = _RULES[config.study.lr_with_batch]
     given = any(word.partition("=")[0] in ("optimizer.lr", "optimizer") for word in words)
     if BATCH not in point or not rule or given:
@@ -192,7 +192,7 @@ def _retuned(config: Config, point: Mapping[str, Any], words: Sequence[str]) -> 
 
 
 def check_names(study: StudyConfig, variants: Variants) -> None:
-    """Raises UserError where a name is not a variant's."""
+    """Raises UserError if a name is not that of a variant."""
     named = [("study.baseline", study.baseline)] if study.baseline is not None else []
     named += [("study.reported", name) for name in study.reported]
     for claim in study.claims:
@@ -201,7 +201,7 @@ def check_names(study: StudyConfig, variants: Variants) -> None:
         if name not in variants:
             raise UserError(
                 f"{where}: there is no variant {name!r}{nearest(name, variants)}.\n"
-                f"There are: {', '.join(variants)}."
+                f"Choose from: {', '.join(variants)}."
             )
     for name, figures in study.reported.items():
         numbers = isinstance(figures, Mapping) and all(
@@ -254,20 +254,20 @@ def _tokens_of(config: Config) -> int:
 
         train_tokens = len(prepare(config).train)
     ahead = horizon(config, train_tokens)
-    assert ahead.steps is not None  # as the unit is no time
+    assert ahead.steps is not None  # the unit is not a time
     return ahead.steps * ahead.tokens_per_step
 
 
 def _clocked(config: Config, variants: Variants, baseline: str | None) -> Variants:
-    """Where the clock will limit the others, schedules may not count steps. Raises UserError.
+    """The variants, if no schedule counts steps, since the clock ends runs. Raises UserError.
 
-    The endless corpus is written once for all, four times as long as the base needs.
+    An endless corpus is written once for all runs, four times as long as the base needs.
     """
     for name in ("warmup", "decay", "cycle"):
         key, value = f"schedule.{name}", getattr(config.schedule, name, "0%")
         if parse(value, key)[1] not in ("percent", "hours"):
             raise UserError(
-                f"study.equal=time needs schedules in percent or hours, but {key}={value}.\n"
+                f"study.equal=time requires schedules in percent or hours, but {key}={value}.\n"
                 f"Write it in percent of the run."
             )
     needed = tokens_needed(config)
@@ -280,7 +280,7 @@ def _clocked(config: Config, variants: Variants, baseline: str | None) -> Varian
 
 
 def plan_lines(config: Config, variants: Variants) -> list[str]:
-    """The study as a table, and what it costs in all."""
+    """The study as a table, and its total cost."""
     members = members_of(config, variants, config.study.seeds[:1])
     rows, found = [], []
     for member in members:
@@ -296,11 +296,11 @@ def plan_lines(config: Config, variants: Variants) -> list[str]:
     known = ""
     each = [flops for flops in found if flops is not None]
     if len(each) == len(found):
-        known = f"; FLOPs in all: {flops_words(sum(each) * len(config.study.seeds))}"
+        known = f"; total FLOPs: {flops_words(sum(each) * len(config.study.seeds))}"
     lines.append(f"{runs} runs, {len(config.study.seeds)} of each variant{known}")
     return lines
 
 
 def _parameters(member: Member) -> int:
-    """Without embeddings and head: only the data tell the vocabulary."""
+    """Without embeddings and head, since only the data determine the vocabulary size."""
     return parameter_counts(resolve_model(member.config.model, 1)).non_embedding

@@ -24,7 +24,7 @@ from jaxlm.train.loop import Evaluation, NewestState, Step, Training
 
 
 class Numbers(NamedTuple):
-    """What the runs of one program may differ in, each (K,); None where no run has it."""
+    """The numbers in which the runs of one program may differ, each (K,); None if no run has it."""
 
     seed: Any
     rule: Json  # by the key of `optimizer`
@@ -62,7 +62,7 @@ def numbers_of(engines: Sequence[Engine]) -> Numbers:
 
 
 class Lanes:
-    """The states of K runs whose configurations differ in `Numbers` only, and what moves them.
+    """The states of K runs whose configurations differ only in `Numbers`, and their step.
 
     A run keeps its number (its place in `trainings`) when others end.
     """
@@ -76,7 +76,7 @@ class Lanes:
         self.evaluator = Evaluator(self.engine, dataset, runs=len(trainings))
         states = [jax.device_get(training.state) for training in trainings]
         for training in trainings:
-            training.state = None  # its memory is the stack's now
+            training.state = None  # frees its memory: the stack holds a copy
         self._place(jax.tree.map(lambda *leaves: np.stack(leaves), *states))
         self._eval_step = jax.jit(jax.vmap(make_eval_step(self.engine.model), (0, None)))
         self._take = jax.jit(lambda state, k: jax.tree.map(lambda x: x[k], state))
@@ -111,7 +111,7 @@ class Lanes:
         self._step = jitted.lower(self.numbers, self.state, batch).compile()
 
     def _batch(self, steps: Mapping[int, Step]) -> Batch:
-        """The runs' batches, on the devices; a run that has ended gets another's, for nothing."""
+        """The runs' batches, on the devices; a run that has ended gets another's as a filler."""
         parts = self.engine.config.train.grad_accumulation
         filler = next(iter(steps.values()))
         each = [steps.get(lane, filler) for lane in self.present]
@@ -124,12 +124,12 @@ class Lanes:
         places = Batch(sharding(None, *split), sharding(*split), sharding())
         return jax.device_put(Batch(tokens_KxAxBxM, rows_AxB, lr_K), places)
 
-    # -- what runs ask for -------------------------------------------------------------------------
+    # -- requests of the runs ----------------------------------------------------------------------
 
     def answer(self, requests: Mapping[int, Any]) -> dict[int, Any]:
         """Answers to some of the requests of `Training.stages`, by the run's number.
 
-        Steps wait for the others, so that all runs take theirs together.
+        Steps are answered last, so that all runs take theirs together.
         """
         saving = [lane for lane, asked in requests.items() if isinstance(asked, NewestState)]
         if saving:
@@ -160,7 +160,7 @@ class Lanes:
         }
 
     def step(self, steps: Mapping[int, Step]) -> dict[int, StepMetrics]:
-        """One step of each of these runs; their metrics, which need not be there yet."""
+        """One step of each of these runs; their metrics, which may not be ready yet."""
         if 2 * len(steps) <= len(self.present):
             self._keep(sorted(steps))
         batch = self._batch(steps)
@@ -174,7 +174,7 @@ class Lanes:
         }
 
     def _keep(self, lanes: list[int]) -> None:
-        """Leave out the runs that have ended."""
+        """Drop the runs that have ended."""
         rows = [self.present.index(lane) for lane in lanes]
         state_K = jax.tree.map(lambda x: x[rows], jax.device_get(self.state))
         self.present = lanes
@@ -183,7 +183,7 @@ class Lanes:
 
 
 class Fetched:
-    """Metrics of all runs, brought to the host once, when the first of them is read."""
+    """Metrics of all runs, copied to the host once, when the first of them is read."""
 
     def __init__(self, metrics: StepMetrics) -> None:
         self._metrics = metrics

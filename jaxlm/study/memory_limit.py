@@ -34,7 +34,7 @@ class Doubling:
     def of(cls, text: str) -> "Doubling":
         """'doubling', 'doubling to 1024', 'doubling from 8 to 1024'. Raises UserError."""
         match = cls.pattern.fullmatch(text)
-        assert match is not None  # as `axes_of` asked
+        assert match is not None  # `axes_of` has checked it
         least, most = match.groups()
         found = cls(int(least or 1), int(most or _MOST))
         if not 1 <= found.least <= found.most:

@@ -1,4 +1,4 @@
-"""study.pack: runs that differ in numbers only train together, as one vmapped program."""
+"""study.pack: runs that differ only in numbers train together, as one vmapped program."""
 
 import contextlib
 import inspect
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from jaxlm.study.lanes import Lanes
     from jaxlm.train.loop import Training
 
-# What the runs of one program may differ in. The betas are not among them: 1 - 0.999 rounds
-# otherwise where 0.999 is an input.
+# The keys in which the runs of one program may differ. The betas are not among them, because
+# 1 - 0.999 rounds differently if 0.999 is an input.
 NUMBERS = (
     "seed data_seed model.init_std model.attention_dropout model.residual_dropout optimizer.lr "
     "optimizer.eps optimizer.weight_decay optimizer.clip_norm"
 ).split()
-_HOST = (  # and what only the host sees
+_HOST = (  # and the keys that only the host sees
     "schedule train.early_stopping train.eval_every train.checkpoint_every train.keep_checkpoints "
     "train.log_every run study job tracker"
 ).split()
 
 
 def program_of(config: Config) -> str | None:
-    """What must be the same for runs to train together; None where a run cannot."""
+    """What runs must have in common to train together; None if a run cannot."""
     if hindrances(config):
         return None
     halves = {"identity": identity(config), "operation": operation(config)}
@@ -46,13 +46,13 @@ def program_of(config: Config) -> str | None:
 
 
 def hindrances(config: Config) -> list[str]:
-    """What keeps a run from training together with others."""
+    """The settings that keep a run from training together with others."""
     hours = parse(config.train.duration, "train.duration")[1] == "hours"
     found = {
         "backend=torch": config.backend != "jax",
         "parallel.strategy=pmap": config.parallel.strategy == "pmap",
-        "study.equal=time, where each run has a clock of its own": config.study.equal == "time",
-        f"train.duration={config.train.duration}, which a clock ends": hours,
+        "study.equal=time, which gives each run its own clock": config.study.equal == "time",
+        f"train.duration={config.train.duration}, which the clock ends": hours,
         "debug.eager": config.debug.eager,
         "debug.profile": config.debug.profile,
     }
@@ -60,18 +60,18 @@ def hindrances(config: Config) -> list[str]:
 
 
 def check_pack(config: Config) -> None:
-    """Raises UserError where the base of a study cannot train in packs."""
+    """Raises UserError if the base of a study cannot train in packs."""
     if found := hindrances(config):
         raise UserError(
-            f"study.pack=true does not go with {'; '.join(found)}.\nLeave one of them out."
+            f"study.pack=true cannot be combined with {'; '.join(found)}.\nOmit one of them."
         )
 
 
 def train_pack(runs: Sequence[list[str]], load_engine: LoadEngine) -> list[tuple[int, str]]:
-    """Train runs of one program, each given as words, together; (exit status, error) of each.
+    """Train the runs of one program, each given as words; (exit status, error) of each.
 
-    An error of one (its folder, its checkpoints) leaves the others alone; one of the program
-    itself is raised, after every run has noted it.
+    An error in one run (its folder, its checkpoints) does not affect the others; an error in the
+    program itself is raised after every run has recorded it.
     """
     from jaxlm.host.signals import Signals
     from jaxlm.train.start import open_training

@@ -29,8 +29,7 @@ class Process:
 
     Given several lists of words, it trains the runs together (see `pack`). It has its own session,
     so that Ctrl-C in a terminal reaches only the study. It exits when the pipe to its standard
-    input
-    closes, and so when the study is killed.
+    input closes, and so when the study is killed.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """A study: named variants of one configuration, each trained for each seed in its own process.
 
-STUDY/VARIANT/seedK/ are run directories like any other; STUDY/study.json says how each stands.
-The same command goes on: finished runs are skipped, interrupted ones resume.
+STUDY/VARIANT/seedK/ are ordinary run directories; STUDY/study.json has the status of each.
+The same command resumes the study: finished runs are skipped, interrupted ones resume.
 """
 
 import json
@@ -45,13 +45,13 @@ def run_study(
     """Train every variant (a list of overrides of `config`) for every seed, into config.run.dir.
 
     config.study.workers processes train at once, each one run or, with config.study.pack, those of
-    one program. With `clocked_by`, that variant trains first, and
-    the others get the wall-clock time that it took. `definition` is kept in study.json.
+    one program. With `clocked_by`, that variant trains first, and the others get the wall-clock
+    time that it took. `definition` is kept in study.json.
 
-    A run that fails or diverges is recorded in study.json, and the others go on. The exit status:
-    0 all well, 1 some failed or diverged, 130 or 143 after SIGINT or SIGTERM (the runs in progress
-    save first). Raises UserError where a variant is no configuration, or where the folder holds
-    other runs than these.
+    A run that fails or diverges is recorded in study.json, and the others continue. The exit status
+    is 0 if all finished, 1 if some failed or diverged, 130 or 143 after SIGINT or SIGTERM (the runs
+    in progress save first). Raises UserError if a variant is not a valid configuration, or if the
+    folder holds other runs.
     """
     if config.study.pack:
         check_pack(config)
@@ -78,14 +78,14 @@ def finished_runs(study: Path) -> list[Path]:
     """The run directories of a study's finished runs, in its order. Raises UserError."""
     found = read_study(study)
     if found is None:
-        raise UserError(f"{study} is no study: it has no study.json.")
+        raise UserError(f"{study} is not a study: it has no study.json.")
     return [study / row["path"] for row in found["runs"] if row.get("status") == "finished"]
 
 
 def _rows_before(folder: Path) -> dict[str, Json]:
-    """Path -> row of the runs that an earlier process of this study noted.
+    """Path -> row of the runs that an earlier process of this study recorded.
 
-    Nothing where study.json is damaged: it is written anew from the runs.
+    Empty if study.json is damaged; it is then rewritten from the runs.
     """
     try:
         found = read_study(folder)
@@ -100,14 +100,14 @@ def _damage(folder: Path) -> list[str]:
         read_study(folder)
     except Damaged as error:
         said = str(error).splitlines()[0].rstrip(".")
-        return [f"warning: {said}: it is written anew from the runs"]
+        return [f"warning: {said}: it is rewritten from the runs"]
     return []
 
 
 def changes_of(folder: Path, members: Sequence[Member]) -> list[str]:
-    """What a changed definition means for the runs of a study's folder, in lines; [] for nothing.
+    """Lines on what a changed definition means for the runs in a study's folder; [] if unchanged.
 
-    Runs that are no longer part stay on disk and out of the report.
+    Runs that no longer belong to the study stay on disk but are not reported.
     """
     before = _rows_before(folder)
     now = {str(member.run.path.relative_to(folder)): member for member in members}
@@ -116,14 +116,14 @@ def changes_of(folder: Path, members: Sequence[Member]) -> list[str]:
     kinds = {
         "reused": [path for path in now if (folder / path / "config.yaml").exists()],
         "new": [path for path in now if not (folder / path / "config.yaml").exists()],
-        "no longer part, kept on disk": [path for path in before if path not in now],
+        "no longer used, kept on disk": [path for path in before if path not in now],
     }
     lines = [f"{folder}: the study has changed since it last ran here"]
     return lines + [f"  {kind}: {', '.join(paths)}" for kind, paths in kinds.items() if paths]
 
 
 class _Study:
-    """The runs in progress, what is known of them, and what a person sees."""
+    """The runs in progress, what is known about them, and what the user sees."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class _Study:
         self.timed = timed  # runs that wait for the baseline's time
         self.costs = [1.0 if self.timed else cost(member.config) for member in members]
         self.running: dict[Process, list[int]] = {}
-        # Runs that train together: those of one program, as many as memory was seen to hold.
+        # The runs of one program train together, as many as were found to fit in memory.
         self.programs = [program_of(m.config) if config.study.pack else None for m in members]
         self.most_packed = len(members)
         self.before = _rows_before(folder.path)
@@ -149,10 +149,10 @@ class _Study:
         if timed and not self._untimed():
             self._set_times()
         done = len(members) - len(self._waiting())
-        console.say(f"{folder.path}: {len(members)} runs, {done} of them done already")
+        console.say(f"{folder.path}: {len(members)} runs, {done} of them already done")
 
     def _look_up(self, member: Member) -> None:
-        """Take over how a run stands that needs no more training."""
+        """Take over the status of a run that needs no more training."""
         summary = self._summary(member)
         if summary.get("status") in SETTLED and not member.config.run.overwrite:
             member.status, member.reason = summary["status"], summary.get("reason")
@@ -160,7 +160,7 @@ class _Study:
             member.process_seconds = self.before.get(key, {}).get("process_seconds")
 
     def _summary(self, member: Member) -> Json:
-        """A run's summary, {} where there is none or it is damaged: the run itself refuses that."""
+        """A run's summary; {} if it is missing or damaged, which the run itself refuses."""
         try:
             return member.run.read_summary() or {}
         except UserError:
@@ -176,7 +176,7 @@ class _Study:
     # -- training them ---------------------------------------------------------------------------
 
     def train(self, signals: Signals) -> None:
-        """Train what is not settled, `workers` at a time, until all is done or a signal comes."""
+        """Train the unsettled runs, `workers` at a time, until all are done or a signal comes."""
         wait_for_orphans([self.members[i].run for i in self._waiting()], signals)
         passed, shown = False, time.monotonic()
         while True:
@@ -202,7 +202,7 @@ class _Study:
                 self._show()
 
     def _next(self) -> list[int]:
-        """The runs to start next, in one process; [] where all are done, or wait for a time."""
+        """The runs to start next, in one process; [] if all are done or wait for a time."""
         if self.timed and not self.running and not self._untimed():
             self._set_times()
         waiting = self._untimed()
@@ -213,7 +213,7 @@ class _Study:
         return fitting[: min(share, self.most_packed)]
 
     def _set_times(self) -> None:
-        """Give all but the baseline the time that it took, on average over its seeds."""
+        """Give all other runs the time that the baseline took, on average over its seeds."""
         clocks = [m for i, m in enumerate(self.members) if i not in self.timed]
         found = [self._summary(m) for m in clocks if m.status == "finished"]
         found = [summary for summary in found if summary.get("wall_seconds")]
@@ -221,7 +221,7 @@ class _Study:
             member = self.members[number]
             try:
                 if not found:
-                    raise UserError("the baseline did not finish, so its time is not known")
+                    raise UserError("the baseline did not finish, so its time is unknown")
                 seconds = sum(summary["wall_seconds"] for summary in found) / len(found)
                 member = self.members[number] = member.lasting(seconds)
                 refuse_others([member])
@@ -255,16 +255,16 @@ class _Study:
             self._tell(number)
 
     def _short_of_memory(self, member: Member, packed: int) -> None:
-        """Try a run of a pack once more, in a pack of half the size; else say what may help."""
+        """Try a run of a pack again, in a pack of half the size; else say what may help."""
         if packed > 1:
             self.most_packed = min(self.most_packed, packed // 2)
             member.status = "waiting"
-            member.reason = f"no memory for {packed} runs in one program, {packed // 2} are next"
+            member.reason = f"no memory for {packed} runs in one program, trying {packed // 2}"
         elif self.workers > 1:
             more = f"{self.workers} runs at once share the memory: try study.workers=1"
             member.reason = f"{member.reason}; {more}"
 
-    # -- what a person sees ----------------------------------------------------------------------
+    # -- what the user sees ----------------------------------------------------------------------
 
     def _show(self) -> None:
         shares = {}
@@ -286,7 +286,7 @@ class _Study:
         self.console.progress(min(pace.share(shares, waiting), 0.999), fields)
 
     def _now(self, process: Process, shares: Mapping[int, tuple[float, float]]) -> str:
-        """What a process trains, and how far it is."""
+        """The runs that a process trains, and their progress."""
         numbers = self.running[process]
         done = sum(shares[number][1] for number in numbers) / len(numbers)
         others = f" and {len(numbers) - 1} with it" if len(numbers) > 1 else ""
@@ -299,11 +299,11 @@ class _Study:
         status = member.status.replace("_", " ")
         self.console.say(
             f"[{number + 1}/{len(self.members)}] {member.label}: {status}{reason}{loss} "
-            f"after {clock(member.process_seconds or 0.0)}, start and report included"
+            f"after {clock(member.process_seconds or 0.0)}, including start and report"
         )
 
     def end(self, signals: Signals) -> int:
-        """Write the last study.json, say how it went; the exit status."""
+        """Write the final study.json and say how it went; the exit status."""
         if signals.received:
             self.write("interrupted", signals.name)
             left = sum(member.status not in SETTLED for member in self.members)
@@ -316,7 +316,7 @@ class _Study:
         lines = [f"{self.folder.path}: {len(self.members) - len(failed)} runs finished"]
         lines += [f"  {m.label}: {m.status}, {m.reason}" for m in failed]
         if any(member.status not in SETTLED for member in failed):
-            lines.append("The same command tries the failed ones again.")
+            lines.append("The same command retries the failed runs.")
         self.console.say("\n".join(lines))
         return 1 if failed else 0
 

@@ -1,4 +1,4 @@
-"""The process of one run of a study, or of some that train together, from within.
+"""What runs in the process of one run of a study, or of several that train together.
 
 python -m jaxlm.study.worker WORDS, or --pack OUTCOMES.json --run WORDS --run WORDS
 """
@@ -20,9 +20,9 @@ from jaxlm.host.files import atomic_write
 from jaxlm.inference.engines import engine_class
 
 CORES = "JAXLM_CORES"
-"""In the environment: the cores to keep to, 0,2,4."""
+"""The environment variable with the cores to use, as 0,2,4."""
 PACK, NEXT = "--pack", "--run"
-"""Words before the file of outcomes of runs that train together, and before those of each run."""
+"""The words before the file of outcomes of a pack, and before the words of each of its runs."""
 
 
 def _end_with_the_study() -> None:
@@ -32,7 +32,7 @@ def _end_with_the_study() -> None:
 
 
 def _settle_in() -> None:
-    """Keep to the cores that were given, and be the first to go when memory runs out."""
+    """Use only the given cores, and be the first process killed when memory runs out."""
     with contextlib.suppress(OSError, ValueError):
         if CORES in os.environ:
             os.sched_setaffinity(0, map(int, os.environ[CORES].split(",")))
@@ -71,7 +71,7 @@ def _train_together(words: list[str]) -> int:
 
 
 def main(words: list[str]) -> int:
-    """Train what the words mean; the exit status, as of `jaxlm.cli.main`."""
+    """Train the runs given by the words; the exit status is as in `jaxlm.cli.main`."""
     restart_with_huge_pages("torch" if "backend=torch" in words else "jax")
     return _train_together(words) if words[:1] == [PACK] else _train_one(words)
 

@@ -37,7 +37,7 @@ def test_an_interval_is_students(values):
 
 def test_one_value_has_no_interval_and_none_no_mean():
     assert mean([2.0]).half is None and mean([]) is None
-    assert mean([0.1 + 0.2, 0.3]).half == 0.0  # rounding is no spread
+    assert mean([0.1 + 0.2, 0.3]).half == 0.0  # rounding does not count as spread
 
 
 def test_a_difference_is_scipys_paired_test():
@@ -59,21 +59,21 @@ def test_pairs_are_of_the_same_seed_only():
 
 
 def test_pairing_finds_what_unpaired_means_hide():
-    """Seeds move both alike: the paired test sees a difference far below their spread."""
+    """Seeds move both alike, so the paired test sees a difference far below their spread."""
     base = {0: 2.0, 1: 2.5, 2: 1.5}
     better = {0: 1.98, 1: 2.479, 2: 1.481}
     assert paired(better, base).p < 0.01
     assert stats.ttest_ind(list(better.values()), list(base.values())).pvalue > 0.9
 
 
-def test_equal_values_are_no_difference_and_exact_ones_a_sure_one():
+def test_equal_values_are_no_difference_and_exact_ones_are_certain():
     assert paired({0: 5, 1: 5}, {0: 5, 1: 5}).p == 1.0
     assert paired({0: 5, 1: 5}, {0: 6, 1: 6}).p == 0.0
 
 
 @given(st.lists(st.none() | st.floats(0, 1), max_size=5))
 def test_holm_is_the_closed_test_of_bonferroni(p_values):
-    """By brute force: a hypothesis' p is the largest Bonferroni p of all sets that contain it."""
+    """By brute force: a hypothesis has the largest Bonferroni p of all sets that contain it."""
     tested = [i for i, p in enumerate(p_values) if p is not None]
     corrected = holm(p_values)
     for i, p in enumerate(p_values):
@@ -98,8 +98,8 @@ def test_a_ratios_interval_is_that_of_the_logarithms():
 @pytest.mark.parametrize(
     ("difference", "said"),
     [
-        (None, "no seed in common with the baseline: no statement"),
-        (Difference(-0.03, None, 1, None), "one seed: no statement"),
+        (None, "no seed in common with the baseline: no conclusion"),
+        (Difference(-0.03, None, 1, None), "one seed: no conclusion"),
         (Difference(-0.031, 0.012, 3, 0.008, 0.016), "better by 0.031 ± 0.012 nats/token"),
         (Difference(0.031, 0.012, 3, 0.008, 0.016), "worse by 0.031 ± 0.012 nats/token"),
         (Difference(0.01, 0.05, 3, 0.6, 0.6), "no difference that 3 seeds can show"),
@@ -113,7 +113,7 @@ def test_a_verdict_is_in_words(difference, said):
     assert verdict(LOSS, difference) == said
 
 
-def test_more_is_better_where_more_is_better():
+def test_higher_is_better_only_for_metrics_that_say_so():
     gain = Difference(0.05, 0.01, 3, 0.001, 0.001)
     assert verdict(METRICS["accuracy"], gain) == "better by 5.0 ± 1.0 points"
     assert verdict(METRICS["confidence"], gain).startswith("higher by")
@@ -185,7 +185,7 @@ def test_a_studys_verdicts_follow_from_its_seeds(heads):
     assert test.p_holm == pytest.approx(2 * by_hand.pvalue, rel=1e-9)  # two variants were tested
 
 
-def test_diverged_runs_take_no_part_in_means(tmp_path):
+def test_diverged_runs_are_excluded_from_means(tmp_path):
     study = write_study(tmp_path / "s", {"a": [2.0, 2.1, 2.2], "b": [1.9, None, 2.1]})
     found = compare(load(study))
     assert found.mean("b", "best_val_loss").value == pytest.approx(2.0)
@@ -194,7 +194,7 @@ def test_diverged_runs_take_no_part_in_means(tmp_path):
     assert any("b (1 of 3)" in note for note in found.notes)
 
 
-def test_a_baseline_that_diverged_gives_way_and_the_report_says_so(tmp_path):
+def test_a_diverged_baseline_is_replaced_and_the_report_says_so(tmp_path):
     found = compare(load(write_study(tmp_path / "s", {"a": [None], "b": [2.0], "c": [2.1]})))
     assert found.baseline == "b"
     assert any("a has no finished run" in note for note in found.notes)
@@ -219,7 +219,7 @@ def test_tokens_of_different_tokenizers_are_not_compared(tmp_path):
     assert found.ranking == ["big", "small"]
     assert found.common_loss == pytest.approx(2.1 / math.log(2) / 2)
     assert any("bits per byte" in note for note in found.notes)
-    with pytest.raises(UserError, match="val_loss is measured by token.*\n.*bits_per_byte"):
+    with pytest.raises(UserError, match="val_loss is measured per token.*\n.*bits_per_byte"):
         compare(load(study), metric="val_loss")
 
 
@@ -233,14 +233,14 @@ def test_a_tokenizer_trained_on_the_corpus_changes_with_it(tmp_path):
     assert found.comparable
 
 
-def test_unequal_tokens_are_said(tmp_path):
+def test_unequal_tokens_are_reported(tmp_path):
     runs = {"b": {"steps": 400}}
     found = compare(load(write_study(tmp_path / "s", {"a": [2.0], "b": [2.5]}, runs=runs)))
     assert any("102,400 to 204,800" in note for note in found.notes)
     assert found.at_equal_budgets["tokens"]["x"] == 102_400
 
 
-def test_the_data_are_everything_and_strict_json(heads):
+def test_the_data_are_complete_and_strict_json(heads):
     from jaxlm.host.files import plain
 
     data = json.loads(json.dumps(plain(to_dict(heads)), allow_nan=False))
@@ -362,7 +362,7 @@ def test_claims_are_corrected_for_their_number():
     assert both[0].p == pytest.approx(2 * alone.p) and both[0].answer == OPEN
 
 
-def test_claims_by_token_are_open_between_tokenizers():
+def test_claims_per_token_are_open_between_tokenizers():
     claim = {"text": "", "metric": "perplexity", "better": "big", "than": "base"}
     found = answer_claims([claim], lambda v, m: TABLE[v, m], DIVERGED, comparable=False)[0]
     assert found.answer == OPEN and "bits_per_byte" in found.why
@@ -398,7 +398,7 @@ def test_a_rate_at_which_one_seed_diverged_is_beyond_the_edge(tmp_path):
 
 @pytest.mark.parametrize(("highest", "edge"), [(1.05, None), (1.2, (0.001, 0.003))])
 def test_a_loss_that_rises_above_its_first_has_diverged(highest, edge, tmp_path):
-    """Clipped and normed, it comes down again as the rate falls, and stays finite."""
+    """With clipping and norms, it falls again as the learning rate falls, and stays finite."""
     study = write_study(
         tmp_path / "s", {"a": [2.0], "b": [1.9]},
         changes={"a": {"optimizer.lr": 1e-3}, "b": {"optimizer.lr": 3e-3}},
@@ -437,7 +437,7 @@ def test_lines_are_divided_among_panels_by_the_key_with_the_fewest_values(tmp_pa
         "norm=none": 3,
     }
     said = words(sweep, LOSS)[-2:]
-    assert said[0].startswith("The best learning rate moves (norm=rmsnorm): 0.001 to 0.01")
+    assert said[0].startswith("The best learning rate moves (norm=rmsnorm) from 0.001 to 0.01")
     assert said[1] == "The best learning rate is the same for all (norm=none): **0.01**."
 
 
@@ -453,7 +453,7 @@ def test_a_learning_rate_that_follows_the_batch_size_is_one_sweep_with_it(tmp_pa
     assert len(sweep.lines) == 1 and len(sweep.lines[0].points) == 3
 
 
-def test_a_duration_measured_anew_for_each_seed_is_no_difference_of_variants(tmp_path):
+def test_a_duration_measured_for_each_seed_is_not_a_difference_between_variants(tmp_path):
     study = write_study(tmp_path / "s", {"a": [2.0, 2.1], "b": [1.9, 2.0]})
     for i, run in enumerate(sorted(study.glob("*/*/config.yaml"))):
         run.write_text(run.read_text().replace("duration: '1000'", f"duration: {i + 10}.5seconds"))
@@ -462,8 +462,8 @@ def test_a_duration_measured_anew_for_each_seed_is_no_difference_of_variants(tmp
     assert compare(found).varied == []
 
 
-def test_the_experiments_speak_of_metrics_that_exist():
-    """What a report cannot answer is found here, not after a week of training."""
+def test_experiments_name_only_metrics_that_exist():
+    """This finds what a report could not answer before a week of training, not after it."""
     import yaml
 
     from jaxlm.config.compose import config_folder

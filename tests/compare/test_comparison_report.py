@@ -45,7 +45,7 @@ SPECIMENS = {
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """The folder of a study whose report is written into it."""
+    """The folder of a study with its report written into it."""
     folder = heads_study(tmp_path_factory.mktemp("studies") / "heads")
     path = write_report(folder, folder, specimens=lambda runs, out: SPECIMENS)
     assert path == folder / "research_report.md"
@@ -54,7 +54,7 @@ def report(tmp_path_factory):
 
 @pytest.fixture
 def no_figures(monkeypatch):
-    """For promises of pages only: drawing takes seconds."""
+    """For tests of pages only, since drawing takes seconds."""
     monkeypatch.setattr("jaxlm.compare.figures.all.draw", lambda comparison, folder: {})
 
 
@@ -96,7 +96,7 @@ def test_the_page_holds_claims_reported_figures_and_how_to_run_it_again(report):
     for fact in ("cpu:0, Linux-test", "jax 0.10.2", "abc123", "2026-03-01 10:00", "12, 1,950"):
         assert fact in text
     assert "diverged (loss is nan at step 50)" in text
-    assert str(report) not in text  # places are the study's own, wherever it is copied to
+    assert str(report) not in text  # paths are relative to the study, wherever it is copied to
 
 
 def test_the_table_of_metrics_has_a_row_for_each_run_and_variant(report):
@@ -111,7 +111,7 @@ def test_the_table_of_metrics_has_a_row_for_each_run_and_variant(report):
     assert lost["val_loss"] == "" and lost["status"] == "3 diverged"
 
 
-def test_specimens_are_shown_with_their_measures(report):
+def test_specimens_are_shown_with_their_scores(report):
     text = text_of(report)
     assert "| 4_heads | 0.812 | 14 |" in text and "| 2_heads | 0.7 | – |" in text
     assert "share of different pairs of words" in text
@@ -141,7 +141,7 @@ def test_without_specimens_the_runs_own_texts_are_shown(tmp_path, no_figures):
     assert "Texts" in text_of(tmp_path / "out", "html")
 
 
-def test_a_report_made_again_keeps_the_texts_that_were_measured(tmp_path, no_figures):
+def test_a_repeated_report_keeps_the_measured_texts(tmp_path, no_figures):
     study = heads_study(tmp_path / "s")
 
     def measure(runs, out):
@@ -152,14 +152,14 @@ def test_a_report_made_again_keeps_the_texts_that_were_measured(tmp_path, no_fig
     write_report(study, study)
     assert (study / "generation_comparison.csv").read_text() == "measured\n"
     assert "| 4_heads | 0.812 | 14 |" in text_of(study)
-    summary = study / "4_heads" / "seed0" / "summary.json"  # trained anew since
+    summary = study / "4_heads" / "seed0" / "summary.json"  # retrained since then
     os.utime(summary, (later := summary.stat().st_mtime + 3600, later))
     write_report(study, study)
     assert (study / "generation_comparison.csv").read_text() != "measured\n"
     assert "| 4_heads | 0.812 | 14 |" not in text_of(study)
 
 
-def test_specimens_that_fail_do_not_take_the_report_with_them(tmp_path, capsys, no_figures):
+def test_failing_specimens_do_not_stop_the_report(tmp_path, capsys, no_figures):
     def fail(runs, out):
         raise UserError("no checkpoint")
 
@@ -213,7 +213,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_corrupt_run_among_many_is_named_and_left_out(damage, tmp_path):
+def test_a_corrupt_run_among_many_is_named_and_skipped(damage, tmp_path):
     changes = {"b": {"model.n_heads": 2}}
     study = write_study(tmp_path / "s", {"a": [2.0, 2.1], "b": [1.9, 2.0]}, changes=changes)
     DAMAGE[damage](study / "b" / "seed1")
@@ -231,12 +231,12 @@ def test_a_report_with_a_corrupt_run_succeeds_with_a_warning_line(tmp_path, caps
     assert main(["job=report", f"job.runs={study}"]) == 0
     out, err = capsys.readouterr()
     assert len(err.splitlines()) == 1
-    assert err.startswith(f"warning: {study / 'b' / 'seed1'} is left out: ")
+    assert err.startswith(f"warning: {study / 'b' / 'seed1'} is skipped: ")
     assert str(study / "research_report.md") in out
     assert "`b/seed1`: cannot read" in text_of(study)
 
 
-def test_unfinished_runs_are_left_out_with_their_reason(tmp_path):
+def test_unfinished_runs_are_skipped_with_their_reason(tmp_path):
     study = write_study(tmp_path / "s", {"a": [2.0], "b": [1.9], "c": [2.2]})
     summary = json.loads((study / "b/seed0/summary.json").read_text())
     (study / "b/seed0/summary.json").write_text(json.dumps(summary | {"status": "interrupted"}))
@@ -248,7 +248,7 @@ def test_unfinished_runs_are_left_out_with_their_reason(tmp_path):
     assert reasons == ["not finished: interrupted", "failed, out of memory"]
 
 
-def test_a_broken_study_file_leaves_its_runs(tmp_path):
+def test_runs_are_reported_despite_a_broken_study_file(tmp_path):
     study = write_study(
         tmp_path / "s", {"a": [2.0], "b": [1.9]}, changes={"b": {"model.n_heads": 2}}
     )
@@ -257,9 +257,9 @@ def test_a_broken_study_file_leaves_its_runs(tmp_path):
     assert len(found.runs) == 2 and "study.json" in found.left_out[0].reason
 
 
-def test_where_there_is_no_run_the_error_says_what_to_name(tmp_path, capsys):
+def test_without_runs_the_error_says_what_to_name(tmp_path, capsys):
     assert main(["job=report", f"job.runs={tmp_path}/**"]) == 2
-    assert "no run is there" in capsys.readouterr().err
+    assert "no runs found" in capsys.readouterr().err
     assert main(["job=report"]) == 2
     assert "job.runs is missing" in capsys.readouterr().err
 
@@ -344,7 +344,7 @@ def test_the_log_lists_every_run_newest_first(runs, tmp_path, capsys):
     assert rows[1][2] == "interrupted" and rows[1][3] == "0:06"
     assert {row[1] for row in rows[3:]} == {"Is b better? a, seed 0", "Is b better? b, seed 0"}
     assert "6.14e+10" in rows[0]
-    assert "corrupt is left out" in capsys.readouterr().err
+    assert "corrupt is skipped" in capsys.readouterr().err
     assert "| s | 2 of 2 | 1.9000 | Is b better? b, seed 0 |" in text_of(tmp_path)
 
 
@@ -360,7 +360,7 @@ def test_the_log_is_sorted_by_any_metric_best_first(metric, runs, tmp_path, caps
     assert values == sorted(values, reverse=metric != "best_val_loss") and len(values) == 5
 
 
-def test_loose_runs_are_compared_or_logged_as_asked(runs, tmp_path, capsys, no_figures):
+def test_loose_runs_are_compared_or_logged_as_requested(runs, tmp_path, capsys, no_figures):
     words = ["job=report", f"job.out={tmp_path}"]
     assert main([*words, f"job.runs={runs}/lr*", "job.baseline=lr=0.01"]) == 0
     assert "lr=0.01   " in capsys.readouterr().out
@@ -383,7 +383,7 @@ document.title = JSON.stringify({
 
 
 def looked_at(page: Path, width: int, tmp_path: Path) -> dict:
-    """What a headless Chromium says of the page at this width, all details opened."""
+    """What a headless Chromium reports about the page at this width, with all details open."""
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
         pytest.skip(f"no browser is installed ({', '.join(BROWSERS)})")
@@ -412,7 +412,7 @@ def test_a_browser_shows_the_log_whole(runs, tmp_path):
     assert seen["overflow"] == 0 and seen["wide"] == 0
 
 
-def test_the_page_needs_nothing_but_itself(report):
+def test_the_page_is_self_contained(report):
     text = text_of(report, "html")
     addresses = re.findall(r'(?:src|href)="(.{0,30})', text) + re.findall(r"url\((.{0,30})", text)
     assert addresses and all(a.startswith("data:image/svg+xml;base64,") for a in addresses)

@@ -5,7 +5,7 @@ import pytest
 from jaxlm.config.compose import compose, groups
 from jaxlm.config.duration import Horizon, horizon, parse
 
-# An epoch of these is meant where they say epochs: patience is counted in evaluations.
+# These mean epochs where they say so: patience is counted in evaluations.
 IN_EPOCHS = ("shakespeare_heads", "shakespeare_heads_wide", "shakespeare_layers")
 SAVED_EACH_EPOCH = ("scaling_70m", "scaling_130m", "scaling_300m")  # as published
 

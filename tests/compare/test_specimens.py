@@ -1,4 +1,4 @@
-"""What models write, side by side: the same prompt and seed for all, and every text scored."""
+"""Texts of models side by side: the same prompt and seed for all, and every text scored."""
 
 import csv
 import json
@@ -31,7 +31,7 @@ def rows_of(path):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two runs on the built-in corpus, and what is no run and a run without weights."""
+    """Two runs on the built-in corpus, a folder that is not a run, and a run without weights."""
     folder = tmp_path_factory.mktemp("runs")
     given = ["scale=smoke", "run.samples=0", "train.duration=3", "data.train_tokens=30000"]
     given.append(f"run.cache={folder / 'cache'}")
@@ -84,10 +84,10 @@ def test_real_text_of_the_same_length_is_scored_beside_the_models(found):
     assert lost["overlap_characters"] < reference["overlap_characters"]
 
 
-def test_runs_that_cannot_be_read_are_named_and_left_out(found):
+def test_unreadable_runs_are_named_and_skipped(found):
     notes = " ".join(found[0]["notes"])
     for name in ("bad", "absent", "empty"):
-        assert f"{name} is left out: " in notes
+        assert f"{name} is skipped: " in notes
 
 
 def test_the_sweep_is_of_the_best_model_over_all_settings(found):
@@ -121,7 +121,7 @@ def test_both_backends_write_the_same_texts(found, runs, tmp_path):
     assert texts == [s["text"] for s in found[0]["models"]["fast"]["samples"]]
 
 
-def test_a_stretch_of_training_text_is_found_wherever_it_stands(runs, tmp_path, monkeypatch):
+def test_copied_training_text_is_found_anywhere(runs, tmp_path, monkeypatch):
     """A model that recites a training story is caught, up to the tokens that are searched."""
     from jaxlm.inference.generate import Sample
 
@@ -131,10 +131,10 @@ def test_a_stretch_of_training_text_is_found_wherever_it_stands(runs, tmp_path, 
     monkeypatch.setattr(LoadedRun, "tokens_per_second", lambda self, prompt, **options: 1.0)
     whole = write_specimens({"x": runs / "fast"}, tmp_path, sweep=False, prompt="So.")
     scores = whole["models"]["x"]["scores"]
-    assert scores["overlap_characters"] == len(story)  # the blank before it is not in there
+    assert scores["overlap_characters"] == len(story)  # the space before it is not in there
     part = write_specimens({"x": runs / "fast"}, tmp_path, sweep=False, searched_tokens=50)
     assert part["models"]["x"]["scores"]["overlap_characters"] == 50
-    assert "of the first 50 of" in " ".join(part["notes"])
+    assert "refer to the first 50 of 30,000" in " ".join(part["notes"])
 
 
 def test_prompt_and_decoding_come_from_the_corpus_unless_given(runs, tmp_path):
@@ -157,7 +157,7 @@ def test_prompt_and_decoding_come_from_the_corpus_unless_given(runs, tmp_path):
     settings = given["settings"]
     assert (given["prompt"], settings["temperature"], settings["top_k"]) == ("A", 1.0, 1)
     texts = {sample["text"] for sample in given["models"]["fast"]["samples"]}
-    assert len(texts) == 1  # the likeliest token always
+    assert len(texts) == 1  # always the most likely token
 
 
 def test_nothing_to_show_gives_empty_tables(tmp_path):

@@ -1,4 +1,4 @@
-"""Measures of text against brute force and by hand; none of them needs a model."""
+"""Measures of text compared with brute force and by hand; none needs a model."""
 
 import itertools
 
@@ -33,7 +33,7 @@ def written(text, whole=True, prompt=""):
 
 
 def brute_force(text, long):
-    """(length, first place) of the longest part of `text` that `long` holds, both strings."""
+    """(length, first place) of the longest part of `text` in `long`, both strings."""
     parts = [
         (stop - start, start)
         for start in range(len(text))
@@ -53,7 +53,7 @@ def codes(text):
     st.booleans(),
 )
 @example(["aaaa"], "aaaaaaa", False)  # the whole text, whose runs overlap each other
-@example(["abab", "ba"], "abba", False)  # a run must not go on into the next text
+@example(["abab", "ba"], "abba", False)  # a run must not continue into the next text
 @example(["xyz", ""], "ab", True)  # nothing is shared
 @example(["ab\U0001f600"], "b\U0001f600b", False)
 def test_the_longest_overlap_is_that_of_brute_force(texts, long, searched):
@@ -75,14 +75,14 @@ def test_overlaps_of_long_texts_are_those_of_brute_force():
     assert found[4][0] >= 63 and found[5] == (50, 0)
 
 
-def test_an_overlap_in_words_passes_over_punctuation_and_keeps_to_whole_words():
+def test_an_overlap_in_words_ignores_punctuation_and_counts_whole_words():
     training = TrainingText.of("The cat sat, and the dog ran. A caterpillar ate it all!")
     (found, cut_off) = training.overlaps(
         [written("a cat sat and the dogs ran"), written("the cat and the dog ra", whole=False)]
     )
     assert found["overlap_words"] == 4  # cat sat and the
     assert found["overlap_text"] == " and the dog" and found["overlap_characters"] == 12
-    assert cut_off["overlap_words"] == 3  # "ra" is no word yet
+    assert cut_off["overlap_words"] == 3  # "ra" is not a whole word
     assert cut_off["overlap_text"] == " and the dog ra"
 
 
@@ -131,7 +131,7 @@ def test_self_bleu_is_one_for_equal_texts_and_low_for_different_ones():
     assert self_bleu([near, same]) == pytest.approx([expected, expected])
 
 
-def test_without_nltk_self_bleu_is_left_out(monkeypatch):
+def test_without_nltk_self_bleu_is_omitted(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "nltk.translate.bleu_score", None)
     assert self_bleu([["a"] * 4] * 2) is None
     ((rows, together),) = scored([[written("a b c d")] * 2], None, grammar=False)
@@ -170,13 +170,13 @@ def test_the_grammar_accepts_the_corpus_and_states_its_likelihood():
 
 
 @pytest.mark.slow
-def test_a_text_that_was_cut_off_is_judged_as_far_as_it_goes():
+def test_a_text_that_was_cut_off_is_scored_as_far_as_it_goes():
     text = stories.document(3, 1)
     for stop in range(1, len(text), 9):
         found = grammar_scores(written(text[:stop], whole=False))
         assert found["grammar_story"] is None and found["grammar_read"] == 1.0
         assert found["sentences_accepted"] == found["sentences"]
-    ended = grammar_scores(written(text[:-5]))  # ended by itself, too early: no story
+    ended = grammar_scores(written(text[:-5]))  # it ended by itself too early, so it is not a story
     assert ended["grammar_story"] == 0 and ended["grammar_sentences"] < 1
     wrong = grammar_scores(written("Zebras fly. " + text, whole=False))
     assert wrong["grammar_story"] == 0 and wrong["grammar_read"] < 0.05
@@ -211,7 +211,7 @@ def test_passages_are_beginnings_of_documents_or_start_with_a_word():
     assert [p.new for p in found] == [f"document {n}" for n in (0, 2, 4, 6, 8)]
     assert not any(p.whole for p in found) and passages(data, 50, 1, 10**6)[0].whole
     assert len(passages(data, 10, 99, 10**6)) == 10
-    assert len(passages(data, 10, 99, len(tokens) - 3)) == 9  # the last one is cut off by us
+    assert len(passages(data, 10, 99, len(tokens) - 3)) == 9  # the last one was cut off above
     text = "some words that follow each other without an end " * 20
     plain = Dataset(tokens, tokenizer.encode(text), tokenizer, 257, "x")
     found = passages(plain, 30, 7, 10**6)

@@ -50,7 +50,7 @@ def test_permutations_differ_between_epochs_and_seeds():
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [5, 60, 1009])
 def test_permutation_looks_uniform(n):
-    """Where the first, a middle and the last index go, over many epochs: chi-squared on 5 bins."""
+    """Images of the first, a middle and the last index over many epochs: chi-squared on 5 bins."""
     bins = min(n, 5)
     trials = 2000
     for index in (0, n // 2, n - 1):
@@ -60,7 +60,7 @@ def test_permutation_looks_uniform(n):
         assert ((observed - expected) ** 2 / expected).sum() < 23.5  # p = 1e-4 at 4 degrees
 
 
-def test_neighbours_are_torn_apart():
+def test_the_permutation_separates_neighbours():
     n = 5000
     image = permutation(np.arange(n), n, seed=3, epoch=0).astype(float)
     assert abs(np.corrcoef(image[:-1], image[1:])[0, 1]) < 0.06
@@ -106,13 +106,13 @@ def test_batches_have_their_shape_and_are_shifted_by_one():
 
 
 def test_an_epoch_of_every_start_position_has_the_published_length():
-    """Tiny Shakespeare, context 128, batch 64, stride 1: 15,684 steps an epoch."""
+    """Tiny Shakespeare, context 128, batch 64, stride 1: 15,684 steps per epoch."""
     assert number_of_windows(1_003_854, 128, 1) == 1_003_854 - 128
     assert steps_per_epoch(1_003_854, 64, 128, 1) == 15_684
     assert number_of_windows(1_003_854, 128) == (1_003_854 - 1) // 128
 
 
-def test_a_batch_depends_on_seed_and_step_alone():
+def test_a_batch_depends_only_on_seed_and_step():
     arguments = dict(seed=5, batch_size=8, context_length=16)
     first = [batch(TOKENS, step=i, **arguments) for i in range(20)]
     again = [batch(TOKENS.copy(), step=i, **arguments) for i in reversed(range(20))][::-1]
@@ -121,8 +121,8 @@ def test_a_batch_depends_on_seed_and_step_alone():
     assert not np.array_equal(first[0], first[1])
 
 
-def test_the_order_is_the_one_of_earlier_versions():
-    """Runs made before a change must resume after it: these values never change."""
+def test_the_order_of_batches_never_changes():
+    """These values never change, so that a run from before a change resumes after it."""
     result = batch(TOKENS, seed=1, step=2, batch_size=4, context_length=16)
     assert result[:, 0].tolist() == GOLDEN_STARTS
 
@@ -130,7 +130,7 @@ def test_the_order_is_the_one_of_earlier_versions():
 GOLDEN_STARTS = [5264, 1040, 3392, 3712]
 
 
-def test_each_epoch_has_an_order_of_its_own():
+def test_each_epoch_has_its_own_order():
     arguments = dict(seed=5, batch_size=625, context_length=16)  # one epoch a step
     starts = [batch(TOKENS, step=epoch, **arguments)[:, 0] for epoch in range(3)]
     for first, second in zip(starts, starts[1:], strict=False):
@@ -188,14 +188,14 @@ def test_evaluation_covers_each_target_of_a_stream_once(n_tokens, batch_size, co
 def test_evaluation_covers_each_target_of_documents_once(
     documents, batch_size, context_length, cut_off
 ):
-    """`cut_off`: the split ends within a document, as training splits of counted tokens do."""
+    """With `cut_off`, the split ends inside a document, like a training split of counted tokens."""
     documents = [*documents, [1]] if cut_off else documents
     tokens = np.array([token for document in documents for token in [*document, 0]], np.uint16)
     tokens = tokens[:-1] if cut_off else tokens
     dataset = SimpleNamespace(
         validation=tokens, scores_documents=True, tokenizer=SimpleNamespace(end_of_text=0)
     )
-    # each document from its first token, its end included
+    # each document from its first token, including its end
     expected = [pair for d in documents for pair in zip([0, *d], [*d, 0], strict=True)]
     expected = expected[:-1] if cut_off else expected
     assert scored(dataset, batch_size, context_length) == expected
@@ -218,7 +218,7 @@ def test_a_split_with_nothing_to_score_is_refused():
     st.booleans(),
 )
 def test_bytes_of_an_evaluation_are_those_of_its_targets(documents, size, context, by_document):
-    """Of a stream, all but those of its first token, which is no target."""
+    """For a stream, all except those of its first token, which is not a target."""
     tokens = np.array([token for document in documents for token in [*document, 0]], np.uint16)
     sizes = np.where(tokens == 0, 0, 300 * (tokens % 3)).astype(np.uint16)
     dataset = SimpleNamespace(

@@ -1,4 +1,4 @@
-"""Corpora: every form of input, the split, and what is said about bad input."""
+"""Corpora: every form of input, the split, and the errors for bad input."""
 
 import gzip
 import json
@@ -71,12 +71,17 @@ def test_shakespeare_comes_from_the_shared_folder_or_the_network_once(tmp_path, 
     assert corpora.shakespeare(None, tmp_path) == downloaded
 
 
-def test_without_shakespeare_the_three_ways_are_named(tmp_path, monkeypatch):
+def test_without_shakespeare_the_error_names_three_remedies(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXLM_SHARED", str(tmp_path))
     (tmp_path / "other.txt").write_text("not it")
-    for url, problem in (("gone", "No such file"), ("other.txt", "another SHA-256")):
+    for url, problem in (
+        ("gone", "No such file"),
+        ("other.txt", "SHA-256 of the download"),
+    ):
         monkeypatch.setattr(corpora, "SHAKESPEARE_URL", (tmp_path / url).as_uri())
-        with pytest.raises(UserError, match="Three ways.*data.path=FILE.*JAXLM_SHARED") as error:
+        with pytest.raises(
+            UserError, match="internet access, set data.path .*JAXLM_SHARED"
+        ) as error:
             corpora.shakespeare(None, tmp_path)
         assert problem in str(error.value)
     with pytest.raises(UserError, match="is not Tiny Shakespeare"):
@@ -111,7 +116,7 @@ def test_end_of_text_and_the_line_breaks_around_it_end_a_document(tmp_path):
     assert read(path) == ["no mark: kept as it is\n\n"]
     path.write_text(f"six\n{mark}")
     dataset = prepare(configured(name="text", path=path, validation_path=path), cache=tmp_path)
-    assert dataset.train.tolist() == list(b"six")  # a single document needs no end
+    assert dataset.train.tolist() == list(b"six")  # a single document needs no end mark
 
 
 texts = st.lists(
@@ -144,15 +149,15 @@ def test_long_documents_are_cut_where_no_tokenizer_notices():
         np.testing.assert_array_equal(encoded, tokenizer.encode(text))
 
 
-def test_text_without_any_blank_is_cut_all_the_same():
+def test_text_without_spaces_is_still_cut():
     text = "x" * 400_000 + END_OF_TEXT + "日" * 200_000
     pieces = list(split_documents(text[i : i + 1000] for i in range(0, len(text), 1000)))
     assert max(len(piece.text) for piece in pieces) <= 1 << 16
     assert documents_of(pieces) == text.split(END_OF_TEXT)
-    halves = ["x" * 65_530 + END_OF_TEXT[:8], END_OF_TEXT[8:] + "y"]  # cut within the mark
+    halves = ["x" * 65_530 + END_OF_TEXT[:8], END_OF_TEXT[8:] + "y"]  # cut inside the mark
     assert documents_of(split_documents(halves)) == ["x" * 65_530, "y"]
     ids = np.concatenate([p.ids_N for p in encode_pieces(pieces, ByteTokenizer(), 256)])
-    assert (ids == 256).sum() == 2  # pieces within a document are not its end
+    assert (ids == 256).sum() == 2  # pieces inside a document do not end it
 
 
 @pytest.mark.slow
@@ -175,7 +180,7 @@ def test_cuts_suit_pretokenizers_that_join_punctuation_with_line_breaks():
     text = "It ended.\n\nWell (so) it did...\nand 1234567\n  then ?!\n" * 1300
     library.train_from_iterator([text], trainers.BpeTrainer(vocab_size=200, show_progress=False))
     tokenizer = LibraryTokenizer(json.loads(library.to_str()))
-    for shift in range(0, 60, 3):  # so that cuts are due at every place of the pattern
+    for shift in range(0, 60, 3):  # so that cuts fall at every place of the pattern
         pieces = list(split_documents([text[shift:]]))
         encoded = np.concatenate([p.ids_N for p in encode_pieces(pieces, tokenizer, None)])
         np.testing.assert_array_equal(encoded, tokenizer.encode(text[shift:]))
@@ -247,7 +252,7 @@ def test_many_documents_split_near_the_fraction(tmp_path, monkeypatch):
     assert dataset.tokenizer.decode(dataset.validation[:9]) == "document "
 
 
-def test_a_validation_set_of_ones_own_is_used_whole(tmp_path):
+def test_a_separate_validation_set_is_used_whole(tmp_path):
     (tmp_path / "train.txt").write_text("abc" * 100)
     (tmp_path / "validation.txt").write_text("xyz")
     config = configured(
@@ -263,7 +268,7 @@ def test_a_validation_set_of_ones_own_is_used_whole(tmp_path):
         prepare(config, cache=tmp_path)
 
 
-def test_the_fingerprint_follows_text_tokenizer_and_split_but_not_the_place(tmp_path):
+def test_the_fingerprint_follows_text_tokenizer_and_split_but_not_the_path(tmp_path):
     text = "To be, or not to be.\n" * 100
 
     def fingerprint(name="x.txt", text=text, tokenizer="byte", fraction=0.1):
@@ -292,7 +297,7 @@ def test_the_fingerprint_follows_a_validation_set_and_the_ends_of_documents(tmp_
     assert len(prints) == 4
 
 
-def test_the_bpe_sees_training_text_only(tmp_path):
+def test_the_bpe_sees_only_training_text(tmp_path):
     training, held_out = "the cat sat on the mat. " * 50, "zygote zygote "
     for i, text in enumerate((held_out, "another end. ")):
         (tmp_path / f"{i}.txt").write_text(training + END_OF_TEXT + text * 10)
@@ -306,7 +311,7 @@ def test_the_bpe_sees_training_text_only(tmp_path):
 
 @pytest.mark.slow
 def test_memory_stays_flat(tmp_path):
-    """Four times the text takes no more memory, once it fills the buffers: peaks of processes."""
+    """Four times the text takes no more memory once it fills the buffers, by peaks of processes."""
     line = "The cat sat on the mat and looked at the moon, number {}.\n"
     if not Path("/proc/self/status").exists():
         pytest.skip("reads the peak from /proc")
@@ -335,7 +340,7 @@ def test_memory_stays_flat(tmp_path):
 
 
 @given(st.text(max_size=60), st.integers(1, 7), st.sampled_from([b"\xff", b"\xc3", b"\xe2\x82"]))
-def test_the_offset_of_what_is_not_utf8_is_named(tmp_path_factory, text, read_bytes, bad):
+def test_the_offset_of_invalid_utf8_is_named(tmp_path_factory, text, read_bytes, bad):
     path = tmp_path_factory.mktemp("bad") / "x.txt"
     content = text.encode() + bad
     path.write_bytes(content)
@@ -373,7 +378,7 @@ def test_missing_and_empty_files_are_named(tmp_path):
     with pytest.raises(UserError, match="No such file: data.path=nowhere.txt"):
         prepare(configured(name="text", path="nowhere.txt"), cache=tmp_path)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UserError, match="no .txt, .jsonl or .gz files"):
+    with pytest.raises(UserError, match="no .txt, .jsonl, .gz or other text files"):
         prepare(configured(name="text", path=tmp_path / "folder"), cache=tmp_path)
     (tmp_path / "folder" / "x.txt").touch()
     with pytest.raises(UserError, match="There is no text in .*x.txt"):
@@ -414,7 +419,7 @@ def test_flat_files_are_used_in_place(tmp_path, dtype):
         )
 
 
-def test_flat_files_split_at_an_end_of_text_where_the_tokenizer_has_one(tmp_path):
+def test_flat_files_split_at_an_end_of_text_if_the_tokenizer_has_one(tmp_path):
     tokenizer = ByteTokenizer()
     ids = [*([65] * 85), 256, *([66] * 14)]
     np.array(ids, np.uint16).tofile(tmp_path / "x.bin")
@@ -439,7 +444,7 @@ def test_bad_flat_files_are_explained(tmp_path):
     path.touch()
     expect("holds no tokens")
     path.write_bytes(b"\0" * 7)
-    expect("7 bytes, which is no multiple of the 2 bytes")
+    expect("7 bytes, not a multiple of the 2 bytes of one uint16 id")
     ids = np.zeros(5000, np.uint16)
     ids[4321] = 301
     ids.tofile(path)
@@ -450,6 +455,6 @@ def test_bad_flat_files_are_explained(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((2, 3), int))
     expect("one\n?.*dimension", path=str(tmp_path / "x.npy"))
     (tmp_path / "x.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:-5])
-    expect("not a whole .npy file", path=str(tmp_path / "x.npy"))
+    expect("not a complete .npy file", path=str(tmp_path / "x.npy"))
     with pytest.raises(UserError, match="has ids, but tokenizer=bpe is built from text"):
         prepare(configured("bpe", name="tokens", path=path, vocab_size=300), cache=tmp_path)

@@ -1,4 +1,4 @@
-"""Every kind of file is read as what it is, or refused by name: never taken for plain text."""
+"""Every kind of file is read as what it is, or refused by name; never mistaken for plain text."""
 
 import bz2
 import gzip
@@ -81,12 +81,12 @@ def test_records_are_read_by_their_field(tmp_path, name, mark, monkeypatch):
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
 @pytest.mark.parametrize("separator", ",;\t|:")
-def test_a_spreadsheet_s_line_on_its_separator_is_no_header(tmp_path, separator, suffix):
+def test_a_spreadsheets_separator_line_is_not_a_header(tmp_path, separator, suffix):
     words = [f"sep={separator}", f'"sep={separator}"', f"SEP={separator}{separator * 2}"]
     for line in [*words, "\ufeff" + words[0], *["sep=\\t"] * (separator == "\t")]:
         path = written(tmp_path / f"x.{suffix}", f"{line}\r\n{csv_of(separator)}")
         assert read(path) == TEXTS
-    with pytest.raises(UserError, match="these: n, story"):
+    with pytest.raises(UserError, match="Choose from: n, story"):
         read(path, "text")
     written(path, f"sep={separator}\nstory\nhello\n")  # one column
     assert read(path) == ["hello"]
@@ -98,7 +98,7 @@ def test_a_spreadsheet_s_line_on_its_separator_is_no_header(tmp_path, separator,
 @pytest.mark.parametrize("name", ["lines.jsonl", "list.json", "comma.csv", "plain.txt"])
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize("suffix", ["", ".gz", ".bz2", ".xz"])
-def test_byte_order_marks_and_packed_files_are_read(tmp_path, name, encoding, suffix):
+def test_byte_order_marks_and_compressed_files_are_read(tmp_path, name, encoding, suffix):
     content = FORMS.get(name, "plain é text").encode(encoding)
     pack = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[suffix]
     path = written(tmp_path / f"{name}{suffix}", pack(content))
@@ -123,7 +123,7 @@ def test_fields_may_be_nested(tmp_path):
 @pytest.mark.parametrize(
     "name", ["list.json", "data.json", "lines.jsonl", "comma.csv", "tabs.tsv", "lines.json"]
 )
-def test_a_field_that_is_not_there_is_answered_by_those_that_are(tmp_path, name):
+def test_a_missing_field_is_answered_with_the_existing_ones(tmp_path, name):
     path = written(tmp_path / name, FORMS[name])
     with pytest.raises(UserError, match=f"{name}.*\n.*data.text_field") as error:
         read(path, "text")
@@ -143,7 +143,7 @@ texts_lists = st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_siz
 
 
 @given(texts_lists, st.integers(1, 30), st.sampled_from([None, 1]), st.booleans())
-def test_json_lists_are_read_in_pieces_as_whole(texts, size, indent, lines):
+def test_json_lists_read_in_pieces_equal_those_read_whole(texts, size, indent, lines):
     records = [{"text": text, "n": [1.5e10, -3, None, True]} for text in texts]
     content = "\n".join(map(json.dumps, records)) if lines else json.dumps(records, indent=indent)
     chunks = [content[i : i + size] for i in range(0, len(content), size)]
@@ -161,7 +161,7 @@ def test_broken_records_are_named_and_never_half_read(tmp_path):
         ("e.json", '[{"story": "a"} {"story": "b"}]', "expected ',' or ']'"),
         ("f.json", deep, "nested too deeply"),
         ("g.jsonl", '{"story": "a"}\n' + '{"x":' * 100_000, "line 2 is not valid JSON"),
-        ("h.csv", "story\nhello, world\n", "line 2 has 2 columns, its first line 1"),
+        ("h.csv", "story\nhello, world\n", "line 2 has 2 columns, but its first line has 1"),
         ("i.csv", 'story\n"never closed\nb\nc\n', "not valid CSV"),
         ("j.csv", "story,story\na,b\n", "more than one column 'story'"),
         ("k.csv", "A long first line without any header\nb\n", "no column 'story'"),
@@ -178,7 +178,7 @@ def test_tabs_and_quotes_are_read_as_their_writer_meant(tmp_path):
     assert read(path) == ["a\ttab", "plain"]  # as a spreadsheet writes it
 
 
-def test_records_without_text_are_left_out_and_counted(tmp_path):
+def test_records_without_text_are_skipped_and_counted(tmp_path):
     records = [*RECORDS, {"story": None}, {"story": " \n"}, {"story": ""}]
     for name, content in (
         ("x.json", json.dumps(records)),
@@ -186,13 +186,15 @@ def test_records_without_text_are_left_out_and_counted(tmp_path):
         ("x.csv", csv_of(",", [*TEXTS, "", "", " "])),
     ):
         told = line(written(tmp_path / name, content), tmp_path)
-        assert told == "read 1 file, 3 documents, 38 characters; left out 3 empty documents"
+        assert told == "read 1 file, 3 documents, 38 characters; skipped 3 empty documents"
 
 
-def test_parquet_is_read_by_column_or_asks_for_its_library(tmp_path, monkeypatch):
+def test_parquet_is_read_by_column_or_the_error_names_its_library(tmp_path, monkeypatch):
     path = written(tmp_path / "x.parquet", b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UserError, match="x.parquet is a Parquet.*\n.*pip install pyarrow"):
+    with pytest.raises(
+        UserError, match="x.parquet, a Parquet table, requires pyarrow.*\n.*pip install pyarrow"
+    ):
         read(path)
     monkeypatch.setitem(sys.modules, "pyarrow", arrow := types.ModuleType("pyarrow"))
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", types.ModuleType("pyarrow.parquet"))
@@ -206,7 +208,7 @@ def test_parquet_is_read_by_column_or_asks_for_its_library(tmp_path, monkeypatch
 
 
 class _Table:
-    """What pyarrow.parquet.ParquetFile does, as far as it is used."""
+    """A stand-in for pyarrow.parquet.ParquetFile, as far as it is used."""
 
     schema_arrow = types.SimpleNamespace(names=["n", "story", "of"])
 
@@ -219,9 +221,9 @@ class _Table:
             yield types.SimpleNamespace(column=lambda index, cell=cell: cell)
 
 
-def test_zstd_asks_for_its_library(tmp_path, monkeypatch):
+def test_without_its_library_zstd_is_refused_by_name(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zstandard", None)
-    with pytest.raises(UserError, match="x.txt.zst takes zstandard.*\n.*pip install zstandard"):
+    with pytest.raises(UserError, match="x.txt.zst requires zstandard.*\n.*pip install zstandard"):
         read(written(tmp_path / "x.txt.zst", b"\x28\xb5\x2f\xfd"))
 
 
@@ -255,10 +257,10 @@ def test_zstd_is_read_frame_by_frame_and_whole(tmp_path, monkeypatch):
         ("x.bin", "data=tokens"),
         ("x.npy", "data=tokens"),
         ("x.xlsx", "Save it as .csv"),
-        ("x.parquet.gz", "packed Parquet"),
+        ("x.parquet.gz", "compressed Parquet"),
     ],
 )
-def test_what_is_no_text_is_refused_by_its_name(tmp_path, name, what):
+def test_a_file_that_is_not_text_is_refused_by_its_name(tmp_path, name, what):
     with pytest.raises(UserError, match=name) as error:
         read(written(tmp_path / name, "it could be read as text"))
     assert what in str(error.value)
@@ -290,7 +292,7 @@ def _binaries(folder):
     }
 
 
-def test_what_is_no_text_is_refused_by_its_content(tmp_path):
+def test_a_file_that_is_not_text_is_refused_by_its_content(tmp_path):
     for what, content in _binaries(tmp_path).items():
         for name in ("x.txt", "x", "x.data", "x.jsonl", "x.csv"):
             with pytest.raises(UserError) as error:
@@ -299,7 +301,7 @@ def test_what_is_no_text_is_refused_by_its_content(tmp_path):
             assert len(str(error.value).splitlines()) <= 3
 
 
-def test_json_by_the_name_of_a_text_is_refused(tmp_path):
+def test_json_with_the_name_of_a_text_is_refused(tmp_path):
     for name, content in FORMS.items():
         if "json" in name.lower() and content.lstrip().startswith(("[\n  {", "[{", '{"')):
             lines = name.startswith(("lines", "crlf"))
@@ -317,17 +319,17 @@ def test_json_by_the_name_of_a_text_is_refused(tmp_path):
         assert read(written(tmp_path / "x.txt", text)) == [text]
 
 
-def test_a_list_of_texts_by_the_name_of_a_text_is_refused(tmp_path, monkeypatch):
+def test_a_list_of_texts_with_the_name_of_a_text_is_refused(tmp_path, monkeypatch):
     lists = [TEXTS, [None, "a"], [{}, *RECORDS], ["a ]", {"x": ["]"]}], ["word " * 99] * 99]
     for number, items in enumerate(lists):
         for content in (json.dumps(items), " \n" + json.dumps(items, indent=1) + "\n\n"):
             for read_bytes in (1 << 20, 64):
                 monkeypatch.setattr(corpora, "_READ_BYTES", read_bytes)
-                with pytest.raises(UserError, match=r"holds JSON.*\nRename it to \.json,"):
+                with pytest.raises(UserError, match=r"holds JSON.*\nRename it to \.json so that"):
                     read(written(tmp_path / f"{number}.txt", content))
     with pytest.raises(UserError, match=r"Rename it to \.json\.gz"):
         read(written(tmp_path / "x.txt.gz", gzip.compress(json.dumps(TEXTS).encode())))
-    # What only begins so, or holds no text, is a text.
+    # A file that only begins like this, or holds no texts, is plain text.
     for text in ('["a"] is a list', '["a", "b"]\n["c"]', '["a", "b"', "[1, 2]", '["a", 1]', "[]"):
         assert read(written(tmp_path / "x.txt", text)) == [text]
 
@@ -335,7 +337,7 @@ def test_a_list_of_texts_by_the_name_of_a_text_is_refused(tmp_path, monkeypatch)
 # Encodings
 
 
-def test_the_command_that_converts_names_the_file_and_a_likely_encoding(tmp_path, monkeypatch):
+def test_the_conversion_command_names_the_file_and_a_likely_encoding(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cp1252 = "It\u2019s a \u201cquote\u201d \u2013 caf\u00e9".encode("cp1252")
     for name, content, command in (
@@ -368,7 +370,7 @@ def test_the_command_that_converts_names_the_file_and_a_likely_encoding(tmp_path
 # Folders
 
 
-def test_folders_are_read_whole_in_order_and_say_what_they_leave_out(tmp_path):
+def test_folders_are_read_in_order_and_skipped_files_are_named(tmp_path):
     folder = tmp_path / "corpus"
     for name, text in {
         "b.TXT": "two",
@@ -394,7 +396,7 @@ def test_folders_are_read_whole_in_order_and_say_what_they_leave_out(tmp_path):
     (folder / "z.txt").symlink_to("b.TXT")
     assert read(folder) == ["one", "two", "three = 3", "five", "four", "six"]
     told = line(folder, tmp_path)
-    assert told.startswith("read 6 files, 6 documents, 26 characters; left out 12 files: ")
+    assert told.startswith("read 6 files, 6 documents, 26 characters; skipped 12 files: ")
     assert told == line(folder, tmp_path)  # from the cache
     files = text_files(str(folder), "story")
     for left_out in (
@@ -404,9 +406,9 @@ def test_folders_are_read_whole_in_order_and_say_what_they_leave_out(tmp_path):
         "x.unknown (of unknown kind)",
         ".hidden.txt (hidden)",
         ".git (hidden)",
-        "gone.txt (a link to nothing)",
+        "gone.txt (a broken link)",
         "z.txt (the same as b.TXT)",
-        "loop (a link to a folder that it lies in)",
+        "loop (a link to a folder that contains it)",
     ):
         assert left_out in files.left_out
     assert "blank.txt (no text), empty.txt (no text), fig.png (an image), gone.txt" in told
@@ -415,11 +417,11 @@ def test_folders_are_read_whole_in_order_and_say_what_they_leave_out(tmp_path):
 def test_a_folder_without_text_says_what_it_holds(tmp_path):
     (tmp_path / "corpus").mkdir()
     written(tmp_path / "corpus" / "fig.png", b"")
-    with pytest.raises(UserError, match="left out 1 file: fig.png \\(an image\\)"):
+    with pytest.raises(UserError, match="skipped 1 file: fig.png \\(an image\\)"):
         read(tmp_path / "corpus")
 
 
-def test_what_was_read_is_told_also_when_the_survey_is_remembered(tmp_path):
+def test_what_was_read_is_reported_even_if_the_survey_is_cached(tmp_path):
     path = written(tmp_path / "x.jsonl", FORMS["lines.jsonl"])
     config = configured("text", path=path, text_field="story", validation_path=path)
     first = prepare(config, cache=tmp_path / "cache").notes

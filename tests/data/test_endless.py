@@ -39,7 +39,7 @@ def test_splits_are_the_generators_documents(tokenizer, cache):
 
 
 @pytest.mark.slow
-def test_the_documents_have_the_asked_choices(cache):
+def test_the_documents_have_the_requested_choices(cache):
     whole, few = (prepare(configured(choices=c), cache=cache, train_tokens=3000) for c in (None, 4))
     starts, lengths = document_spans(few.validation, few.tokenizer.end_of_text)
     first = few.tokenizer.decode(few.validation[: lengths[0] - 1])
@@ -50,7 +50,7 @@ def test_the_documents_have_the_asked_choices(cache):
         prepare(configured(choices=1), cache=cache)
 
 
-def test_the_count_comes_from_the_configuration_before_the_argument(cache):
+def test_the_configured_count_overrides_the_argument(cache):
     config = configured(train_tokens="3k")
     assert len(prepare(config, cache=cache, train_tokens=50_000).train) == 3000
     assert len(prepare(configured(), cache=cache).train) == 0
@@ -66,7 +66,7 @@ def test_a_shorter_run_reads_the_beginning_of_a_longer_ones_file(cache):
 
 
 @pytest.mark.parametrize("seed, documents", [(0, 20), (3, 20), (3, 21)])
-def test_the_floor_is_the_bayes_loss_of_the_very_documents_scored(seed, documents, cache):
+def test_the_floor_is_the_bayes_loss_of_exactly_the_scored_documents(seed, documents, cache):
     config = configured("bpe", seed=seed, validation_documents=documents)
     dataset = prepare(config, cache=cache)
     range_of_documents = range(stories.VALIDATION_START, stories.VALIDATION_START + documents)
@@ -81,7 +81,7 @@ def test_the_floor_is_the_bayes_loss_of_the_very_documents_scored(seed, document
     assert dataset.scores_documents and dataset.has_documents
 
 
-def test_the_bpe_is_trained_on_the_first_megabytes_at_most(cache, monkeypatch):
+def test_the_bpe_is_trained_on_at_most_the_first_megabytes(cache, monkeypatch):
     monkeypatch.setattr(endless, "_TOKENIZER_BYTES", 50_000)
     config = configured("bpe")
     few = prepare(config, cache=cache).tokenizer.fingerprint
@@ -91,7 +91,7 @@ def test_the_bpe_is_trained_on_the_first_megabytes_at_most(cache, monkeypatch):
     assert prepare(config, cache=cache).tokenizer.fingerprint != few
 
 
-def test_the_floor_is_attainable_only_where_documents_fit_the_context(cache):
+def test_the_floor_is_attainable_only_if_documents_fit_the_context(cache):
     config = configured()
     dataset = prepare(config, cache=cache)
     longest = document_spans(dataset.validation, 256)[1].max()

@@ -1,4 +1,4 @@
-"""Corpora and tokenizers by their public names: fetched once, or an error that names other ways."""
+"""Corpora and tokenizers by public name: fetched once, or an error that names alternatives."""
 
 import json
 import sys
@@ -18,7 +18,7 @@ STORIES = [f"Once upon a time there was a cat called Number {n}. It sat." for n 
 
 @pytest.fixture
 def library(monkeypatch, tmp_path):
-    """Stand-ins for the hub's two libraries, which count what they are asked for."""
+    """Stand-ins for the hub's two libraries, which count the requests."""
     asked = []
 
     class Rows(list):
@@ -48,7 +48,7 @@ def prepared(tmp_path, *words):
     return prepare(config, cache=tmp_path / "cache", progress=False)
 
 
-def test_a_data_set_is_fetched_once_and_only_as_much_as_is_asked_for(library, tmp_path):
+def test_a_data_set_is_fetched_once_and_only_as_much_as_requested(library, tmp_path):
     for _ in range(2):
         dataset = prepared(tmp_path, "data=cosmopedia", "data.documents=10")
     assert library == [("HuggingFaceTB/smollm-corpus", "cosmopedia-v2", "train", True)]
@@ -69,7 +69,7 @@ def test_a_text_file_of_a_data_set_comes_with_its_own_validation_set(library, tm
     assert alone.tokenizer.decode(alone.validation).startswith(STORIES[36])
 
 
-def test_a_copy_of_ones_own_needs_no_network(library, tmp_path):
+def test_a_local_copy_needs_no_network(library, tmp_path):
     lines = [json.dumps({"text": story}) for story in STORIES]
     (tmp_path / "own.jsonl").write_text("\n".join(lines))
     path = f"data.path={tmp_path / 'own.jsonl'}"
@@ -81,7 +81,7 @@ def test_a_copy_of_ones_own_needs_no_network(library, tmp_path):
 
 @pytest.mark.parametrize("option", ["cosmopedia", "tinystories", "openwebtext"])
 @pytest.mark.parametrize("problem", ["library", "network"])
-def test_without_library_or_network_the_error_names_the_other_ways(
+def test_without_library_or_network_the_error_names_alternatives(
     option, problem, library, monkeypatch, tmp_path, capsys
 ):
     if problem == "library":
@@ -99,7 +99,7 @@ def test_without_library_or_network_the_error_names_the_other_ways(
     message = capsys.readouterr().err
     assert len(message.splitlines()) <= 3
     said = "pip install 'jaxlm[hub]'" if problem == "library" else "name resolution"
-    assert all(way in message for way in (said, "data.path=FILE", "data=stories"))
+    assert all(way in message for way in (said, "set data.path", "data=stories"))
 
 
 def test_a_broken_stream_leaves_nothing_behind(library, monkeypatch, tmp_path):
@@ -127,7 +127,7 @@ def test_a_tokenizer_by_name_is_the_shared_one_or_fetched(library, monkeypatch, 
         hub.hub_tokenizer("another/model")
 
 
-def test_the_first_documents_are_another_corpus_than_all(tmp_path):
+def test_the_first_documents_are_a_different_corpus_from_all(tmp_path):
     (tmp_path / "a.txt").write_text("<|endoftext|>".join(STORIES))
     facts = []
     for documents in (None, 3, 40, 100):

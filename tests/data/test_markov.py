@@ -1,4 +1,4 @@
-"""data=markov: the odds of the chain, its exact entropy, and the floor of what is scored."""
+"""data=markov: the chain's probabilities, its exact entropy, and the floor of what is scored."""
 
 import numpy as np
 import pytest
@@ -29,10 +29,10 @@ def test_the_entropy_is_that_of_the_stationary_chain(vocab_size):
     rows = -(odds * np.log(odds)).sum(-1)
     assert markov.entropy(vocab_size) == pytest.approx(float(later[0] @ rows), abs=1e-9)
     unigram = -(later[0] * np.log(later[0])).sum()
-    assert markov.entropy(vocab_size) < 0.95 * unigram  # the id before tells much
+    assert markov.entropy(vocab_size) < 0.95 * unigram  # the previous id says much about the next
 
 
-def test_ids_follow_the_odds():
+def test_ids_follow_the_transition_probabilities():
     n = 2**20
     ids = some(n + 1)
     odds = markov.transitions(16)
@@ -42,7 +42,7 @@ def test_ids_follow_the_odds():
     z = (counts - expected) / np.sqrt(expected * (1 - odds))
     assert np.mean(z**2) == pytest.approx(1, abs=4 * np.sqrt(2 / z.size))
     surprise = -np.log(odds[ids[:-1], ids[1:]])
-    blocks = surprise.reshape(-1, 1024).mean(-1)  # neighbours are not alone
+    blocks = surprise.reshape(-1, 1024).mean(-1)  # not only for neighbours
     error = blocks.std() / np.sqrt(len(blocks))
     assert abs(surprise.mean() - markov.entropy(16)) < 4 * error < 0.01
 
@@ -71,7 +71,7 @@ def test_the_floor_is_the_bayes_loss_of_the_ids_that_are_scored(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_on_the_chain_is_evaluated_and_told_to_have_no_text(tmp_path, capsys, monkeypatch):
+def test_a_run_on_the_chain_is_evaluated_and_reported_as_textless(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = ["model.n_layers=1", "model.d_model=16", "model.n_heads=2", "model.context_length=16"]
     words = ["data=markov", "tokenizer=none", *small, "train.duration=20", "run.name=r"]
@@ -100,7 +100,7 @@ def test_size_and_seed_change_the_fingerprint(tmp_path):
         (["train.duration=1hours"], "data=markov to generate"),
     ],
 )
-def test_what_the_chain_cannot_be_is_refused(words, said, tmp_path, capsys):
+def test_an_impossible_chain_is_refused(words, said, tmp_path, capsys):
     words = ["data=markov", "tokenizer=none", f"run.dir={tmp_path / 'run'}", *words]
     assert cli.main([*words, f"run.cache={tmp_path}"]) == 2
     assert said in capsys.readouterr().err

@@ -60,7 +60,7 @@ def small(most: int | None = None, **changes) -> Grammar:
 def naive_odds(
     name: str, entries: list, spec: Slot | Rule, values: dict, most: int | None = None
 ) -> list[float]:
-    """What `tables.py` says in words, one entry at a time."""
+    """What `tables.py` describes in words, one entry at a time."""
     classes, contexts, sizes = [], [], []
     for context in spec.given:
         slot, _, column = context.partition(".")
@@ -92,7 +92,7 @@ def naive_odds(
 def naive_texts(
     todo: str, done: str, p: float, values: dict, most: int | None = None
 ) -> Iterator[tuple[str, float]]:
-    """All texts of the small grammar, its templates taken as macros."""
+    """All texts of the small grammar, by treating its templates as macros."""
     token = re.search(r"\[[^\]]*\]|<\w+>|\{[^}]*\}", todo)
     if not token:
         yield done + todo, p
@@ -216,7 +216,7 @@ def test_fewer_choices_make_an_easier_corpus_of_the_same_stories():
         assert words < 0.7 * before
         for text, log_prob in pairs[:200]:
             assert stories.score(text, choices).log_prob == pytest.approx(log_prob, abs=1e-9)
-            assert stories.score(text).parses  # every one is a story of the whole grammar
+            assert stories.score(text).parses  # each is a story of the whole grammar
 
 
 def words_of(pairs: list[tuple[str, float]]) -> set[str]:
@@ -292,7 +292,7 @@ def test_a_whole_story_fits_256_tokens():
 
 
 @pytest.mark.slow
-def test_what_is_left_is_what_was_there_less_what_was_given():
+def test_the_count_left_is_the_count_before_minus_the_count_given():
     numbers = "zero one two three four five six seven eight nine ten eleven twelve".split()
     pattern = r"had (\w+) ([\w ]+) and gave \w+ (\w+)\. That left (\w+) \2,"
     found = [m for text in stories.documents(4, 0, 6000) for m in re.findall(pattern, text)]

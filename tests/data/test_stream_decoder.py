@@ -1,4 +1,4 @@
-"""Streams: whatever comes one id at a time is, put together, what `decode` gives."""
+"""Streams: the text from single ids, put together, is what `decode` gives."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def streamed(tokenizer, ids, cuts, after=()):
 @pytest.mark.parametrize("name", MAKERS)
 @given(st.data())
 def test_a_stream_of_any_ids_gives_what_decode_gives(name, data):
-    """Random ids: bytes that are no UTF-8, control ids, ids beyond the vocabulary."""
+    """Random ids: bytes that are not UTF-8, control ids, ids beyond the vocabulary."""
     kind = tokenizer(name)
     ids = data.draw(st.lists(st.integers(0, kind.vocab_size + 2), max_size=12))
     cuts = data.draw(st.lists(st.integers(0, len(ids)), max_size=4))
@@ -51,19 +51,19 @@ def test_prompt_and_continuation_are_what_decode_gives(name, text, data):
 @pytest.mark.parametrize("name", MAKERS)
 @given(TEXTS)
 def test_texts_are_decoded_as_the_library_does(name, text):
-    """But for added words of byte-level tokenizers, which it takes for bytes, and blanks that it
+    """Except for added words of byte-level tokenizers, which it reads as bytes, and spaces that it
     drops from inside a first token."""
     kind = tokenizer(name)
     ids = kind.encode_batch([text])[0].tolist()
     if name == "stripping":
-        return  # the library panics where nothing is left to strip
+        return  # the library panics if nothing is left to strip
     expected = library(name).decode(ids, skip_special_tokens=False)
     first = library(name).id_to_token(ids[0]) if ids else ""
     if kind.decode(ids) != expected:
         assert ("words" in name and "é!" in text) or "▁" in first[1:] or "_" in first[1:]
 
 
-def test_what_follows_a_prompt_keeps_its_blank():
+def test_text_after_a_prompt_keeps_its_leading_space():
     blanks = 0
     for name in ("unigram always", "unigram first", "fallback", "fallback, legacy"):
         kind = tokenizer(name)
@@ -77,7 +77,7 @@ def test_what_follows_a_prompt_keeps_its_blank():
     assert blanks  # some parts begin with a word
 
 
-def test_no_mark_of_a_blank_is_seen():
+def test_the_mark_of_a_space_never_appears_in_a_text():
     for name in MAKERS:
         kind = tokenizer(name)
         ids = kind.encode_batch(["the cat  said  a"])[0]
@@ -86,7 +86,7 @@ def test_no_mark_of_a_blank_is_seen():
         assert not set("▁Ġ_") & set("".join(pieces))
 
 
-def test_bytes_of_a_fallback_are_joined_across_ids():
+def test_fallback_bytes_are_joined_across_ids():
     kind = tokenizer("fallback")
     by_byte = [library("fallback").token_to_id(f"<0x{value:02X}>") for value in "é🙂".encode()]
     decoder = StreamDecoder(kind)
@@ -108,7 +108,7 @@ def test_stop_strings_are_found_across_pieces(name, stop, chunk):
 
 
 @given(st.binary(max_size=20), st.lists(st.integers(0, 20), max_size=3))
-def test_bytes_that_are_no_text_are_replaced_as_python_does(content, cuts):
+def test_invalid_bytes_are_replaced_as_in_python(content, cuts):
     kind = ByteTokenizer()
     assert streamed(kind, list(content), cuts) == content.decode("utf-8", "replace")
 

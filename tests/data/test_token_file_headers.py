@@ -1,4 +1,4 @@
-"""Files of token ids: a header is read as what it says, and nothing else is taken for ids."""
+"""Files of token ids: headers are understood, and nothing else is mistaken for ids."""
 
 import gzip
 import io
@@ -50,7 +50,7 @@ def refused(path, content, problem, **data):
 
 
 @pytest.mark.parametrize("magic, version, dtype", [(20240520, 1, "<u2"), (20240801, 7, "<u4")])
-def test_llm_c_s_header_is_no_token(tmp_path, magic, version, dtype):
+def test_the_header_of_llm_c_is_not_read_as_tokens(tmp_path, magic, version, dtype):
     path = tmp_path / "train.bin"
     path.write_bytes(llm_c(magic, version, dtype))
     for vocab_size in (1000, 65_536, LARGE):
@@ -60,7 +60,7 @@ def test_llm_c_s_header_is_no_token(tmp_path, magic, version, dtype):
     refused(path, llm_c(magic, version, dtype)[:-8], "llm.c's header says 3,000 ids")
     refused(path, llm_c(magic, version, dtype, count=2999), "llm.c's header says 2,999 ids")
     refused(path, llm_c(magic, version + 1, dtype), f"version {version + 1}")
-    refused(path, llm_c(20240522, 1, dtype), "not one of its training tokens")
+    refused(path, llm_c(20240522, 1, dtype), "does not hold training tokens")
     refused(path, llm_c(magic, version, dtype, count=0)[:1024], "holds no tokens")
 
 
@@ -70,26 +70,26 @@ def test_a_type_that_contradicts_a_header_is_refused(tmp_path):
     refused(tmp_path / "b.npy", npy(IDS.astype(np.uint16)), problem, dtype="int32")
 
 
-def test_megatron_s_index_tells_the_type_of_its_ids(tmp_path):
+def test_the_index_of_megatron_states_the_type_of_its_ids(tmp_path):
     path = tmp_path / "x.bin"
     for code, dtype in ((4, "<i4"), (8, "<u2"), (5, "<i8")):
         (tmp_path / "x.idx").write_bytes(index(code, [1000, 2000]))
         path.write_bytes(IDS.astype(dtype).tobytes())
         np.testing.assert_array_equal(ids_of(prepared(path)), IDS)
-    refused(path, IDS.astype("<i8").tobytes()[:-8], "x.idx beside it says 3,000 ids of int64")
+    refused(path, IDS.astype("<i8").tobytes()[:-8], "x.idx beside it says 3,000 ids of type int64")
     (tmp_path / "x.idx").write_bytes(index(4, [1000, 2000])[:30])
     refused(path, IDS.astype("<i4").tobytes(), "x.idx is damaged")
     refused(tmp_path / "y.idx", index(4, [1000, 2000]), "Megatron's index")
 
 
 @pytest.mark.parametrize("name", ["x.npy", "x.NPY", "x.bin"])
-def test_numpy_s_header_is_no_token(tmp_path, name):
+def test_the_header_of_numpy_is_not_read_as_tokens(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(npy(IDS.astype(np.int64)))
     np.testing.assert_array_equal(ids_of(prepared(path)), IDS)
 
 
-def test_files_of_another_kind_are_no_tokens(tmp_path):
+def test_files_of_another_kind_are_not_read_as_tokens(tmp_path):
     raw = IDS.astype("<u2").tobytes()
     archive = io.BytesIO()
     np.savez(archive, ids=IDS)
@@ -120,7 +120,7 @@ def test_raw_ids_that_begin_like_a_kind_of_file_are_still_ids(tmp_path):
         np.testing.assert_array_equal(ids_of(prepared(path)), ids)
 
 
-def test_ids_of_another_width_are_not_read_as_twice_as_many(tmp_path):
+def test_wider_ids_are_not_read_as_twice_as_many(tmp_path):
     path = tmp_path / "x.bin"
     refused(path, IDS.astype("<i4").tobytes(), "Every second id.*32-bit.*\n.*data.dtype=int32")
     refused(path, IDS.astype("<i8").tobytes(), "Every second id .*64-bit")

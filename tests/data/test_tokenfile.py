@@ -1,4 +1,4 @@
-"""Token files: written whole or not at all, reused, checked; also the cache's other promises."""
+"""Token files: written whole or not at all, reused, checked; and other promises of the cache."""
 
 import hashlib
 import os
@@ -49,7 +49,7 @@ def test_ids_are_as_small_as_the_vocabulary_allows(tmp_path, vocab_size, dtype):
     np.testing.assert_array_equal(tokens.ids_N, IDS)
 
 
-def test_a_file_of_other_text_or_vocabulary_is_not_taken(tmp_path):
+def test_a_file_of_another_text_or_vocabulary_is_not_reused(tmp_path):
     write(tmp_path / "x.tokens")
     assert open_tokens(tmp_path / "x.tokens", 1000, FINGERPRINT, tmp_path) is not None
     assert open_tokens(tmp_path / "x.tokens", 1001, FINGERPRINT, tmp_path) is None
@@ -68,7 +68,7 @@ def test_any_flipped_bit_is_noticed(tmp_path, place):
 
 
 @pytest.mark.parametrize("most, dtype", [(255, "u1"), (256, "<u2"), (65_536, "<u4")])
-def test_bytes_and_what_was_found_are_kept_with_the_ids(tmp_path, most, dtype):
+def test_bytes_and_findings_are_stored_with_the_ids(tmp_path, most, dtype):
     sizes = IDS % 7
     sizes[5] = most
     parts = [Tokens(IDS[:300], sizes[:300]), Tokens(IDS[300:], sizes[300:])]
@@ -86,8 +86,8 @@ def test_bytes_and_what_was_found_are_kept_with_the_ids(tmp_path, most, dtype):
         assert open_tokens(tmp_path / "y.tokens", 1000, FINGERPRINT, tmp_path) is None
 
 
-def test_a_file_of_the_first_version_is_made_again(tmp_path):
-    """It holds ids alone, of which some were control tokens that a text had named."""
+def test_a_file_of_the_first_version_is_rewritten(tmp_path):
+    """It holds only ids, some of which are control tokens that a text had named."""
     path = tmp_path / "x.tokens"
     content = IDS.astype("<u2").tobytes()
     facts = (bytes.fromhex(FINGERPRINT), hashlib.sha256(content).digest())
@@ -142,7 +142,7 @@ def test_facts_are_forgotten_when_a_file_changes(tmp_path):
 
     for content in ("one", "two"):
         file.write_text(content)
-        remembered(tmp_path, [file], "content", read)  # too fresh to be remembered
+        remembered(tmp_path, [file], "content", read)  # too recent to be cached
         age(file, 100 + len(calls))
         assert remembered(tmp_path, [file], "content", read) == {"content": content}
         assert remembered(tmp_path, [file], "content", read) == {"content": content}
@@ -183,7 +183,7 @@ def start_writer(path, seconds):
     return subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
 
 
-def test_killed_writers_leave_nothing_that_counts(tmp_path):
+def test_killed_writers_leave_nothing_that_is_read(tmp_path):
     path = tmp_path / "x.tokens"
     for existing in (False, True):
         writer = start_writer(path, 600)

@@ -127,7 +127,7 @@ def test_damaged_or_missing_tokenizer_files_are_explained(tmp_path):
         load_pretrained(tmp_path / "nowhere")
 
 
-def test_bpe_has_exactly_the_size_asked_for_or_says_so():
+def test_bpe_has_exactly_the_requested_size_or_an_error_says_so():
     with pytest.raises(UserError, match="gives only"):
         train_bpe(["too little text"], 1000)
     with pytest.raises(UserError, match="257 or more"):
@@ -177,7 +177,7 @@ def test_pretrained_folders_may_use_the_plain_names(tmp_path):
     assert load_pretrained(tmp_path).encode("Hello world").tolist() == [15496, 995]
 
 
-def test_added_words_are_written_as_they_are(tmp_path):
+def test_added_words_are_encoded_and_decoded_unchanged(tmp_path):
     """A tokenizer.json may list words, not marked special, that are matched before all merges."""
     specification = json.loads(json.dumps(BPE.specification))
     added = specification["added_tokens"][0] | {"id": 300, "content": "two — words"}
@@ -209,7 +209,7 @@ def test_sentencepiece_like_files_decode_and_stream(tmp_path):
             ],
         },
         "pre_tokenizer": None,
-        "post_processor": {  # adds <unk>, as others add their begin mark: not wanted here
+        "post_processor": {  # adds <unk>, as others add their start mark, which is not wanted here
             "type": "TemplateProcessing",
             "single": [
                 {"SpecialToken": {"id": "<unk>", "type_id": 0}},
@@ -246,5 +246,5 @@ def test_sentencepiece_like_files_decode_and_stream(tmp_path):
     assert tokenizer.decode(ids) == "ab é"
     decoder = StreamDecoder(tokenizer)
     assert "".join(decoder.push([i]) for i in ids) + decoder.finish() == "ab é"
-    decoder = StreamDecoder(tokenizer, after=ids)  # what follows a prompt keeps its blank
+    decoder = StreamDecoder(tokenizer, after=ids)  # text after a prompt keeps its leading space
     assert "".join(decoder.push([i]) for i in ids) + decoder.finish() == " ab é"

@@ -1,4 +1,4 @@
-"""A tokenizer gives back what it encodes, or says what is lost; no text gives control ids."""
+"""A tokenizer preserves what it encodes, or reports the loss; no text produces control ids."""
 
 import json
 import math
@@ -43,8 +43,8 @@ def test_no_control_id_comes_from_any_text(name, text):
 
 @pytest.mark.parametrize("name", ANY_TEXT + ALL_BUT_MARKS)
 @given(TEXTS)
-def test_what_has_bytes_for_all_gives_any_text_back(name, text):
-    if name in ALL_BUT_MARKS:  # there U+2581 is the mark of a blank
+def test_a_tokenizer_with_all_bytes_preserves_any_text(name, text):
+    if name in ALL_BUT_MARKS:  # here U+2581 is the mark of a space
         text = text.replace("▁", "")
     kind = tokenizer(name)
     ids = kind.encode(text)
@@ -54,7 +54,7 @@ def test_what_has_bytes_for_all_gives_any_text_back(name, text):
 
 @pytest.mark.parametrize("name", MAKERS)
 @given(TEXTS)
-def test_a_text_comes_back_or_is_refused(name, text):
+def test_a_text_is_preserved_or_refused(name, text):
     kind = tokenizer(name)
     [ids] = kind.encode_batch([text])
     sizes = kind.bytes_of_tokens(text)
@@ -69,7 +69,7 @@ def test_a_text_comes_back_or_is_refused(name, text):
 
 
 @pytest.mark.parametrize("name", [*(name for name in LOSSLESS if "words" not in name), "by words"])
-def test_ids_are_the_librarys_where_these_give_the_text_back(name):
+def test_ids_are_the_librarys_if_those_preserve_the_text(name):
     kind = tokenizer(name)
     for text in ("the cat", "a", "Once upon a time  there", "a\nb \n", "(x) don't"):
         ids = library(name).encode(text, add_special_tokens=False).ids
@@ -79,7 +79,7 @@ def test_ids_are_the_librarys_where_these_give_the_text_back(name):
 
 
 @pytest.mark.parametrize("text", [" a", "  a", " ", "   ", "a ", " \n a", "", "\n"])
-def test_blanks_at_the_beginning_and_end_stay(text):
+def test_spaces_at_the_beginning_and_end_are_kept(text):
     for name in LOSSLESS:
         kind = tokenizer(name)
         assert kind.decode(kind.encode(text)) == text, name
@@ -90,7 +90,7 @@ def with_model(specification, **changes):
 
 
 def test_merges_and_whole_words_do_not_make_control_ids():
-    """A vocabulary may hold `</s>` as a word that merges or a look-up would find."""
+    """A vocabulary may hold `</s>` as a word that merges or a look-up could produce."""
     tokens = ["<unk>", "</s>", "<", "/", "s", ">", "</", "s>", "a"]
     merges = [["<", "/"], ["s", ">"], ["</", "s>"]]
     base = specification("unigram never") | {"pre_tokenizer": None, "decoder": {"type": "Fuse"}}
@@ -143,21 +143,21 @@ def test_what_is_lost_is_named_with_its_share():
     assert tokenizer("wordpiece").decode(tokenizer("wordpiece").encode("the cat")) == "the cat"
 
 
-def test_a_model_without_a_token_for_the_unknown_is_refused_in_words():
+def test_a_model_without_a_token_for_unknown_text_is_a_clear_error():
     changed = with_model(specification("unigram never"), unk_id=None)
     with pytest.raises(UserError, match="cannot encode the text"):
         LibraryTokenizer(changed).encode("日本")
 
 
-def test_lossy_is_accepted_where_it_is_asked_for():
+def test_a_loss_is_accepted_if_requested():
     kind = LibraryTokenizer(specification("wordpiece"))
     kind.lossy = True
     assert kind.decode(kind.encode("The  Cat")) == "the cat"
 
 
 @given(st.lists(st.tuples(st.text("ab ", max_size=6), st.booleans()), max_size=8), st.data())
-def test_comparison_counts_what_vanishes_whatever_the_pieces(parts, data):
-    """A tokenizer of bytes, from whose ids some are taken."""
+def test_comparison_counts_what_is_lost_whatever_the_pieces(parts, data):
+    """A tokenizer of bytes, some of whose ids are removed."""
     kind, lost = ByteTokenizer(), 0
     comparison = Comparison(kind)
     for text, ends in parts:
@@ -174,7 +174,7 @@ def test_comparison_counts_what_vanishes_whatever_the_pieces(parts, data):
 
 @pytest.mark.parametrize("name", ["unigram always", "fallback, legacy", "fallback", "byte level"])
 def test_cuts_in_a_document_leave_no_trace(name):
-    """A blank before each piece, or a word cut in two, would be found here."""
+    """This would find a space before each piece, or a word cut in two."""
     kind = tokenizer(name)
     text = "the cat said upon a time\nOnce there was  a cat\n" * 3000 + "a" * 70_000 + " end"
     pieces = list(split_documents([text]))
@@ -211,10 +211,12 @@ def configured(tmp_path, kind, text, **tokenizer_keys):
     return make("text", "pretrained", keys, path=tmp_path / "text.txt")
 
 
-def test_a_corpus_that_does_not_come_back_is_refused_also_from_the_cache(tmp_path):
+def test_a_corpus_that_is_not_preserved_is_refused_even_from_the_cache(tmp_path):
     text = "the cat said: 日本\n" * 200
     config = configured(tmp_path, "unigram always", text)
-    with pytest.raises(UserError, match="give text-train back: 11.8% of 3,[0-9]* .*'日' 180 times"):
+    with pytest.raises(
+        UserError, match="not preserve text-train: 11.8% of 3,[0-9]* .*'日' 180 times"
+    ):
         prepare(config, cache=tmp_path)
     lossy = configured(tmp_path, "unigram always", text, lossy=True)
     for _ in range(2):
@@ -224,14 +226,14 @@ def test_a_corpus_that_does_not_come_back_is_refused_also_from_the_cache(tmp_pat
         assert len(lost) == 2 and "text-validation, 11.8% of" in lost[1]
     both = int(dataset.train_bytes.sum()) + int(dataset.validation_bytes.sum())
     assert both == len(text.encode())
-    with pytest.raises(UserError, match="give text-train back"):
+    with pytest.raises(UserError, match="not preserve text-train"):
         prepare(config, cache=tmp_path)
     fine = configured(tmp_path, "unigram always", "the cat said\n" * 200)
     assert len(prepare(fine, cache=tmp_path).notes) == 1  # what was read
 
 
-def test_bits_per_byte_are_over_the_bytes_of_the_text(tmp_path):
-    """A blank as three bytes of a fallback, and characters that are dropped: neither counts."""
+def test_bits_per_byte_refer_to_the_bytes_of_the_text(tmp_path):
+    """Neither the three fallback bytes of a space nor characters that are dropped count."""
     for kind in ("fallback, legacy", "unigram always", "wordpiece"):
         text = "The cat  said:\tZoë 日本\n" * 100
         dataset = prepare(configured(tmp_path, kind, text, lossy=True), cache=tmp_path)
@@ -253,7 +255,7 @@ def test_ids_without_a_text_count_the_bytes_that_they_decode_to():
         ids = np.concatenate([[*kind.encode_batch([text])[0], end] for text in texts])
         counted = SpelledBytes(ids.astype(np.uint16), kind)[np.arange(len(ids))]
         expected = sum(len(text) for text in texts)
-        assert counted.sum() - expected in ((0,) if name != "suffix" else (0, 3))  # a last blank
+        assert counted.sum() - expected in ((0,) if name != "suffix" else (0, 3))  # last space
         assert not counted[ids == end].any()
 
 

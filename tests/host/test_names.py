@@ -1,4 +1,4 @@
-"""Whatever a file or folder is called, the program works or says so in a line."""
+"""Whatever the name of a file or folder, the program works or reports the problem in a line."""
 
 import io
 import os
@@ -96,11 +96,11 @@ def test_paths_that_cannot_be_read_are_named_in_a_line_or_two(tmp_path, monkeypa
             assert len(str(error.value).splitlines()) <= 3
 
 
-def test_a_folder_of_undecodable_names_says_what_it_leaves_out(tmp_path):
+def test_a_folder_of_undecodable_names_says_what_it_skips(tmp_path):
     (tmp_path / LATIN1).write_text("text")
     (tmp_path / os.fsdecode(b"f\xe9.png")).write_text("")
     notes = prepare(configured("text", path=tmp_path), cache=tmp_path / ".cache").notes
-    assert "left out 1 file: f\\xe9.png (an image)" in notes[0]
+    assert "skipped 1 file: f\\xe9.png (an image)" in notes[0]
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin1", "utf-8"])
@@ -135,7 +135,7 @@ def test_a_report_names_an_undecodable_file(tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_a_command_that_is_told_reaches_the_program_as_meant(tmp_path, name, monkeypatch):
+def test_a_printed_command_reaches_the_program_unchanged(tmp_path, name, monkeypatch):
     config = compose([f"data.path={name}", "tokenizer=byte", "train.duration=2"])
     records, summary = synthetic_run()
     summary["status"] = "interrupted"
@@ -168,7 +168,7 @@ def test_a_cache_that_cannot_be_written_is_one_error(tmp_path):
             pass
 
 
-def test_remembered_facts_are_believed_only_whole(tmp_path):
+def test_cached_facts_are_trusted_only_if_whole(tmp_path):
     file = tmp_path / "x.txt"
     file.write_text("text")
     os.utime(file, (1, 1))

@@ -67,7 +67,7 @@ def test_the_batch_grows_with_the_run_and_memory_splits_it():
     assert "fsdp" in " ".join(plan.plan(7e9, 1.4e11, device="H100").warnings)
 
 
-def test_hours_are_flops_over_what_the_device_reaches():
+def test_hours_are_flops_divided_by_the_speed_of_the_device():
     assert plan.hours(0.4 * 312e12 * 7200, "A100") == pytest.approx(2.0, rel=1e-12)
     slow = plan.hours(1e20, "H100", mfu=0.2, precision="float32")
     assert slow == pytest.approx(1e20 / (0.2 * 66.9e12) / 3600, rel=1e-12)
@@ -119,7 +119,7 @@ def test_presets_are_those_of_the_published_table(size):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
-def test_presets_say_what_they_cost_without_any_data(size, capsys, tmp_path, monkeypatch):
+def test_presets_show_their_cost_without_any_data(size, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main([f"experiment=scaling_{size}", "debug=shapes"]) == 0
     shown = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Promise: the FLOPs of a run are one number wherever a person reads them, and say what they count.
+"""Promise: the FLOPs of a run are the same number everywhere, with a word on what they count.
 
 `flops` is 6 N D (Kaplan et al. 2020), `flops_exact` counts head and attention too.
 """
@@ -43,7 +43,7 @@ def words(*more):
 
 @pytest.fixture
 def run(tmp_path):
-    """A run that has ended, as its ledger wrote it: (directory, configuration, model, tracker)."""
+    """A finished run, as its ledger wrote it: (directory, configuration, model, tracker)."""
     config = compose(words(f"run.dir={tmp_path / 'runs' / 'one'}", "run.name=one"))
     model = resolve_model(config.model, VOCABULARY)
     directory = RunDirectory(config.run.dir)
@@ -69,7 +69,7 @@ def run(tmp_path):
     return directory, config, model, tracker
 
 
-def test_every_place_tells_the_same_flops(run, tmp_path):
+def test_every_place_shows_the_same_flops(run, tmp_path):
     directory, config, model, tracker = run
     tokens = 300 * config.train.batch_size * model.context_length
     flops = 6.0 * parameter_counts(model).non_embedding * tokens
@@ -109,16 +109,16 @@ def test_a_studys_plan_counts_as_its_runs_do():
     tokens = 300 * member.train.batch_size * model.context_length
     flops = 6.0 * parameter_counts(model).non_embedding * tokens
     assert f"{flops:.3g}" in line and f"{flops:.3g} (6 N D)" in last
-    assert f"{parameter_counts(model).non_embedding:,}" in line  # of no guessed vocabulary
+    assert f"{parameter_counts(model).non_embedding:,}" in line  # without a guessed vocabulary
 
 
-def test_a_plan_for_a_larger_run_says_6_n_d():
+def test_a_plan_for_a_larger_run_shows_6_n_d():
     found = plan(1e8, 2e9, device="H100")
     (line,) = [line for line in found.lines() if line.startswith("compute")]
     assert f"{6 * found.non_embedding * found.tokens:.3g} (6 N D)" in line
 
 
-def test_a_ladders_plan_tells_both():
+def test_a_ladders_plan_shows_both_counts():
     from jaxlm.predict.ladder import plan_lines as ladder_lines
     from jaxlm.predict.ladder import rungs
 
@@ -130,11 +130,12 @@ def test_a_ladders_plan_tells_both():
 
 
 @pytest.mark.parametrize(
-    "duration, said", [("1hours", "up to the clock"), ("2epochs", "up to the data"), ("9000", "")]
+    "duration, said",
+    [("1hours", "depends on the clock"), ("2epochs", "depends on the data"), ("9000", "")],
 )
 def test_an_estimate_says_what_its_length_depends_on(duration, said):
     config = compose([f"train.duration={duration}", "data.train_tokens=1M"])
     lines = estimate_lines(config, resolve_model(config.model, VOCABULARY))
     assert said in lines[0] and ("20 per parameter" in lines[0]) == bool(said)
     assert any(line.endswith((" s", " min")) for line in lines[3:])
-    assert not any("0.0" in line for line in lines[3:])  # seconds, where it is seconds
+    assert not any("0.0" in line for line in lines[3:])  # the seconds, if the time is in seconds

@@ -1,5 +1,5 @@
 """muP: the same bits as standard at the base width, the table's factors elsewhere, and activations
-that move by as much at every width, which the standard parametrization's do not."""
+that change equally at every width, unlike those of the standard parametrization."""
 
 import dataclasses
 import math
@@ -109,7 +109,7 @@ def test_names_shapes_and_counts_are_those_of_standard():
         ("torch", "bfloat16", {"tie_embeddings": True, "n_kv_heads": 2}),
     ],
 )
-def test_at_the_base_width_mup_is_standard_to_the_bit(backend, precision, switches, cache):
+def test_at_the_base_width_mup_equals_standard_bit_for_bit(backend, precision, switches, cache):
     """Initial values, logits, and parameters, moments and loss after three steps."""
 
     def computed(**parametrization):
@@ -141,7 +141,7 @@ def test_at_the_base_width_mup_is_standard_to_the_bit(backend, precision, switch
 def test_a_step_of_a_hidden_matrix_falls_with_the_width_and_its_decay_does_not(
     backend, rule, cache
 ):
-    """Either rule moves nearly every entry by lr x factor at first, beside its decay of lr x wd."""
+    """Each rule first moves nearly every entry by lr x factor, besides its decay of lr x wd."""
     optimizer = OPTIMIZERS[rule](weight_decay=0.5)
     switches = {"n_layers": 1, "parametrization": "mup", "base_width": 8}
     made = engine(backend, cache, optimizer=optimizer, precision="float64", **switches)
@@ -162,7 +162,7 @@ STEPS = 8
 
 
 def trained(backend, cache, widths, **switches):
-    """Coordinates of a batch learnt by heart at each width, the rate being that of the first."""
+    """Coordinates of a batch that is memorized at each width, with the rate of the first width."""
     rows = []
     for width in widths:
         sizes = {"d_model": width, "d_ff": None, "context_length": 16, "base_width": 64}
@@ -182,11 +182,9 @@ def trained(backend, cache, widths, **switches):
     ],
     ids=["jax", "torch, more heads, tied, layernorm"],
 )
-def test_activations_move_by_as_much_at_every_width_under_mup_alone(
-    backend, widths, switches, cache
-):
-    """Exponents of the width, after some steps at one rate. Scores start with -1/2, since muP
-    divides random products by head_dim, and so may fall, but not grow."""
+def test_activations_change_equally_at_every_width_only_under_mup(backend, widths, switches, cache):
+    """Exponents of the width, after some steps at one rate. Those of scores start at -1/2, since
+    muP divides random products by head_dim, so scores may fall but not grow."""
     rows = trained(backend, cache, widths, parametrization="mup", **switches)
     size = slopes(rows, STEPS, lambda row: row.rms)
     change = slopes(rows, STEPS, lambda row: row.change)
@@ -194,7 +192,7 @@ def test_activations_move_by_as_much_at_every_width_under_mup_alone(
         lowest = -0.7 if name.endswith("scores") else -0.25
         assert lowest < slope < 0.25, (name, size, change)
 
-    start = [row for row in rows if row.width == 64]  # at its base muP is the standard one
+    start = [row for row in rows if row.width == 64]  # at its base muP is standard
     rows = start + trained(backend, cache, widths[1:-1], parametrization="standard", **switches)
     change = slopes(rows, STEPS, lambda row: row.change)
     for name in ("blocks.0.attention_output", "blocks.0.after_feedforward"):
@@ -217,7 +215,7 @@ def test_activations_move_by_as_much_at_every_width_under_mup_alone(
         ),
     ],
 )
-def test_what_mup_lacks_is_said(words, said, capsys, tmp_path, monkeypatch):
+def test_settings_that_mup_does_not_allow_are_refused(words, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main([*words, "debug=shapes"]) == 2
     message = capsys.readouterr().err
@@ -225,7 +223,7 @@ def test_what_mup_lacks_is_said(words, said, capsys, tmp_path, monkeypatch):
 
 
 def test_a_run_from_before_the_key_keeps_its_identity(tmp_path):
-    """Its config.yaml has no such keys: they mean the standard parametrization."""
+    """Its config.yaml lacks the keys, which means the standard parametrization."""
     config = compose.compose([])
     lines = compose.to_yaml(config).splitlines()
     new = ("parametrization:", "base_width:", "base_head_dim:")
@@ -237,8 +235,8 @@ def test_a_run_from_before_the_key_keeps_its_identity(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_wider_model_changes_hands_resumes_and_writes(tmp_path, monkeypatch, capsys):
-    """Checkpoints and generation know nothing of muP, and either backend goes on with the run."""
+def test_a_wider_model_switches_backends_resumes_and_generates(tmp_path, monkeypatch, capsys):
+    """Checkpoints and generation know nothing of muP, and either backend continues the run."""
     pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     words = ["scale=smoke", "run.samples=0", "model.parametrization=mup", "model.base_width=16"]

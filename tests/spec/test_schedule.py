@@ -28,14 +28,14 @@ def test_a_duration_in_hours_limits_the_clock():
     assert (horizon.steps, horizon.seconds) == (None, 5400.0)
 
 
-def test_a_part_of_a_step_is_a_whole_step():
+def test_a_fraction_of_a_step_counts_as_a_whole_step():
     assert Horizon.of("501tokens", 500, None).steps == 2
 
 
 @pytest.mark.parametrize(
     "text", ["", "soon", "-3", "3 parsecs", "1e", "nan", "5%", "0", "4Mhours s"]
 )
-def test_what_is_no_duration_is_refused(text):
+def test_an_invalid_duration_is_refused(text):
     with pytest.raises(UserError, match="train.duration"):
         Horizon.of(text, 500, 50.0)
 

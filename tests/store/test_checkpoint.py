@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def tree_of(step, size=6):
-    """A small state whose every number tells the step it belongs to."""
+    """A small state in which every number shows the step it belongs to."""
     weight = np.full((size, 3), step, np.float32)
     return {
         "parameters": {"embed.weight": weight, "blocks.0.attention.query.weight": weight + 0.25},
@@ -76,7 +76,7 @@ def test_every_type_comes_back_to_the_same_bits(tmp_path_factory, seed):
     types = [np.float64, np.float32, np.float16, ml_dtypes.bfloat16, np.int32, np.int64]
     types += [np.uint8, np.uint32, np.bool_]
 
-    def drawn(dtype, shape):  # any bits, NaNs with their payload included
+    def drawn(dtype, shape):  # any bits, including NaNs with their payload
         bits = rng.bytes(int(np.prod(shape)) * np.dtype(dtype).itemsize)
         array = np.frombuffer(bits, dtype).reshape(shape)
         return array.view(np.uint8) % 2 == 1 if dtype is np.bool_ else array
@@ -156,7 +156,7 @@ def test_no_pickle_is_loaded(tmp_path, monkeypatch):
 
 @pytest.fixture
 def held_back(monkeypatch):
-    """Orbax writes only after the event that this yields is set."""
+    """Orbax does not write until the yielded event is set."""
     event, write = threading.Event(), checkpoint.ocp.save_checkpointables
 
     def wait_then_write(*arguments, **named):
@@ -196,7 +196,7 @@ def test_an_error_in_the_background_surfaces(tmp_path, surfaces_at):
     }[surfaces_at]
     with pytest.raises(UserError, match="checkpoint of step 1 could not be written.*Not a dir"):
         call()
-    checkpoints.close()  # said once
+    checkpoints.close()  # raised once
 
 
 def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path):
@@ -246,7 +246,7 @@ def files_of(folder):
 
 @pytest.mark.slow
 @given(data=st.data())
-def test_a_flipped_bit_anywhere_means_the_step_before(two_steps, data):
+def test_after_any_flipped_bit_the_step_before_is_restored(two_steps, data):
     path = data.draw(st.sampled_from(files_of(two_steps / "200")))
     offset = data.draw(st.integers(0, path.stat().st_size - 1))
     bit = data.draw(st.integers(0, 7))
@@ -257,7 +257,7 @@ def test_a_flipped_bit_anywhere_means_the_step_before(two_steps, data):
         assert_is(tree, jax.tree.map(np.asarray, tree_of(100)))
         assert len(skipped) == 1 and skipped[0].startswith("step 200: ")
         assert path.relative_to(two_steps / "200").as_posix() in skipped[0]
-        with pytest.raises(UserError, match="cannot be had.*step 200: .*\n.*Whole steps"):
+        with pytest.raises(UserError, match="cannot be restored.*step 200: .*\n.*Whole steps"):
             restore(two_steps, 200)
     finally:
         flip(path, offset, bit)
@@ -277,7 +277,7 @@ def test_every_bit_of_the_manifest_counts():
 
 
 @pytest.mark.parametrize("how", ["missing", "short", "long", "empty manifest", "other step"])
-def test_files_missing_or_of_another_size_mean_the_step_before(tmp_path, how):
+def test_with_missing_or_resized_files_the_step_before_is_restored(tmp_path, how):
     saved(tmp_path, [1, 2])
     path = data_file(tmp_path, 2)
     if how == "missing":
@@ -296,16 +296,18 @@ def test_files_missing_or_of_another_size_mean_the_step_before(tmp_path, how):
     assert step == 1 and len(skipped) == 1
 
 
-def test_when_all_are_damaged_each_is_listed_and_nothing_starts_afresh(tmp_path):
+def test_when_all_are_damaged_each_is_listed_and_nothing_starts_over(tmp_path):
     saved(tmp_path, [1, 2, 3])
     for step in (1, 2, 3):
         flip(data_file(tmp_path, step), 100)
-    with pytest.raises(UserError, match="step 3: .*step 2: .*step 1: .*\n.*start afresh") as caught:
+    with pytest.raises(
+        UserError, match="step 3: .*step 2: .*step 1: .*\n.*does not replace"
+    ) as caught:
         restore(tmp_path)
     assert not isinstance(caught.value, NoCheckpoint)
 
 
-def test_without_any_checkpoint_one_is_told_to_train_first(tmp_path):
+def test_without_any_checkpoint_the_error_says_to_train_first(tmp_path):
     for which in ("last", "best", 3):
         for folder in (tmp_path, tmp_path / "absent"):
             with pytest.raises(NoCheckpoint, match="no checkpoint in .*train first"):
@@ -335,13 +337,14 @@ def test_last_best_or_a_step_by_number(tmp_path):
     step, tree, metadata, _ = restore(tmp_path, 2)
     assert (step, metadata) == (2, {"step": 2})
     assert_is(tree, jax.tree.map(np.asarray, tree_of(2)))
-    with pytest.raises(UserError, match=r"step 7 cannot be had .*\nWhole steps there: 1, 2, 3, 4"):
+    problem = r"step 7 cannot be restored .*\nWhole steps there: 1, 2, 3, 4"
+    with pytest.raises(UserError, match=problem):
         restore(tmp_path, 7)
     flip(data_file(tmp_path, 3), 50)
     step, _, _, skipped = restore(tmp_path, "best")
     assert step == 1 and len(skipped) == 1 and skipped[0].startswith("step 3: ")
     flip(tmp_path / "1" / manifest.NAME, 50)
-    with pytest.raises(UserError, match="best checkpoint cannot be had .*step 3: .*step 1: "):
+    with pytest.raises(UserError, match="best checkpoint cannot be restored .*step 3: .*step 1: "):
         restore(tmp_path, "best")
 
 
@@ -419,7 +422,7 @@ def test_leftovers_are_removed_by_the_next_writer_and_by_no_reader(tmp_path):
     assert [leftover.exists() for leftover in leftovers] == [False, True, False]
 
 
-def test_a_reader_goes_on_when_its_step_is_pruned_under_it(tmp_path, monkeypatch):
+def test_a_reader_continues_when_its_step_is_pruned(tmp_path, monkeypatch):
     saved(tmp_path, [1])
     load = checkpoint.ocp.load_checkpointables
 
@@ -545,7 +548,7 @@ for moment in moments + ["before the manifest", "while pruning"]:
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_the_step_before_is_found(tmp_path):
+def test_after_a_kill_at_any_moment_the_step_before_is_found(tmp_path):
     answer = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path), "0"],
         cwd=ROOT,

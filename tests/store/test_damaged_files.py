@@ -1,4 +1,4 @@
-"""Files of a run that are not what they should be: an error in words, and no stopped report."""
+"""Damaged files of a run: a clear error, and a report that does not stop."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def run(tmp_path):
 
 
 def in_words(function, *arguments):
-    """The error's lines, or None where the function came back."""
+    """The error's lines, or None if the function returned."""
     try:
         function(*arguments)
     except UserError as error:
@@ -56,11 +56,11 @@ def in_words(function, *arguments):
     return None
 
 
-# -- the door --------------------------------------------------------------------------------------
+# -- reading JSON and YAML -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [k for k in RAW if k not in ("null", "list", "number", "text")])
-def test_what_is_no_strict_json_is_refused(kind):
+def test_only_strict_json_is_accepted(kind):
     with pytest.raises(Unfit):
         parse_json(RAW[kind])
 
@@ -71,12 +71,12 @@ def test_what_is_no_strict_json_is_refused(kind):
      "a: 1\na: [", "1: 2", "a: b: c", "---\na: 1\n---\nb: 2", "a: " + "[" * 60 + "]" * 60,
      "seed: " + "1" * 5000],
 )  # fmt: skip
-def test_yaml_that_is_no_plain_mapping_is_refused(text):
+def test_only_yaml_that_is_a_plain_mapping_is_accepted(text):
     with pytest.raises(Unfit):
         parse_yaml(text.encode())
 
 
-def test_a_file_that_is_missing_is_none_and_what_is_no_file_is_refused(tmp_path):
+def test_a_missing_file_is_none_and_a_pipe_or_folder_is_refused(tmp_path):
     assert read_json(tmp_path / "none", record({})) is None
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
@@ -140,14 +140,14 @@ def test_any_section_of_a_configuration_may_be_anything(tmp_path_factory, key, v
 
 
 @pytest.mark.parametrize("kind", list(RAW))
-def test_a_damaged_lock_is_nobody_s(run, kind):
+def test_a_damaged_lock_has_no_holder(run, kind):
     (run.path / ".lock").write_bytes(RAW[kind])
     with WriterLock(run.path):
         pass
 
 
 @pytest.mark.parametrize("field", ["host", "pid", "boot", "token", "process_started"])
-def test_a_lock_of_wrong_types_is_nobody_s_or_somebody_s(run, field):
+def test_a_lock_of_wrong_types_has_its_holder_or_none(run, field):
     for value in WRONG:
         holder = {"host": "h", "pid": 1, "boot": "b", "token": "t", "process_started": "1"}
         (run.path / ".lock").write_text(json.dumps(holder | {field: value}))
@@ -174,7 +174,7 @@ def test_a_damaged_manifest_is_not_whole(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "gone", "link", "cut"])
-def test_a_file_of_a_checkpoint_that_is_none_makes_it_not_whole(tmp_path, kind):
+def test_a_checkpoint_with_a_file_that_is_not_one_is_not_whole(tmp_path, kind):
     step, file = tmp_path / "1", tmp_path / "1" / "config.yaml"
     step.mkdir()
     file.write_text("a: 1\n")
@@ -202,7 +202,7 @@ def test_only_plain_numbers_are_steps(tmp_path):
 
 
 @pytest.mark.parametrize("kind", list(RAW))
-def test_a_damaged_fact_is_found_out_again(tmp_path, kind):
+def test_a_damaged_fact_is_computed_again(tmp_path, kind):
     def known():
         return remembered(tmp_path, [], "facts", lambda: {"sha256": "right"})
 
@@ -214,7 +214,7 @@ def test_a_damaged_fact_is_found_out_again(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", list(RAW))
-def test_a_damaged_newest_record_tells_nothing(run, kind):
+def test_a_damaged_newest_record_is_ignored(run, kind):
     (run.path / "metrics.jsonl").write_bytes(RAW[kind] + b"\n")
     assert process.last_record(run.path) == {}
 
@@ -241,7 +241,7 @@ def test_a_log_on_a_full_disk_is_one_error(tmp_path):
 
 
 @pytest.mark.parametrize("kind", list(RAW))
-def test_a_damaged_study_json_is_one_error_or_written_anew(tmp_path, kind):
+def test_a_damaged_study_json_is_one_error_or_is_rewritten(tmp_path, kind):
     write_study(tmp_path / "s", {"a": [2.0], "b": [1.9]})
     (tmp_path / "s" / "study.json").write_bytes(RAW[kind])
     for reader in (read_study, read_study_file, study.finished_runs):
@@ -280,5 +280,5 @@ def test_the_log_of_many_runs_names_the_bad_one_and_reports_the_rest(tmp_path, m
     (tmp_path / "runs" / "b" / "summary.json").write_text("[]")
     assert cli.main(["job=report", "job.runs=runs/**"]) == 0
     shown = capsys.readouterr()
-    assert "runs/b is left out" in shown.err and len(shown.err.splitlines()) == 1
+    assert "runs/b is skipped" in shown.err and len(shown.err.splitlines()) == 1
     assert "seed 0" in shown.out and "seed 2" in shown.out

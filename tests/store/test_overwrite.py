@@ -1,4 +1,4 @@
-"""run.overwrite=true removes what a run wrote, nothing else, and all of it or nothing."""
+"""run.overwrite=true removes what a run wrote, all of it or nothing, and nothing else."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def test_what_a_run_wrote_is_removed(run):
     start_over(run)  # nothing to do
 
 
-def test_a_folder_that_is_not_there_or_empty_is_fine(tmp_path):
+def test_a_missing_or_empty_folder_is_fine(tmp_path):
     start_over(RunDirectory(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
     start_over(RunDirectory(tmp_path))
@@ -102,12 +102,12 @@ def test_a_linked_checkpoints_folder_is_refused(run, tmp_path):
     refused(run, "the link checkpoints")
 
 
-def test_the_folder_of_another_program_is_no_run(tmp_path):
+def test_the_folder_of_another_program_is_not_a_run(tmp_path):
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "config.yaml").write_text("port: 80\n")
     (folder / "report.md").write_text("ours")
-    refused(RunDirectory(folder), "is no run")
+    refused(RunDirectory(folder), "is not a run")
 
 
 def test_a_run_without_its_config_can_be_started_over(run):
@@ -173,7 +173,7 @@ def test_a_run_is_untouched_where_no_removal_had_begun(run):
     assert files(run.path) == before
 
 
-def test_a_new_run_does_not_lie_above_others(tmp_path):
+def test_a_new_run_cannot_contain_others(tmp_path):
     for name in ("a", "b"):
         write_run(tmp_path / "all" / name)
     with pytest.raises(UserError, match=r"holds other runs \(a, b\)"):
@@ -184,7 +184,7 @@ def test_a_new_run_does_not_lie_above_others(tmp_path):
 
 @pytest.mark.slow
 def test_every_file_that_training_leaves_is_known(tmp_path, monkeypatch):
-    """What a run writes must stand in overwrite's lists; else it could not be started over."""
+    """What a run writes must be in overwrite's lists; otherwise the run cannot be started over."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("the cat sat on the mat and saw the dog. " * 200)
     words = ["scale=smoke", "data=text", "data.path=text.txt", "run.name=run", "backend=torch",

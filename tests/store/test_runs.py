@@ -1,4 +1,4 @@
-"""The run directory keeps its records whole, its formats known and its writers single."""
+"""The run directory keeps its records whole and its formats known, and has a single writer."""
 
 import json
 import os
@@ -263,7 +263,7 @@ def test_summary_is_replaced_whole(run):
         run.read_summary()
 
 
-def test_git_commit_is_that_of_the_program_and_tells_of_changes(tmp_path, monkeypatch):
+def test_git_commit_is_that_of_the_program_and_marks_changes(tmp_path, monkeypatch):
     def git(*arguments):
         identity = ["-c", "user.name=n", "-c", "user.email=e"]
         subprocess.run(["git", "-C", tmp_path, *identity, *arguments], check=True)
@@ -322,7 +322,7 @@ def test_the_heartbeat_of_another_host_decides(run, monkeypatch):
 
 
 @pytest.mark.slow
-def test_of_contenders_for_a_stale_lock_exactly_one_wins(run):
+def test_exactly_one_contender_for_a_stale_lock_wins(run):
     leave_lock_of_another_host(run.path, lock.STALE_SECONDS + 60)
     contenders = [start_writer(run.path, at=time.time() + 1.0) for _ in range(4)]
     answers = [contender.stdout.readline() for contender in contenders]
@@ -379,7 +379,7 @@ def test_without_flock_the_process_table_decides(run, without_flock):
     first.send_signal(signal.SIGKILL)
     first.communicate()
     record = json.loads((run.path / ".lock").read_text())
-    reused = record | {"pid": os.getpid(), "process_started": "1"}  # the pid went to another
+    reused = record | {"pid": os.getpid(), "process_started": "1"}  # the pid was reused
     for holder in (record, reused):
         (run.path / ".lock").write_text(json.dumps(holder))
         with run.lock():
@@ -387,7 +387,7 @@ def test_without_flock_the_process_table_decides(run, without_flock):
 
 
 def until(condition, seconds=300):
-    """Waits for what must come, however slow the machine is."""
+    """Waits for a condition that must come true, however slow the machine is."""
     stop = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < stop, "it never came"

@@ -1,4 +1,4 @@
-"""Promises of study.pack: runs that train together are the runs that train alone."""
+"""Promises of study.pack: runs that train together equal runs that train alone."""
 
 import functools
 import json
@@ -54,7 +54,7 @@ def summary(folder):
 
 
 def assert_same(packed, alone, tolerance):
-    """The records of two runs agree in all but time and memory."""
+    """The records of two runs agree in everything but time and memory."""
     packed, alone = records(packed), records(alone)
     assert [(r["kind"], r["step"]) for r in packed] == [(r["kind"], r["step"]) for r in alone]
     for one, other in zip(packed, alone, strict=True):
@@ -70,7 +70,7 @@ def assert_same(packed, alone, tolerance):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("float64", 1e-12)])
-def test_packed_runs_are_the_runs_alone(precision, tolerance, words, monkeypatch):
+def test_packed_runs_equal_runs_that_train_alone(precision, tolerance, words, monkeypatch):
     given = [f"precision={precision}", "train.grad_accumulation=2"]
     runs = [words(f"packed-{name}", *given, *changes) for name, changes in VARIED.items()]
     assert train(runs, monkeypatch) == [(0, "")] * len(VARIED)
@@ -79,12 +79,12 @@ def test_packed_runs_are_the_runs_alone(precision, tolerance, words, monkeypatch
         assert_same(f"packed-{name}", f"alone-{name}", tolerance)
         assert summary(f"packed-{name}")["packed"] == len(VARIED)
     losses = [summary(f"packed-{name}")["val_loss"] for name in VARIED]
-    assert len(set(losses)) == len(losses)  # none got another's numbers
+    assert len(set(losses)) == len(losses)  # no run got the numbers of another
 
 
 @pytest.mark.slow
 def test_runs_that_end_early_leave_the_others_alone(words, monkeypatch, capsys):
-    """One diverges, one stops early, one has no folder to itself; two of five go on, repacked."""
+    """One diverges, one stops early, one has a taken folder; two of five continue, repacked."""
     changes = {
         "wild": ["optimizer.lr=1e30", "optimizer.clip_norm=null"],
         "patient": ["train.early_stopping=1", "optimizer.lr=0.0"],
@@ -110,7 +110,7 @@ def test_runs_that_end_early_leave_the_others_alone(words, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_packed_runs_resume_from_where_each_was(words, monkeypatch):
-    """Left at different steps, they go on together to where an uninterrupted run ends."""
+    """Left at different steps, they resume together and end where an uninterrupted run does."""
     stopped = [words("a", "seed=1", "run.stop_at=3"), words("b", "seed=2", "run.stop_at=6")]
     assert train(stopped, monkeypatch) == [(0, "")] * 2
     assert [summary(name)["status"] for name in "ab"] == ["interrupted"] * 2
@@ -123,7 +123,7 @@ def test_packed_runs_resume_from_where_each_was(words, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("at", ["compile", "step"])
-def test_an_error_of_the_program_is_noted_by_every_run(at, words, monkeypatch):
+def test_an_error_of_the_program_is_recorded_by_every_run(at, words, monkeypatch):
     from jaxlm.study.lanes import Lanes
 
     def short(self, steps=None):

@@ -1,4 +1,4 @@
-"""Promises of job=study: a study is data, and is checked, planned and kept together as such."""
+"""Promises of job=study: a study is data, and is checked, planned and kept together."""
 
 import json
 import signal
@@ -22,7 +22,7 @@ from jaxlm.study import runner as study
 
 
 class Trained:
-    """A process that trains nothing: its runs are finished after two looks, as `said` has it."""
+    """A process that trains nothing: its runs finish after two polls, with the outcome `said`."""
 
     said: dict = {}
     running: list = []
@@ -62,7 +62,7 @@ class Trained:
 
 @pytest.fixture
 def trained(monkeypatch, tmp_path):
-    """Studies in an empty folder, with processes and a report that are stand-ins."""
+    """Studies in an empty folder, with stand-ins for processes and the report."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(study, "Process", Trained)
     monkeypatch.setattr(study, "POLL_SECONDS", 0.0)
@@ -99,7 +99,7 @@ AXIS = "study.axes.optimizer.lr=[1e-3,2e-3]"
 
 
 @pytest.mark.slow
-def test_the_report_measures_as_many_texts_as_asked(trained):
+def test_the_report_measures_as_many_texts_as_requested(trained):
     run(AXIS, "study.specimens=5")
     run(AXIS, "study.specimens=2", name="t")
     run(AXIS, "study.specimens=0", name="u")
@@ -108,7 +108,7 @@ def test_the_report_measures_as_many_texts_as_asked(trained):
     assert trained.specimens[0].func is write_specimens
 
 
-def test_a_variant_that_is_not_quoted_is_told_how(trained, capsys):
+def test_an_unquoted_variant_gets_advice_on_quoting(trained, capsys):
     assert run("study.variants.wide=[model.d_model=9]") == 2
     assert "study.variants.wide=" in capsys.readouterr().err.splitlines()[-1]
 
@@ -150,7 +150,7 @@ study:
     assert wide.study.question == "Which width?" and wide.job.name == "train"
     assert trained.reports == [(Path("runs/widths"), Path("runs/widths"))]
     assert cli.main(["experiment=widths", "scale=smoke", "study.seeds=[0,1]"]) == 0
-    assert "4 runs, 4 of them done already" in capsys.readouterr().out
+    assert "4 runs, 4 of them already done" in capsys.readouterr().out
     assert compose.compose(["experiment=widths", "job=train"]).job.name == "train"
 
 
@@ -241,7 +241,7 @@ def test_an_unknown_key_of_a_study_in_a_file_is_refused_with_the_nearest():
 
 @pytest.mark.slow
 def test_a_variants_option_replaces_the_one_on_the_command_line(trained):
-    """The base's `schedule=wsd` must not cling to the variants as values."""
+    """The base's `schedule=wsd` must not remain in the variants as values."""
     assert run("schedule=wsd", of("wsd"), of("linear", "schedule=linear")) == 0
     found = compose.from_file(Path("runs/s/linear/seed0/config.yaml"))
     assert found.schedule.name == "linear" and found.schedule.final_lr == 0.0
@@ -258,7 +258,7 @@ def test_a_changed_study_says_what_is_reused_new_and_left_over(trained, capsys):
     assert run("study.axes.optimizer.lr=[2e-3,4e-3]") == 0
     shown = capsys.readouterr().out
     assert "reused: lr=0.002/seed0" in shown and "new: lr=0.004/seed0" in shown
-    assert "no longer part, kept on disk: lr=0.001/seed0" in shown
+    assert "no longer used, kept on disk: lr=0.001/seed0" in shown
     assert shown.index("no longer") < shown.index("lr=0.004, seed 0: finished")
     assert set(rows()) == {("lr=0.002", 0), ("lr=0.004", 0)}
     assert Path("runs/s/lr=0.001/seed0/config.yaml").exists()
@@ -285,7 +285,7 @@ def test_a_run_and_a_study_do_not_share_a_folder(trained, capsys):
     assert "holds a run" in capsys.readouterr().err
 
 
-def test_at_equal_tokens_every_variant_gets_the_bases(trained, capsys):
+def test_at_equal_tokens_every_variant_gets_as_many_as_the_base(trained, capsys):
     words = [of("base"), of("big", "train.batch_size=8"), of("longer", "train.duration=60")]
     assert run(*words, "study.equal=tokens") == 0
     assert "longer: skipped" in capsys.readouterr().out
@@ -309,7 +309,7 @@ def test_at_equal_time_the_baseline_sets_the_clock(trained):
     assert {durations["wide", 1], durations["deep", 0]} == {"0.01hours"}  # 36 seconds
     assert trained.process.most == 3  # of the four that are not the baseline
     assert run(*words) == 0  # nothing to do, nothing refused
-    assert run(*words[:-3], "study.seeds=[0,1]") == 2  # at equal steps these are other runs
+    assert run(*words[:-3], "study.seeds=[0,1]") == 2  # with equal steps, these are different runs
 
 
 def test_without_the_baselines_time_the_others_do_not_train(trained):
@@ -347,7 +347,7 @@ def test_a_signal_reaches_all_workers(trained, monkeypatch, capsys):
     assert trained.reports == []
 
 
-def test_a_run_without_memory_names_the_workers_as_a_way_out(trained):
+def test_a_run_out_of_memory_suggests_fewer_workers(trained):
     error = "jaxlib.XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."
     trained.process.said = {"lr=0.001-seed0": (1, error)}
     assert run(AXIS, "study.workers=2") == 1
@@ -358,7 +358,7 @@ def test_a_run_without_memory_names_the_workers_as_a_way_out(trained):
 # -- in one program ------------------------------------------------------------------------------
 
 
-def test_the_outcomes_of_a_study_that_was_killed_are_not_anothers(tmp_path):
+def test_the_outcomes_of_a_killed_study_are_not_reused(tmp_path):
     errors = tmp_path / "errors.txt"
     errors.with_suffix(".json").write_text('[[0, ""], [0, ""]]')
     started = process.Process([["seed=0"], ["seed=1"]], errors)
@@ -370,7 +370,7 @@ def test_the_outcomes_of_a_study_that_was_killed_are_not_anothers(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_pack_holds_what_differs_in_numbers_only(trained):
+def test_a_pack_holds_runs_that_differ_only_in_numbers(trained):
     words = ["study.axes.optimizer.lr=[1,2]", "study.variants.a=[]", "study.seeds=[0,1]"]
     words += ['study.variants.wide=["model.d_ff=128"]', "study.pack=true"]
     assert run(*words) == 0
@@ -393,12 +393,12 @@ def test_workers_share_a_pack(trained):
 
 
 @pytest.mark.slow
-def test_a_pack_that_memory_does_not_hold_is_halved(trained, capsys):
+def test_a_pack_that_exceeds_memory_is_halved(trained, capsys):
     short = lambda packed: (1, "RESOURCE_EXHAUSTED: Out of memory") if packed > 2 else (0, "")  # noqa: E731
     trained.process.said = {f"lr={lr}-seed0": short for lr in (1, 2, 3, 4, 5)}
     assert run("study.axes.optimizer.lr=[1,2,3,4,5]", "study.pack=true") == 0
     assert [len(names) for names in trained.process.started] == [5, 2, 2, 1]
-    assert "no memory for 5 runs in one program, 2 are next" in capsys.readouterr().out
+    assert "no memory for 5 runs in one program, trying 2" in capsys.readouterr().out
     assert {row["reason"] for row in rows().values()} == {None}
 
 
@@ -407,7 +407,7 @@ def test_a_pack_that_memory_does_not_hold_is_halved(trained, capsys):
     ["backend=torch", "parallel.strategy=pmap", "study.equal=time", "train.duration=1hours",
      "debug.eager=true", "debug.profile=true"],
 )  # fmt: skip
-def test_what_cannot_be_packed_is_refused(word, trained, capsys):
+def test_settings_that_cannot_be_packed_are_refused(word, trained, capsys):
     assert run(AXIS, "study.pack=true", word) == 2
     assert word.split("=")[0] in capsys.readouterr().err
     assert trained.process.started == []

@@ -1,4 +1,4 @@
-"""Promises of a study: many runs in processes of their own, none of which can stop the others."""
+"""Promises of a study: many runs, each in its own process, and none can stop the others."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def statuses(folder):
 
 
 @pytest.mark.slow
-def test_a_failing_variant_is_recorded_and_the_others_go_on(tmp_path, cache, capsys):
+def test_a_failing_variant_is_recorded_and_the_others_continue(tmp_path, cache, capsys):
     config = small(tmp_path / "study", cache)
     variants = {
         "absent": ["data=text", f"data.path={tmp_path / 'absent.txt'}"],
@@ -66,13 +66,13 @@ def test_a_failing_variant_is_recorded_and_the_others_go_on(tmp_path, cache, cap
     shown = capsys.readouterr().out
     assert "[3/3] sound, seed 3: finished, validation loss" in shown
 
-    # The same study again: only what failed is tried, and it succeeds once its file is there.
+    # The same study again: only the failed run is retried, and it succeeds once its file exists.
     (tmp_path / "absent.txt").write_text("the cat sat on a mat and saw the dog run\n" * 400)
     assert run_study(config, variants, [3]) == 1
     assert statuses(tmp_path / "study")[1] == {
         "absent": "finished", "wild": "diverged", "sound": "finished",
     }  # fmt: skip
-    assert "3 runs, 2 of them done already" in capsys.readouterr().out
+    assert "3 runs, 2 of them already done" in capsys.readouterr().out
     assert _starts(tmp_path / "study" / "sound" / "seed3") == 1
 
 
@@ -81,8 +81,8 @@ def _starts(run):
 
 
 @pytest.mark.slow
-def test_a_killed_study_goes_on_where_it_was(tmp_path, cache):
-    """Stopped by SIGTERM, then killed with -9, both on its second run; then left to its end."""
+def test_a_killed_study_resumes_where_it_was(tmp_path, cache):
+    """Stopped by SIGTERM, then killed with -9, both in its second run; then left to finish."""
     study = tmp_path / "study"
     first, second = study / "short" / "seed0", study / "long" / "seed0"
     process = _start_study(study, cache)
@@ -152,7 +152,7 @@ def _wait_for_step(run, step, process):
         ["backend=torch", "torch.compile=false", "optimizer=lion", "seed=4"],
     ],
 )
-def test_a_runs_words_mean_the_studys_configuration(words):
+def test_the_words_of_a_run_give_the_studys_configuration(words):
     config = compose(words)
     again = compose(words_of(config))
     assert identity(again) == identity(config) and again.job.name == "train"
@@ -174,7 +174,7 @@ def test_variants_change_the_base_and_keep_the_rest(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "two words", "a\\b"])
-def test_a_variants_name_must_be_a_folders(tmp_path, name):
+def test_a_variants_name_must_be_a_folder_name(tmp_path, name):
     with pytest.raises(UserError, match="folder"):
         members_of(small(tmp_path, tmp_path), {name: []}, [0])
 
@@ -226,7 +226,7 @@ def test_the_time_left_is_a_start_and_a_rate():
     assert pace.left({2: (10.0, 0.5)}, []) == pytest.approx(10.0, rel=1e-12)
     assert Pace([1.0, 2.0], [None, None]).left({0: (5.0, 0.01)}, [1]) is None
     assert pace.share({2: (5.0, 0.5)}, [3]) == pytest.approx(8 / 17, rel=1e-12)
-    # Two at once: half of what is left, but no less than the longest run needs.
+    # Two at once: half of the time left, but no less than the longest run needs.
     assert pace.left({2: (5.0, 0.0), 3: (1.0, 0.0)}, [], 2) == pytest.approx(20.0, rel=1e-12)
     assert pace.left({2: (5.0, 0.0)}, [3, 3, 3], 2) == pytest.approx((20 + 39) / 2, rel=1e-12)
     assert cost(compose(["train.duration=20"])) == 2 * cost(compose(["train.duration=10"]))
@@ -295,7 +295,7 @@ def test_the_ladders_runs_count_what_the_model_has(tmp_path):
         (["job.sizes=0x2"], "width"),
         (["job.tokens=1Mtokens"], "not a count"),
         (["job.tokens=, ,"], "empty"),
-        (["job.most_tokens=1"], "no run of job.least_tokens"),
+        (["job.most_tokens=1"], "no run with job.least_tokens"),
         (["job.flops=null"], "no budget"),
         (["job.flops=1e11tokens"], "not a count"),
         (["train.duration=1hours"], "in tokens or steps"),
@@ -308,7 +308,7 @@ def test_bad_ladders_are_refused(words, said, capsys, tmp_path):
     assert not (tmp_path / "study").exists()
 
 
-def test_the_ladder_can_be_looked_at_without_training(capsys, tmp_path):
+def test_the_plan_of_a_ladder_is_shown_without_training(capsys, tmp_path):
     folder = tmp_path / "study"
     words = ["experiment=scaling_ladder", "debug=shapes", f"run.dir={folder}"]
     assert cli.main([*words, "job.sizes=32x2", "job.seeds=[0,1]"]) == 0

@@ -363,7 +363,7 @@ def test_weights_that_do_not_fit_are_listed_by_name_and_shape(run, train, backen
         assert part in error
     Path("half.safetensors").write_bytes(Path("good.safetensors").read_bytes()[:200])
     status, _, error = train("job=evaluate", "job.checkpoint=half.safetensors", "train.duration=4")
-    assert status == 2 and "not a whole safetensors file" in error
+    assert status == 2 and "not a complete safetensors file" in error
     status, _, error = train("job=evaluate", "job.checkpoint=none.safetensors", "train.duration=4")
     assert status == 2 and "none.safetensors" in error
 

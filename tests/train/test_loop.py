@@ -321,7 +321,7 @@ def test_a_token_beyond_the_vocabulary_is_refused(train, text):
 def test_a_folder_that_is_no_run_is_never_deleted(train, text):
     (text / "runs" / "run").mkdir(parents=True)
     (text / "runs" / "run" / "thesis.txt").write_text("years of work")
-    refused(train("run.overwrite=true"), "is no run")
+    refused(train("run.overwrite=true"), "is not a run")
     assert (text / "runs" / "run" / "thesis.txt").exists()
 
 

@@ -156,7 +156,7 @@ def test_the_last_training_loss_of_a_short_run_is_a_mean_too():
         record["interval_loss"] = record["loss"]
     assert last_loss(dense) == (98.0, "mean of the 5 steps 96 to 100")
     assert last_loss(train(1, 20, 40, 60)) == (60.0, "of the batch of step 60 alone")
-    assert last_loss(records[:1]) == (0.1, "of step 1, the only one") and last_loss([]) is None
+    assert last_loss(records[:1]) == (0.1, "of step 1 alone") and last_loss([]) is None
 
 
 def kept(run, kind):
@@ -287,7 +287,7 @@ def test_early_against_late_is_left_out_where_records_are_few(tmp_path):
     (tmp_path / "more").mkdir()
     more = short_study(tmp_path / "more", steps=100)
     assert more.shares
-    assert "on the way a mean of 3 records" in page_of(more, tmp_path)
+    assert "a loss in between is the mean of 3 records" in page_of(more, tmp_path)
     assert convergence.early_shares(few.counted[0]) is None
     caption, figure = figures._figures(few)["convergence_analysis"]
     assert len(figure.axes) == 2 and "share" not in caption
@@ -302,7 +302,7 @@ def test_one_seed_has_no_interval_no_test_and_no_mean(tmp_path):
     page = page_of(comparison, tmp_path, captions)
     assert "One seed each, so there are no intervals" in page
     assert "has the best value" in page and "nothing here was tested" in page
-    assert "95 % interval" not in page.split("<summary>What each metric is")[0]
+    assert "95 % interval" not in page.split("<summary>What each metric means")[0]
     assert "±" not in page.split("## What was run")[0]
     (tmp_path / "more").mkdir()
     page = page_of(short_study(tmp_path / "more", seeds=3), tmp_path)
@@ -344,7 +344,7 @@ def test_the_logs_times_add_up(tmp_path):
         (path / "summary.json").write_text(json.dumps(summary | {"packed": 2, "wall_seconds": 100}))
     runs = [read_run(tmp_path / name) for name in ("a", "b")]
     page = markdown(log.log_page(log.entries(runs), []), tmp_path)
-    assert "2 runs, 1:40 of wall-clock time in all" in page
+    assert "2 runs, 1:40 of wall-clock time in total" in page
     assert len(re.findall(r"\| 0:50 \|", page)) == 2  # each has half of its program's time
     lines = log.log_lines(log.entries(runs))
     assert sum("0:50" in line for line in lines) == 2

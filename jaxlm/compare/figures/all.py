@@ -1,4 +1,4 @@
-"""The figures of a comparison, as PNG and SVG: which there are, and their captions."""
+"""Draws the figures of a comparison, as PNG and SVG, with their captions."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def draw(comparison: Comparison, folder: Path) -> dict[str, str]:
-    """Draw all figures that the runs allow into `folder`; file name without ending -> caption."""
+    """Draw all figures that the runs allow into `folder`; file name without suffix -> caption."""
     captions = {}
     with house.house_style():
         for name, (caption, figure) in _figures(comparison).items():
@@ -40,11 +40,11 @@ def _figures(comparison: Comparison) -> dict[str, tuple[str, "Figure"]]:
     kind = "one seed each" if one_seed else kind
     interval = "" if one_seed else ", with the 95 % interval over seeds"
     result = "one seed each" if one_seed else "its seeds (rings), their mean and its 95 % interval"
-    smooth = ", training loss as a mean over about 2 % of the records, 3 at least"
+    smooth = ", training loss as a mean over about 2 % of the records, at least 3"
     smooth = smooth if comparison.comparable else ""
     many = len(style.drawn_looks(comparison)) < len(comparison.variants)
     some = f" Of {len(comparison.variants)} variants, the best and the baseline." if many else ""
-    grey = " Grey dots are the variants that the other figures leave out." if many else ""
+    grey = " Grey dots are the variants that other figures do not show." if many else ""
     unit = "nats per token" if comparison.comparable else "bits per byte"
     found = {
         "final_performance_comparison": (
@@ -54,7 +54,7 @@ def _figures(comparison: Comparison) -> dict[str, tuple[str, "Figure"]]:
             figure_points.performance_figure(comparison),
         ),
         "training_loss_comparison": (
-            f"Loss against steps, {unit}{smooth}; {kind}. × ends a run that diverged.{some}",
+            f"Loss against steps, {unit}{smooth}; {kind}. × marks where a run diverged.{some}",
             figure_curves.training_figure(comparison),
         ),
         "loss_curves": (
@@ -63,18 +63,17 @@ def _figures(comparison: Comparison) -> dict[str, tuple[str, "Figure"]]:
             figure_curves.curves_figure(comparison),
         ),
         "efficiency_analysis": (
-            f"What the loss costs: speed, training time and FLOPs (6 N D) against it{interval}."
-            f"{grey}",
+            f"What the loss costs: speed, training time and FLOPs (6 N D){interval}.{grey}",
             figure_points.efficiency_figure(comparison),
         ),
     }  # fmt: skip
     if comparison.shares or comparison.reaching:
         share = (
-            "the share of the training loss's fall reached after a tenth, a quarter and half of "
+            "the share of the fall in training loss reached after a tenth, a quarter and half of "
             "the steps; and "
         )
         found["convergence_analysis"] = (
-            f"Early against late: {share if comparison.shares else ''}what each variant needed to "
+            f"Early versus late: {share if comparison.shares else ''}what each variant needed to "
             "reach the loss that all reach.",
             figure_points.convergence_figure(comparison),
         )
@@ -82,11 +81,11 @@ def _figures(comparison: Comparison) -> dict[str, tuple[str, "Figure"]]:
              for value in comparison.values(v, "non_embedding_parameters").values()}  # fmt: skip
     if len(sizes) > 1:
         found["parameters_against_loss"] = (
-            f"Parameters, embeddings and head left out, against the loss.{grey}",
+            f"Loss against parameters, excluding embeddings and head.{grey}",
             figure_points.parameters_figure(comparison),
         )
     for sweep in comparison.sweeps:
-        caption = f"{sweep.title.capitalize()} against the loss"
+        caption = f"Loss against {sweep.title}"
         if any(line.lost for line in sweep.lines):
             caption += "; crosses at the top mark values at which training diverged"
         found[sweep.stem] = (f"{caption}.", figure_sweeps.sweep_figure(sweep))

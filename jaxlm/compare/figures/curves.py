@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _POINTS = 200
-_LATE = 0.12  # the first fall, to be left out of the axis of the loss
+_LATE = 0.12  # the part of a run with the first fall, which the axis of the loss leaves out
 _AXES = (
     ("step", STEPS),
     ("tokens", TOKENS),
@@ -41,9 +41,9 @@ def _train_curve(run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
 def _over_seeds(
     runs: Sequence[Run], points: Callable[[Run], tuple[np.ndarray, np.ndarray]]
 ) -> tuple[np.ndarray, ...] | None:
-    """(x, mean, lowest, highest) over the runs, as far as all of them go; None without points.
+    """(x, mean, lowest, highest) over the runs, in the range of all of them; None without points.
 
-    Curves of equally many points are averaged point by point, times being different for each seed.
+    Curves with the same number of points are averaged point by point, since times differ by seed.
     """
     curves = [both for both in map(points, runs) if len(both[0])]
     if not curves:
@@ -69,7 +69,7 @@ def _over_seeds(
 def _draw_curves(
     comparison: Comparison, axes: "Axes", name: str, train: bool, divisor: float, lines: list
 ) -> None:
-    """A panel: each variant's mean curve with its band; diverged runs as thin lines to a cross."""
+    """A panel: each variant's mean curve with its band; diverged runs are thin lines to a cross."""
 
     def points(run: Run) -> tuple[np.ndarray, np.ndarray]:
         x, y = _train_curve(run, name) if train else curve(run, name, comparison.loss)
@@ -95,7 +95,7 @@ def _draw_curves(
 
 
 def _limit_loss(panels: Sequence["Axes"], lines: list[tuple[np.ndarray, np.ndarray]]) -> None:
-    """The axis without the first fall, where that would take most of it."""
+    """Limits the axis of the loss, so that the first fall does not take most of it."""
     late = [y[x >= _LATE * x[-1]] if len(x) > 5 else y for x, y in lines]
     late = [y for y in late if len(y)]
     if not late:
@@ -107,7 +107,7 @@ def _limit_loss(panels: Sequence["Axes"], lines: list[tuple[np.ndarray, np.ndarr
 
 
 def training_figure(comparison: Comparison) -> "Figure":
-    """Training and validation loss against steps; bits per byte only where tokenizers differ."""
+    """Training and validation loss against steps; only validation if tokenizers differ."""
     both = comparison.comparable
     figure, panels = house.new_figure(1, 2 if both else 1, 9 if both else 6, 3.1, sharey=True)
     largest = _largest(comparison, "step")

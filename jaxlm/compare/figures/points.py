@@ -59,7 +59,7 @@ def _scaled(found: Mean | None, scale: float) -> Mean | None:
 
 
 def _scatter(comparison: Comparison, axes: "Axes", x_name: str, scale: float = 1.0) -> None:
-    """Each variant's mean and interval in the primary metric over its mean in another."""
+    """Each variant's mean and interval in the primary metric against its mean in another."""
     metric = comparison.primary
     by_name = style.drawn_looks(comparison)
     for variant in comparison.ranking:
@@ -80,7 +80,7 @@ def _scatter(comparison: Comparison, axes: "Axes", x_name: str, scale: float = 1
 
 
 def efficiency_figure(comparison: Comparison) -> "Figure":
-    """Steps per second, training time and FLOPs against the primary metric."""
+    """The primary metric against steps per second, training time and FLOPs."""
     figure, panels = house.new_figure(1, 3, 9.6, 3.0, sharey=True)
     time = tuple((least, by, label.replace("wall-clock", "training")) for least, by, label in TIME)
     speed = ((0, 1, "speed (steps/s)"),)
@@ -100,7 +100,7 @@ def efficiency_figure(comparison: Comparison) -> "Figure":
 
 
 def parameters_figure(comparison: Comparison) -> "Figure":
-    """Parameters without embeddings against the primary metric."""
+    """The primary metric against parameters without embeddings."""
     figure, (axes,) = house.new_figure(1, 1, 5.6, 3.1)
     _scatter(comparison, axes, "non_embedding_parameters")
     values = [
@@ -118,8 +118,7 @@ def parameters_figure(comparison: Comparison) -> "Figure":
 
 
 def convergence_figure(comparison: Comparison) -> "Figure":
-    """Share of the fall reached early, where it is known; steps and training time to the loss that
-    all reach."""
+    """Share of the fall reached early, if known; steps and training time to the common loss."""
     by_name = style.drawn_looks(comparison)
     rows = len(by_name)
     height = max(2.7, 1.0 + 0.34 * rows)
@@ -155,5 +154,5 @@ def _early(comparison: Comparison, early: "Axes") -> None:
         early.plot([100 * part for part in EARLY], y, **look.line(marker=look.marker))
     early.set_xticks([100 * part for part in EARLY])
     early.set_xlabel("part of the run (%)")
-    early.set_ylabel("share of the fall of the training loss (%)")
+    early.set_ylabel("share of the fall in training loss (%)")
     style.round_ticks(early, "y")

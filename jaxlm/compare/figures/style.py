@@ -1,7 +1,7 @@
-"""What the figures of a comparison share: a style for each variant, legends, dot plots, files.
+"""Shared parts of a comparison's figures: a style for each variant, ticks, legends, dot plots.
 
-Every variant has a colour (Okabe and Ito 2008), a line style and a marker, so that none of the
-figures needs its colours; beyond twelve the colours come from a map whose lightness grows.
+Every variant has a colour (Okabe and Ito 2008), a line style and a marker, so that no figure
+depends on colour alone; beyond twelve variants, colours come from a map of increasing lightness.
 """
 
 import math
@@ -33,7 +33,7 @@ FLOPS: Units = ((0, 1, "FLOPs (6 N D)"),) + tuple(
 
 @dataclass(frozen=True)
 class Look:
-    """How a variant is drawn, everywhere."""
+    """How a variant is drawn in all figures."""
 
     name: str
     color: Any
@@ -48,7 +48,7 @@ class Look:
 
 
 def looks(names: Sequence[str]) -> dict[str, Look]:
-    """A look for each name; colour and line style together are one's own for up to 49 names."""
+    """A look for each name; the pair of colour and line style is unique for up to 49 names."""
     few = len(names) <= len(MARKERS)
     colors = COLORS if few else depth_colors(len(names))
     return {
@@ -63,7 +63,7 @@ def looks(names: Sequence[str]) -> dict[str, Look]:
 
 
 def drawn_looks(comparison: Comparison) -> dict[str, Look]:
-    """The look of each variant that is drawn: all, or of many the best and the baseline."""
+    """The look of each variant that is drawn: all or, of many, the best and the baseline."""
     drawn = comparison.variants
     if len(drawn) > MOST_DRAWN:
         best = comparison.ranking[: MOST_DRAWN - 1]
@@ -77,7 +77,7 @@ def ranked_looks(comparison: Comparison) -> list[Look]:
 
 
 def shortened(name: str) -> str:
-    """The name, or both its ends where it is long: figures have little room."""
+    """The name, or both its ends if it is long, since figures have little room."""
     if len(name) <= LONGEST_NAME:
         return name
     half = LONGEST_NAME // 2
@@ -85,7 +85,7 @@ def shortened(name: str) -> str:
 
 
 def legend_right(figure: "Figure", shown: Sequence[Look], lines: bool, **extra: Any) -> None:
-    """One legend beside the panels: each look with its marker, and with its line where drawn.
+    """One legend beside the panels: each look with its marker, and with its line if `lines`.
 
     `extra` maps more labels to handles.
     """
@@ -112,7 +112,7 @@ def round_ticks(axes: "Axes", which: str = "x", most: int = 5) -> None:
 
 
 def log_ticks(axes: "Axes", which: str, values: Sequence[float]) -> None:
-    """A logarithmic axis with a tick at each value where these are few, else at round numbers."""
+    """A logarithmic axis with a tick at each value if these are few, else at round numbers."""
     from matplotlib import ticker
 
     getattr(axes, f"set_{which}scale")("log")
@@ -188,7 +188,7 @@ def dot_plot(
 
 
 def _reported_mark(axes: "Axes", value: float, row: int, limits: tuple[float, float]) -> None:
-    """A cross, or a word at the side towards which the figure lies outside."""
+    """A cross or, if the figure is outside the axis, a word at that side."""
     if limits[0] <= value <= limits[1]:
         axes.plot([value], [row - 0.22], color=BLACK, marker="x", markersize=5, linestyle="")
         return
@@ -201,7 +201,7 @@ def _reported_mark(axes: "Axes", value: float, row: int, limits: tuple[float, fl
 def _limits(
     values: Sequence[float], means: Mapping[str, Mean | None], reported: Mapping[str, float]
 ) -> tuple[float, float]:
-    """All seeds, and intervals and reported figures as far as they do not press these together."""
+    """Limits for all seeds, and for intervals and reported figures that do not crowd the seeds."""
     if not values:
         return 0.0, 1.0
     low, high = min(values), max(values)

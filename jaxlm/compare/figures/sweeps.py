@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def sweep_figure(sweep: Sweep) -> "Figure":
-    """The metric over a swept number; the edge of divergence is shaded, its runs crossed.
+    """The metric against a swept number; crosses for diverged runs, shading for their edge.
 
-    Best values are ringed. Where two other keys vary, one of them has a panel for each value.
+    Best values are ringed. If two other keys vary, one of them has a panel for each value.
     """
     from matplotlib.lines import Line2D
 
@@ -70,7 +70,7 @@ def _sweep_line(axes: "Axes", line: Line, look: style.Look, row: int, metric: Me
 
 
 def _shade_edge(axes: "Axes", edge: tuple[float, float], last: float) -> None:
-    """Grey from the last stable value on: the edge lies in the darker part."""
+    """Shades the axis from the last stable value on; the edge lies in the darker part."""
     low, high = edge
     limits = axes.get_xlim()
     if low:

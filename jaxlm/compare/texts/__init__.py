@@ -1,1 +1,1 @@
-"""What the models write, and how good it is."""
+"""The texts that models write, and their scores."""

@@ -1,7 +1,7 @@
 """How varied a text is, from its words alone: distinct-n, repetition, self-BLEU.
 
-A word is a stretch of letters and digits, with apostrophes inside, as it is written; punctuation
-is no word.
+A word is a run of letters and digits, with apostrophes inside, in its written form; punctuation is
+not a word.
 """
 
 import re
@@ -12,7 +12,7 @@ _BLEU_ORDER = 4
 
 
 def words(text: str, whole: bool = True) -> list[str]:
-    """The words of a text; without the last one where a text that is not whole ends inside it."""
+    """The words of a text, without the last one if a text that is not whole ends inside it."""
     found = WORD.findall(text)
     cut_off = not whole and found and text.endswith(found[-1])
     return found[:-1] if cut_off else found
@@ -24,20 +24,20 @@ def ngrams(items: Sequence[str], n: int) -> list[tuple[str, ...]]:
 
 
 def distinct(texts: Sequence[Sequence[str]], n: int) -> float | None:
-    """Distinct-n: different n-grams as a share of all n-grams of the texts, each a list of words.
+    """Distinct-n: the share of distinct n-grams among those of the texts, each a list of words.
 
     Li et al. 2016, "A diversity-promoting objective function for neural conversation models",
-    section 5. It falls with the length of the texts. None where there is no n-gram.
+    section 5. It falls with the length of the texts. None if there is no n-gram.
     """
     found = [gram for text in texts for gram in ngrams(text, n)]
     return len(set(found)) / len(found) if found else None
 
 
 def repetition(text: Sequence[str], n: int = 4) -> float | None:
-    """The share of a text's n-grams that stood in it before, from a list of words.
+    """The share of the n-grams of a text, a list of words, that occurred in it before.
 
     Welleck et al. 2020, "Neural text generation with unlikelihood training", section 6 (seq-rep-n).
-    None where there is no n-gram.
+    None if there is no n-gram.
     """
     share = distinct([text], n)
     return None if share is None else 1 - share
@@ -46,8 +46,8 @@ def repetition(text: Sequence[str], n: int = 4) -> float | None:
 def self_bleu(texts: Sequence[Sequence[str]]) -> list[float | None] | None:
     """BLEU-4 of each text, a list of words, against all others: 0 all different, 1 all alike.
 
-    Zhu et al. 2018, "Texygen", section 3; by nltk, smoothed by its method 1. None for a text of
-    fewer than 4 words and where there is no other such text; None for all without nltk.
+    Zhu et al. 2018, "Texygen", section 3; by nltk, with its smoothing method 1. A score is None for
+    a text of fewer than 4 words, or if no other text has as many. The result is None without nltk.
     """
     try:
         from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
@@ -63,5 +63,5 @@ def self_bleu(texts: Sequence[Sequence[str]]) -> list[float | None] | None:
 
 
 def known_words(text: Sequence[str], vocabulary: set[str] | dict[str, int]) -> float | None:
-    """The share of a text's words that `vocabulary` holds; None where there is no word."""
+    """The share of a text's words that `vocabulary` contains; None if there is no word."""
     return sum(word in vocabulary for word in text) / len(text) if text else None

@@ -1,26 +1,26 @@
 """The longest run of items that a short text shares with a long one, exactly.
 
-Every run of the short texts gets a number such that equal runs have equal numbers; a run of twice
-the length is a pair of such numbers (Karp, Miller and Rosenberg, "Rapid identification of repeated
+Every run of the short texts gets a number, and equal runs have equal numbers; a run of twice the
+length is a pair of such numbers (Karp, Miller and Rosenberg, "Rapid identification of repeated
 patterns in strings, trees and arrays", STOC 1972). Places of the long text whose run occurs in no
-short one drop out on the way, so that most of the work is on the shortest runs.
+short one drop out on the way, so most of the work is on the shortest runs.
 
-Legend: N items of the long text, M items of all short ones together, C places still of interest.
+Legend: N items of the long text, M items of all short ones together, C remaining places.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-_TABLE = 1 << 24  # pairs that a table of this many numbers is kept for, instead of a search
+_TABLE = 1 << 24  # up to so many possible pairs are looked up in a table instead of searched
 _CHUNK = 1 << 22
 
 
 def longest_common_runs(texts: Sequence[np.ndarray], long_N: np.ndarray) -> list[tuple[int, int]]:
-    """(length, first place in the text) of the longest run of each text that `long_N` holds.
+    """(length, first place in the text) of the longest run of each text that `long_N` contains.
 
-    Items are integers from 0 up, as code points or numbers of words; (0, 0) where no item is
-    shared. Memory is some 12 bytes for each item of `long_N`.
+    Items are integers from 0 up, such as code points or numbers of words; (0, 0) if no item is
+    shared. It takes about 12 bytes of memory for each item of `long_N`.
     """
     lengths = [len(text) for text in texts]
     own_M = np.concatenate([np.empty(0, np.int64), *texts]).astype(np.int64)
@@ -45,7 +45,7 @@ def longest_common_runs(texts: Sequence[np.ndarray], long_N: np.ndarray) -> list
 
 
 class _Level:
-    """The numbers of all runs of one length: equal runs have equal ones, 0 is no common run."""
+    """The numbers of all runs of one length: equal runs have equal ones, 0 means no common run."""
 
     def __init__(self, length: int, own_M: np.ndarray, long_N: np.ndarray) -> None:
         self.length, self.long_N, self.size = length, long_N, int(own_M.max(initial=0)) + 1
@@ -81,7 +81,7 @@ class _Level:
         return _Level(2 * self.length, own_M, long_N)
 
     def pairs(self, numbers: np.ndarray, at: np.ndarray, distance: int) -> np.ndarray:
-        """One key for the two runs at `at` and `distance` on; 0 where either is no common run."""
+        """One key for the two runs at `at` and `distance` on; 0 if either is not common."""
         then = at + distance
         inside = then < len(numbers)
         second = np.where(inside, numbers[np.where(inside, then, 0)], 0).astype(np.int64)
@@ -101,7 +101,7 @@ def _first_level(own_M: np.ndarray, long_N: np.ndarray) -> _Level:
 
 
 def _longest(level: _Level, own_T: np.ndarray, at_C: np.ndarray) -> tuple[int, int]:
-    """(length, first place) for one text of T items, whose longest run has 1 to 2 levels' length.
+    """(length, first place) for one text of T items, whose longest run is 1 to 2 levels long.
 
     A run of length n, level.length <= n < 2 level.length, is two overlapping runs of the level.
     """

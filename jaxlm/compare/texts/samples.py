@@ -1,6 +1,6 @@
 """Texts of each model side by side: from samples.txt, or from specimens measured for the report.
 
-Specimens are a dict as `{"prompt", "settings", "models": {variant: {"samples": [{"text", ...}],
+Specimens are a dict like `{"prompt", "settings", "models": {variant: {"samples": [{"text", ...}],
 "scores": {name: number}}}, "scores_legend": {name: sentence}, "decoding": [{"variant",
 "temperature", "top_p", "text", ...}]}`; any part may be missing.
 """
@@ -38,7 +38,7 @@ def sample_rows(comparison: Comparison) -> list[Json]:
 
 
 def blocks(comparison: Comparison, specimens: Mapping[str, Any] | None) -> list[Block]:
-    """The section of texts; empty where there are none."""
+    """The section of texts; empty if there are none."""
     if specimens and specimens.get("models"):
         return [Heading(2, "Texts"), *_measured(specimens)]
     columns = []
@@ -48,12 +48,12 @@ def blocks(comparison: Comparison, specimens: Mapping[str, Any] | None) -> list[
             columns.append((variant, [cut(text) for text in run.samples[:_SHOWN]]))
     if not columns:
         return []
-    said = "Drawn at the end of training, from the first seed of each; all are in "
+    said = "Drawn at the end of training, from the first seed of each variant; all are in "
     return [Heading(2, "Texts"), Paragraph(f"{said}`generation_comparison.csv`."), Columns(columns)]
 
 
 def cut(text: str, most: int = _MOST_CHARACTERS) -> str:
-    """The text, or its beginning where it is long."""
+    """The text, or its beginning if it is long."""
     return text if len(text) <= most else text[:most].rstrip() + " …"
 
 
@@ -72,7 +72,7 @@ def _measured(specimens: Mapping[str, Any]) -> list[Block]:
     if legend:
         made.append(Bullets([f"**{_words(name)}**: {text}" for name, text in legend.items()]))
     made.append(Columns([(v, _texts(model.get("samples") or [])) for v, model in models.items()]))
-    said = "All texts with their measures are in `generation_comparison.csv`."
+    said = "All texts and their scores are in `generation_comparison.csv`."
     made.append(Paragraph(said))
     return made + _decoding(specimens.get("decoding") or [])
 
@@ -114,7 +114,7 @@ def _words(name: str) -> str:
 
 
 def number(value: Any) -> str:
-    """A measure of unknown kind: three digits."""
+    """A score of unknown kind, with three digits."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return "–" if value is None else str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"

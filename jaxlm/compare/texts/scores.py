@@ -1,7 +1,7 @@
-"""What a text that a model wrote is worth: against itself, the training text and the grammar.
+"""Scores of a text that a model wrote: against itself, the training text and the grammar.
 
-Every score is of what was written after the prompt, but the grammar's, which are of the whole text.
-None stands for a score that a text is too short for.
+Scores cover what was written after the prompt, except the grammar's, which cover the whole text.
+A score is None if the text is too short for it.
 """
 
 import math
@@ -20,32 +20,34 @@ from jaxlm.data.tokenizer import Tokenizer
 from jaxlm.host.checked import Json
 
 LEGEND = {
-    "words": "Words written after the prompt; punctuation is none.",
-    "distinct_1": "Different words as a share of all words; of a model: in all its texts together.",
-    "distinct_2": "Different pairs of neighbouring words as a share of all such pairs.",
-    "distinct_3": "Different runs of three words as a share of all such runs.",
-    "repetition_4": "Share of the runs of four words that the same text held before (0: none).",
+    "words": "Words written after the prompt, without punctuation.",
+    "distinct_1": "Share of distinct words among all words; for a model, over all its texts.",
+    "distinct_2": "Share of distinct pairs of adjacent words among all such pairs.",
+    "distinct_3": "Share of distinct runs of three words among all such runs.",
+    "repetition_4": "Share of the runs of four words that occurred before in the same text (0: "
+    "none).",
     "self_bleu": "BLEU-4 of a text against the model's other texts (1: all alike).",
-    "known_words": "Share of the words that the training text holds.",
-    "overlap_characters": "Longest stretch of characters that the training text holds, too.",
-    "overlap_words": "Longest run of words, punctuation apart, that the training text holds, too.",
+    "known_words": "Share of the words that occur in the training text.",
+    "overlap_characters": "Longest run of characters that also occurs in the training text.",
+    "overlap_words": "Longest run of words, ignoring punctuation, that also occurs in the training "
+    "text.",
     "overlap_characters_most": "The longest overlap_characters of all texts.",
-    "grammar_sentences": "Share of the sentences that the corpus's grammar accepts, each for "
-    "itself; a last one that was cut off is left out.",
+    "grammar_sentences": "Share of the sentences that the corpus's grammar accepts, each on its "
+    "own; a last sentence that was cut off does not count.",
     "grammar_stories": "Share of the texts that are whole stories of the grammar; texts cut off "
-    "before any fault are left out (of one text: grammar_story, 1 or 0).",
+    "before any fault do not count (for one text: grammar_story, 1 or 0).",
     "grammar_read": "Share of a text before the first character that no story could have there.",
     "grammar_nats": "Exact negative log-likelihood, under the grammar, of all texts up to their "
-    "first fault, in nats per character: as likely as real text where it is the reference's.",
-    "grammar_story_nats": "The same of the whole stories, in nats per story.",
-    "tokens_per_second_generating": "Tokens a second, one text at a time, compilation left out.",
+    "first fault, in nats per character; equal to the reference's if as likely as real text.",
+    "grammar_story_nats": "The same for whole stories, in nats per story.",
+    "tokens_per_second_generating": "Tokens per second, one text at a time, excluding compilation.",
 }
 _SEPARATOR = "\0"
 _MEANS = ("words", "repetition_4", "known_words", "overlap_characters", "overlap_words")
 
 
 class Specimen(NamedTuple):
-    """A prompt and what was written after it; `whole`: it ended by itself."""
+    """A prompt and the text written after it; `whole` says that it ended by itself."""
 
     prompt: str
     new: str
@@ -63,7 +65,7 @@ class Specimen(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingText:
-    """A training text made ready for a search: code points, and words as numbers from 1 up."""
+    """A training text prepared for searches: code points, and words as numbers from 1 up."""
 
     codes_N: np.ndarray
     number_of_word: dict[str, int]
@@ -99,7 +101,7 @@ def _codes(text: str) -> np.ndarray:
 
 
 def split_text(tokens_N: np.ndarray, tokenizer: Tokenizer) -> str:
-    """The text of ids, a NUL in place of each end_of_text."""
+    """The text of ids, with a NUL in place of each end_of_text."""
     if tokenizer.end_of_text is None:
         return tokenizer.decode(tokens_N.tolist())
     places = np.flatnonzero(tokens_N == tokenizer.end_of_text)
@@ -111,15 +113,15 @@ def split_text(tokens_N: np.ndarray, tokenizer: Tokenizer) -> str:
 def passages(dataset: Dataset, characters: int, count: int, most_tokens: int) -> list[Specimen]:
     """`count` passages (or as many as there are) of the validation text, spread over it.
 
-    Where the corpus has documents, their beginnings; elsewhere from the start of a word. Each is as
-    long as `characters`, or as its document.
+    If the corpus has documents, passages are their beginnings; otherwise they start at a word. Each
+    is as long as `characters`, or as its document.
     """
-    assert dataset.tokenizer is not None  # who writes texts has one
+    assert dataset.tokenizer is not None  # a run that writes texts has one
     text = split_text(dataset.validation[:most_tokens], dataset.tokenizer)
     if dataset.has_documents:
         documents = [part for part in text.split(_SEPARATOR) if part.strip()]
         if len(dataset.validation) > most_tokens:
-            documents = documents[:-1]  # cut off by ourselves
+            documents = documents[:-1]  # the last one was cut off above
         places = np.linspace(0, len(documents), min(count, len(documents)), endpoint=False)
         chosen = [documents[int(place)] for place in places]
         return [Specimen("", part[:characters], len(part) <= characters) for part in chosen]
@@ -135,7 +137,7 @@ def passages(dataset: Dataset, characters: int, count: int, most_tokens: int) ->
 
 
 def text_scores(specimen: Specimen) -> Json:
-    """What the text alone tells: its length, variety and repetition."""
+    """Scores from the text alone: its length, variety and repetition."""
     ws = specimen.words
     scores: Json = {"words": len(ws)}
     scores |= {f"distinct_{n}": distinct([ws], n) for n in (1, 2, 3)}
@@ -143,11 +145,11 @@ def text_scores(specimen: Specimen) -> Json:
 
 
 def grammar_scores(specimen: Specimen, choices: int | None = None) -> Json:
-    """What the grammar of the built-in corpus, with its data.choices, says of a text; see LEGEND.
+    """Scores of a text by the grammar of the built-in corpus, with its data.choices; see LEGEND.
 
-    `grammar_story` is 1 for a whole story and 0 for none; None where the text was cut off before
-    any fault. `grammar_nats` is None where no choice of the grammar was read to its end. A last
-    sentence that was cut off is not among `sentences`.
+    `grammar_story` is 1 for a whole story, else 0; None if the text was cut off before any fault.
+    `grammar_nats` is None if no choice of the grammar was read to its end. A last sentence that was
+    cut off is not among `sentences`.
     """
     found = stories.score(specimen.text, choices)
     complete = specimen.text
@@ -176,7 +178,7 @@ def scored(
 ) -> list[tuple[list[Json], Json]]:
     """(scores of each text, scores of all together) for each group of texts.
 
-    All groups go through the training text at once, which is most of the work.
+    All groups are searched in the training text together, since that is most of the work.
     """
     texts = [specimen for group in groups for specimen in group]
     rows = [text_scores(specimen) for specimen in texts]
@@ -212,7 +214,7 @@ def _together(group: Sequence[Specimen], rows: list[Json]) -> Json:
 
 
 def _grammar_together(rows: list[Json]) -> Json:
-    """Shares and likelihoods over all texts, each sentence and each character counting alike."""
+    """Shares and likelihoods over all texts, with equal weight for each sentence and character."""
     count = sum(row["sentences"] for row in rows)
     accepted = sum(row["sentences_accepted"] for row in rows)
     read = [row for row in rows if row["grammar_nats"] is not None]
@@ -228,6 +230,6 @@ def _grammar_together(rows: list[Json]) -> Json:
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """The mean of those that are there; None where none is."""
+    """The mean of the values that are not None; None if there are none."""
     there = [value for value in values if value is not None]
     return math.fsum(there) / len(there) if there else None

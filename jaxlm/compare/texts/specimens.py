@@ -1,4 +1,4 @@
-"""What the models of a study write, side by side, and how good it is."""
+"""Texts written by the models of a study, side by side, with their scores."""
 
 import dataclasses
 import functools
@@ -36,8 +36,8 @@ SWEEP_TOP_P = (0.8, 0.9, 1.0)
 _REFERENCE_GROUPS = 4
 
 
-# Prompt and decoding by corpus. The built-in one's texts are drawn as the model has them, so that
-# their likelihood under the grammar can be held against the corpus's own.
+# Prompt and decoding by corpus. For the built-in corpus, texts are drawn from the model's unchanged
+# distribution, so that their likelihood under the grammar can be compared with the corpus's own.
 DEFAULTS = {
     "stories": ("Once", Sampling(1.0)),
     "shakespeare": ("ROMEO:", Sampling(0.8, top_k=40, top_p=0.95)),
@@ -51,7 +51,7 @@ DEFAULTS = {
 
 @dataclasses.dataclass(frozen=True)
 class _Settings:
-    """One for all models: what is drawn, from which prompt."""
+    """The settings shared by all models: what is drawn, from which prompt."""
 
     prompt: str
     sampling: Sampling
@@ -64,7 +64,7 @@ class _Settings:
 
 
 class _Written(NamedTuple):
-    """What one model wrote, not scored yet."""
+    """The texts of one model, before they are scored."""
 
     config: Config
     step: int | None
@@ -74,7 +74,7 @@ class _Written(NamedTuple):
 
 
 class _Scores(NamedTuple):
-    """Scores of what one model wrote: of each text, of all; of each setting; of real text."""
+    """Scores of one model's texts: of each, of all together, of each setting; of real text."""
 
     rows: list[Json]
     together: Json
@@ -99,18 +99,18 @@ def write_specimens(
     searched_tokens: int = 5_000_000,
     load_engine: LoadEngine | None = None,
 ) -> Json:
-    """Each run writes `measured` texts from one prompt and seed; their scores, fit for JSON.
+    """Have each run write `measured` texts from one prompt and seed; their scores, fit for JSON.
 
     Files in `out`: generation_comparison.csv (every text) and, with `sweep`, decoding_sweep.csv
-    (the run of the lowest validation loss, over temperatures and top-p). The result: prompt,
+    (the run with the lowest validation loss, over temperatures and top-p). The result: prompt,
     settings, models (variant -> step, the first `samples` texts with their scores, scores over
     all texts, and reference: the scores of validation text of the same length), scores_legend,
-    decoding (a row per setting), notes (what was left out and why).
+    decoding (a row per setting), notes (what was skipped and why).
 
-    Prompt and decoding default to those of the first run's corpus (DEFAULTS); where one of
+    Prompt and decoding default to those of the first run's corpus (DEFAULTS); if one of
     temperature, top_k and top_p is given, the others are 1 and off. Overlaps are searched in the
     first `searched_tokens` tokens of a run's own training text. A run that cannot be opened, or
-    cannot write, is named in notes. `load_engine` None: the backend each run was trained with.
+    cannot write, is named in notes. Without `load_engine`, each run's own backend is used.
     """
     notes: list[str] = []
     configs = _configs(runs, notes)
@@ -155,7 +155,7 @@ def _configs(runs: Mapping[str, str | Path], notes: list[str]) -> dict[str, Conf
 
 
 def _left_out(variant: str, error: Exception) -> str:
-    return f"{variant} is left out: {' '.join(str(error).splitlines())}"
+    return f"{variant} is skipped: {' '.join(str(error).splitlines())}"
 
 
 # -- writing -------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def _write_all(
     load_engine: LoadEngine | None,
     notes: list[str],
 ) -> dict[str, _Written]:
-    """What each run writes; the sweep's texts with the best of those that can write."""
+    """The texts of each run; the best run that can write also writes those of the sweep."""
     written: dict[str, _Written] = {}
     losses = {variant: _loss(runs[variant]) for variant in configs}
     for variant in sorted(configs, key=lambda variant: losses[variant]):
@@ -184,7 +184,7 @@ def _write_all(
 
 
 def _loss(run: str | Path) -> float:
-    """The lowest validation loss of a run; infinite where it is not known."""
+    """The lowest validation loss of a run; infinite if unknown."""
     try:
         summary = RunDirectory(run).read_summary() or {}
     except UserError:
@@ -196,14 +196,14 @@ def _loss(run: str | Path) -> float:
 def _opened(
     variant: str, path: Path, settings: _Settings, load: LoadEngine, notes: list[str]
 ) -> LoadedRun:
-    """The run at the checkpoint asked for; at its last one where no evaluation marked a best."""
+    """The run at the requested checkpoint, or at its last one if there is no readable best one."""
     try:
         return LoadedRun(path, settings.checkpoint, load_engine=load)
     except UserError:
         if settings.checkpoint != "best":
             raise
     run = LoadedRun(path, "last", load_engine=load)
-    notes.append(f"{variant} has no best checkpoint that can be read: its last one wrote.")
+    notes.append(f"{variant} has no readable best checkpoint: its last one was used.")
     return run
 
 
@@ -249,7 +249,7 @@ def _score_all(
         own = {variant: written[variant] for variant in variants}
         scores |= _score_together(own, datasets[key], settings, notes)
     if written and not any("self_bleu" in found.together for found in scores.values()):
-        notes.append("self_bleu needs nltk: pip install 'jaxlm[text]'.")
+        notes.append("self_bleu requires nltk: pip install 'jaxlm[text]'.")
     return scores
 
 
@@ -265,10 +265,10 @@ def _score_together(
         searched = min(settings.searched_tokens, len(dataset.train))
         if searched < len(dataset.train):
             notes.append(
-                f"{', '.join(written)}: overlaps and known words are of the first {searched:,} of "
-                f"{len(dataset.train):,} training tokens."
+                f"{', '.join(written)}: overlaps and known words refer to the first {searched:,} "
+                f"of {len(dataset.train):,} training tokens."
             )
-        assert dataset.tokenizer is not None  # who writes texts has one
+        assert dataset.tokenizer is not None  # a run that writes texts has one
         training = TrainingText.of(split_text(dataset.train[:searched], dataset.tokenizer))
         lengths = [len(text.new) for found in written.values() for text in found.texts]
         real = passages(
@@ -356,5 +356,5 @@ def _write_files(
 
 
 def _header(first: Iterable[str], rows: list[Json]) -> list[str]:
-    """`first`, then whatever else the rows have."""
+    """`first`, then all other names in the rows."""
     return list(dict.fromkeys([*first, *(name for row in rows for name in row)]))

@@ -1,11 +1,11 @@
 """The built-in corpus: children's stories from a grammar, with exact probabilities.
 
-Story `index` of `seed` is a pure function of the two, so that a corpus has any size and documents
+Story `index` of `seed` is a pure function of the two, so a corpus can have any size, and documents
 from VALIDATION_START on are never among those counted from TRAIN_START.
 
-`choices` makes an easier corpus of the same stories: every choice of the grammar is among so many
-of its most frequent alternatives (None: among all). It needs fewer words and facts, so that a small
-model comes near its entropy, which is as exact.
+`choices` makes an easier corpus of such stories: every choice of the grammar is limited to that
+many of its most frequent alternatives (None: no limit). It needs fewer words and facts, so a small
+model comes close to its entropy, which is still exact.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ TRAIN_START = 0
 VALIDATION_START = 2**40
 
 _BLOCKS = 24  # Philox counters set aside for a story; each gives 4 uniforms
-_CHUNK = 64  # stories drawn for at a time
+_CHUNK = 64  # stories whose uniforms are drawn together
 
 
 def document(seed: int, index: int, choices: int | None = None) -> str:
@@ -75,7 +75,7 @@ def score(text: str, choices: int | None = None) -> Score:
 def score_sentences(text: str) -> SentenceScore:
     """How many sentences of `text`, any string, could stand in some story (see SentenceReader).
 
-    Odds are ignored, hence it is the same for all `choices`.
+    Odds are ignored, so the result is the same for all `choices`.
     """
     return _sentence_reader().score(text)
 

@@ -1,8 +1,8 @@
-"""What makes a grammar readable back from its text, checked over all states it can be in.
+"""Checks that a grammar can be read back from its text, in all states it can be in.
 
 Two conditions suffice. *Breaks*: a word that ends in a letter or digit is never followed directly
-by another, so that a word is matched whole. *Heads*: of the alternatives of a choice, no two can
-begin alike, where an alternative's head is its text as far as its own first choice.
+by another, so that a word is matched whole. *Heads*: no two alternatives of a choice can begin
+alike; an alternative's head is its text up to its own first choice.
 """
 
 import itertools
@@ -28,9 +28,9 @@ def choices(start: Ops) -> list[Pick | Choice]:
 
 
 def conflicts(start: Ops) -> list[str]:
-    """Pairs of alternatives that some text cannot tell apart, in words; empty for a sound grammar.
+    """Descriptions of alternatives that some text cannot tell apart; empty for a sound grammar.
 
-    All values of the slots they print are looked at; two alternatives that no state allows
+    All values of the slots they print are considered. Two alternatives that no state allows
     together may begin alike.
     """
     problems = []
@@ -48,7 +48,7 @@ def conflicts(start: Ops) -> list[str]:
 
 
 def _word_pairs(words: list[str]) -> list[tuple[int, int]]:
-    """The pairs of words of which one begins the other: all others are told apart."""
+    """The pairs of words in which one begins the other; all other pairs can be told apart."""
     order = sorted(range(len(words)), key=lambda i: words[i])
     pairs = []
     for n, i in enumerate(order):
@@ -88,7 +88,7 @@ def _same(left: Op, right: Op) -> bool:
 
 
 def _advance(ops: Ops) -> Iterator[tuple[str, Ops]]:
-    """The first text of `ops`, in all possible ways, and the operations left of its head."""
+    """Each possible first text of `ops`, with the remaining operations of its head."""
     first, rest = ops[0], ops[1:]
     if isinstance(first, str):
         yield first, rest
@@ -108,7 +108,7 @@ def check(start: Ops, slot_names: list[str]) -> int:
 
 
 def _check_bound(names: list[str], ops: Ops, bound: frozenset[int], seen: Bound) -> frozenset[int]:
-    """The slots chosen for certain after `ops`, when those in `bound` were before."""
+    """The slots certainly chosen after `ops`, if those in `bound` were chosen before."""
     key = (id(ops), bound)
     if key in seen:
         return seen[key]

@@ -3,7 +3,7 @@
 Each choice adds the entropy of its odds, weighted by how likely its context is; in a grammar
 whose choices can all be read back, the sum over choices is the entropy of the text (J. Soule,
 "Entropies of probabilistic grammars", Information and Control 25, 1974). Working backwards from
-the end, what is still to come is kept as a sum of *factors*: arrays over the few slots, or
+the end, the entropy still to come is kept as a sum of *factors*: arrays over the few slots, or
 classes of slots, that they depend on. Expectations are linear, so the joint state of all slots is
 never needed.
 """
@@ -18,7 +18,7 @@ from jaxlm.data.stories.tables import Choice, Ops, Pick, Table
 Axis: TypeAlias = tuple[
     int, str
 ]  # a slot and the column whose classes are the axis; "": its values
-_NEW: Axis = (-1, "")  # the value that is being chosen; contexts are of what was chosen before
+_NEW: Axis = (-1, "")  # the value that is being chosen; contexts refer to earlier choices
 Factors: TypeAlias = dict[tuple[Axis, ...], np.ndarray]  # sorted axes -> array
 
 
@@ -76,7 +76,7 @@ class _Expectations:
     def _mix(self, op: Choice, branches: list[Factors]) -> Factors:
         """The sum of odds x branch, as branch 0 + the sum of odds x (branch - branch 0).
 
-        What is the same in all branches then stays free of what the odds depend on.
+        A term that all branches share then does not depend on the contexts of the odds.
         """
         given, odds, first = self._given(op.table), op.table.probabilities, branches[0]
         terms = [first]
@@ -90,7 +90,7 @@ class _Expectations:
     def _product(
         self, odds: np.ndarray, given: tuple[Axis, ...], factor: np.ndarray, axes: tuple[Axis, ...]
     ) -> Factors:
-        """odds x factor, summed over the axis _NEW where there is one."""
+        """odds x factor, summed over the axis _NEW if there is one."""
         slots = {axis[0] for axis in (*given, *axes) if not axis[1]}
         whole = {axis: (axis[0], "") for axis in (*given, *axes) if axis[0] in slots and axis[1]}
         odds, given = self._renamed(odds, given, whole)

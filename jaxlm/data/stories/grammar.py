@@ -1,8 +1,8 @@
 """A probabilistic grammar with memory: templates compiled into small programs that write texts.
 
-A grammar is data. A *lexicon* is a table of words, one column per form or class of theirs. A
-*slot* is a thing the story remembers (the hero's name, the place): a choice from a lexicon, whose
-odds may depend on slots chosen before. A *rule* is a list of alternative templates:
+A grammar is data. A *lexicon* is a table of words with a column for each form or class. A *slot*
+is something the story remembers (the hero's name, the place): a choice from a lexicon, whose odds
+may depend on slots chosen before. A *rule* is a list of alternative templates:
 
     {+place.at}     choose the slot `place` now and print its form `at`
     {place} {he.x}  print a slot chosen earlier, in its plain form or in the form `x`
@@ -30,16 +30,16 @@ from jaxlm.data.stories.tables import (
     Values,
 )
 
-# A template as it was read: text, <rule>, {slot}, or the branches of brackets.
+# A parsed template: text, <rule>, {slot}, or the branches of brackets.
 Parts = list["str | list[Parts]"]
 
 
 class Grammar:
     """Compiles lexicons, slots and rules; `start` is the tuple of operations of a whole text.
 
-    Raises ValueError where a template names something unknown, uses a slot before it is chosen,
-    could put two words together without a break, or where a rule contains itself. `most`: of every
-    choice, keep only so many alternatives (see `Table`).
+    Raises ValueError if a template names something unknown, uses a slot before it is chosen, or
+    could put two words together without a break, or if a rule contains itself. `most` limits the
+    alternatives of every choice (see `Table`).
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Grammar:
     def _compile(self, parts: "Parts", rule: str, numbers: Iterator[int]) -> Ops:
         ops: list[Op] = []
         for i, part in enumerate(parts):
-            if isinstance(part, list):  # [a|b]: where one is empty, each goes on to the end
+            if isinstance(part, list):  # [a|b|]: if one is empty, each includes the rest
                 rest = parts[i + 1 :] if [] in part else []
                 branches = [self._compile(branch + rest, rule, numbers) for branch in part]
                 name = f"<{rule}>[{next(numbers)}]"

@@ -1,8 +1,8 @@
-"""Reads a text back: does the grammar write it, where does it stop, and with what probability.
+"""Reads a text back: whether the grammar writes it, where it departs, and its probability.
 
-The heads of a choice's alternatives tell them apart (`checks.py`), so there is never a choice to
-take back, and the log-probability of a text is the sum over the choices read: the very sum that
-the writer drew.
+The heads of a choice's alternatives tell them apart (`checks.py`), so no choice ever has to be
+taken back. The log-probability of a text is the sum over the choices read, the same sum as the
+writer's.
 """
 
 import math
@@ -18,11 +18,11 @@ Known = dict[int, set[int]]  # slot -> the values it may still have
 
 @dataclass(frozen=True)
 class Score:
-    """What reading a text found.
+    """The result of reading a text.
 
     `parses`: the grammar writes exactly this text; `log_prob`: its log-probability in nats (-inf
-    if it does not parse); `stop`: the offset of the first character that no text of the grammar
-    has after those before it (the text's length if it parses, or just ends too early);
+    if it does not parse); `stop`: the offset of the first character where the text departs from
+    every text of the grammar (the text's length if it parses, or only ends too early);
     `read_log_prob`: the log-probability of the choices completed before `stop`; `message`: what
     was expected there.
     """
@@ -36,7 +36,7 @@ class Score:
 
 @dataclass(frozen=True)
 class SentenceScore:
-    """How many sentences of a text the grammar accepts, each for itself."""
+    """How many sentences of a text the grammar accepts, each on its own."""
 
     sentences: int
     accepted: int
@@ -59,7 +59,7 @@ def score(start: Ops, n_slots: int, text: str) -> Score:
         end = _read(text, 0, start, [None] * n_slots, logs)
         if end == len(text):
             return Score(True, sum(logs), end, sum(logs), "a whole text")
-        message = "the text goes on after its end"
+        message = "the text continues after its end"
     except _Stop as stop:
         end = stop.position
         shown = ", ".join(repr(word) for word in stop.expected[:3])
@@ -94,7 +94,7 @@ def _read(text: str, at: int, ops: Ops, values: Values, logs: list[float]) -> in
 
 
 def _begins(text: str, at: int, ops: Ops, values: Values) -> bool:
-    """Whether one of the heads of `ops` stands at `at`."""
+    """Whether one of the heads of `ops` matches at `at`."""
     for op in ops:
         if isinstance(op, Pick):
             return any(_matches(word, text, at) for word in op.words)
@@ -108,7 +108,7 @@ def _begins(text: str, at: int, ops: Ops, values: Values) -> bool:
 
 
 def _heads(ops: Ops, values: Values) -> list[str]:
-    """The texts `ops` may begin with, as far as its first choice."""
+    """The texts that `ops` may begin with, up to its first choice."""
     text = ""
     for op in ops:
         if isinstance(op, Pick):
@@ -120,14 +120,14 @@ def _heads(ops: Ops, values: Values) -> list[str]:
 
 
 def _matches(word: str, text: str, at: int) -> bool:
-    """Whether `word` stands at `at`, whole: "cat" does not match in "caterpillar"."""
+    """Whether `word` is at `at` as a whole: "cat" does not match in "caterpillar"."""
     end = at + len(word)
     whole = end >= len(text) or not (word[-1].isalnum() and text[end].isalnum())
     return whole and text.startswith(word, at)
 
 
 def _common(word: str, text: str, at: int) -> int:
-    """How many characters of `word` stand at `at`."""
+    """How many characters of `word` match at `at`."""
     n = 0
     while n < len(word) and at + n < len(text) and word[n] == text[at + n]:
         n += 1
@@ -141,7 +141,7 @@ _BREAK = re.compile(r'[.!?]"? +(?=[A-Z"])')
 def sentences(text: str) -> list[str]:
     """The text cut after . ! or ? (and a closing quote) where a capital or a quote follows.
 
-    Inside quotes there is no cut.
+    Text inside quotes is not cut.
     """
     cut, begin = [], 0
     text = " ".join(text.split())
@@ -167,7 +167,7 @@ class SentenceReader:
         self._starts = [s for ops in sequences for s in _starts(ops)]
 
     def accepts(self, sentence: str) -> bool:
-        """Whether `sentence`, one of `sentences(text)`, is one."""
+        """Whether `sentence`, one of `sentences(text)`, is accepted."""
         if not _END.search(sentence) or not (sentence[0].isupper() or sentence[0] == '"'):
             return False
         return any(_reads(sentence, 0, ops, {}) for ops in self._starts)
@@ -194,7 +194,7 @@ def _reads(text: str, at: int, ops: Ops, known: Known) -> bool:
 
 
 def _ends(text: str, at: int, ops: Ops, known: Known) -> Iterator[tuple[int, Known]]:
-    """Where reading `ops` from `at` may end: behind them, or where the sentence is used up."""
+    """Where reading `ops` from `at` may end: after them, or where the sentence is used up."""
     if at == len(text) or not ops:
         yield at, known
         return

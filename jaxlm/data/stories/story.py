@@ -1,9 +1,9 @@
 """How a story is told: the rules of its grammar, from the whole story down to the sentence.
 
-The notation is explained in `grammar.py`, the slots are in `slots.py`. A story is an opening, one
-of twelve plots (`plots.py`, `wishes.py`) with its ending. Every plot brings the hero (`kind`,
-`name`) to a `place` where a `friend` called `pal` is met, and leaves the hero with a `joy`, so that
-any ending fits.
+The notation is explained in `grammar.py`, the slots are in `slots.py`. A story is an opening and
+one of twelve plots (`plots.py`, `wishes.py`) with its ending. Every plot brings the hero (`kind`,
+`name`) to a `place`, lets the hero meet a `friend` called `pal` there, and leaves the hero with a
+`joy`, so that any ending fits.
 """
 
 from functools import cache
@@ -147,8 +147,8 @@ RULES = {**BEGINNING, **SHARED, **LOST, **FIND, **COMPANY, **ALONE, **WISHES, **
 
 @cache
 def grammar(choices: int | None = None) -> Grammar:
-    """The compiled grammar; its tables of odds are made as they are first used.
+    """The compiled grammar; its tables of odds are made on first use.
 
-    `choices`: the most alternatives of a choice; None: all.
+    `choices` limits the alternatives of each choice; None keeps all.
     """
     return Grammar(LEXICONS, SLOTS, RULES, most=choices)

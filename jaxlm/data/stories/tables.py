@@ -1,4 +1,4 @@
-"""What a grammar is made of: lexicons, slots and rules (the data), operations, tables of odds.
+"""The parts of a grammar: lexicons, slots and rules (the data), operations, tables of odds.
 
 Every template of a grammar becomes a tuple of four kinds of operation: str (a literal), Print,
 Pick and Choice. Writing (`grammar.py`), reading (`reading.py`), the entropy (`entropies.py`) and
@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-# A word with its forms and classes, which may be text or numbers: what predicates see.
+# A word with its forms and classes (text or numbers), as predicates see it.
 Entry = dict[str, Any]
 # A context, or several -> predicate(entry, *contexts).
 Fits = Mapping[str | tuple[str, ...], Callable[..., bool]]
-Values = list[Any]  # of the slots: the index of each once it is chosen, None before
+Values = list[Any]  # of each slot: the index of its value, None until it is chosen
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ class Context:
 class Table:
     """The odds of a choice: one row of probabilities for each combination of its contexts.
 
-    With `most`, a row keeps only so many of the entries that fit: those of the best own rank,
-    whatever the contexts say, so that few words occur at all.
+    With `most`, a row keeps only that many of the entries that fit: those with the best own rank,
+    regardless of the contexts, so that few words occur at all.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class Table:
     def _make_row(self, key: int) -> tuple[list[float], list[float]]:
         p = self.probabilities.reshape(-1, len(self.entries))[key]
         cumulative = np.cumsum(p)
-        cumulative[np.flatnonzero(p)[-1] :] = 1.0  # no rounding lets a draw fall behind the last
+        cumulative[np.flatnonzero(p)[-1] :] = 1.0  # rounding puts no draw beyond the last entry
         logs = [math.log(x) if x > 0 else -math.inf for x in p.tolist()]
         row = self._rows[key] = (cumulative.tolist(), logs)
         return row
