@@ -325,7 +325,7 @@ def test_a_float32_jit_is_refused():
         ({"method": "l-bfgs", "bounds": [(0, 1)]}, "2 parameters"),
         ({"method": "l-bfgs", "bounds": [(0, 1), (2, 1)]}, "parameter 1"),
         ({"method": "l-bfgs", "bounds": [1, 2]}, "a list with"),
-        ({"method": None}, "none of: bfgs"),
+        ({"method": None}, "Choose from: bfgs"),
         ({"x0": [[1.0, 1.0]]}, "vector"),
         ({"x0": []}, "vector"),
     ],
