@@ -85,7 +85,7 @@ def test_a_fixed_floor_lets_two_sizes_tell_the_rest():
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ("Q=1", "has no parameter 'Q'; it has E, A, B, alpha, beta"),
+        ("Q=1", "has no parameter 'Q'. Choose from: E, A, B, alpha, beta"),
         ("E", "not NAME=VALUE"),
         ("E=x", "is not a number"),
         ("E=-1", "above 0"),
@@ -96,8 +96,8 @@ def test_a_fixed_floor_lets_two_sizes_tell_the_rest():
         ({"alpha": np.bool_(True)}, "is not a number"),
         ({"E": None}, "is not a number"),
         ({"E": [1.69]}, "is not a number"),
-        ("alpha=50", "alpha=50 is no exponent of a law"),
-        ({"beta": 5.1}, "beta=5.1 is no exponent"),
+        ("alpha=50", "alpha=50 is too large for the exponent of a loss"),
+        ({"beta": 5.1}, "beta=5.1 is too large for the exponent"),
         ("E=1, E=2", "twice"),
         ("E=99", "lies above all losses"),
         ("E=1,A=2,B=3,alpha=.4,beta=.5", "nothing is left"),

@@ -250,13 +250,13 @@ def test_the_global_precision_is_left_alone():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: optimal(LAWS["power_C"], np.zeros(3), 1e20), "law=power_C knows C only"),
+        (lambda: optimal(LAWS["power_C"], np.zeros(3), 1e20), "law=power_C depends only on C"),
         (lambda: cheapest(LAWS["power_N"], np.zeros(3), 3.0), "a law of both N and D"),
-        (lambda: optimal(DATA_CONSTRAINED, REPEATED, 1e20), "give unique"),
+        (lambda: optimal(DATA_CONSTRAINED, REPEATED, 1e20), "set unique"),
         (lambda: optimal(CHINCHILLA, THETA, [1e20, -1]), "C=.*positive, finite"),
         (lambda: optimal(CHINCHILLA, THETA, 1e20, inference_tokens=-1), "inference_tokens=-1"),
         (lambda: optimal(CHINCHILLA, THETA[:4], 1e20), "log_E, log_A, log_B, alpha, beta"),
-        (lambda: tokens_for(CHINCHILLA, THETA, 1e9, [3, 4]), "give one number"),
+        (lambda: tokens_for(CHINCHILLA, THETA, 1e9, [3, 4]), "must be one number"),
         (lambda: cheapest(CHINCHILLA, THETA, np.inf), "the target loss=inf"),
     ],
 )
