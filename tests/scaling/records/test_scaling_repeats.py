@@ -121,7 +121,7 @@ def test_warnings_of_records_are_warnings_of_their_fit(read):
 def test_one_budget_is_not_called_rising():
     sizes = np.geomspace(1e7, 1e9, 9)
     for tokens, said in (
-        (1e18 / 6 / sizes, "fall against each other"),
+        (1e18 / 6 / sizes, "vary inversely"),
         (20 * sizes, "rise together"),
     ):
         records = Records.from_arrays(sizes, tokens, np.linspace(4, 3, 9))
