@@ -178,7 +178,7 @@ def _decide(
 def _doubts(fit: Fit, given: dict[str, float], cost: float | None) -> list[str]:
     found, target = [], given.get("target_loss")
     if not fit.success:
-        found.append(f"the fit cannot be trusted: {fit.message}")
+        found.append(f"the fit is not reliable: {fit.message}")
     smallest, largest = fit.range["C"]
     if cost is not None and np.isfinite(cost) and cost < smallest / 100:
         found.append(

@@ -46,7 +46,7 @@ def fit_table(fit: "Fit", budgets: Sequence[float] = ()) -> str:
     """The outcome of a fit, its parameters with both intervals, allocations, and warnings."""
     percent = f"{100 * fit.level:g} %"
     delta = "least squares" if fit.delta is None else f"Huber, delta {fit.delta:g}"
-    state = "converged" if fit.success else f"NOT TO BE TRUSTED: {fit.message}"
+    state = "converged" if fit.success else f"NOT RELIABLE: {fit.message}"
     lines = [
         f"{fit.law.name}: {fit.law.formula}   ({delta} of log loss)",
         f"{fit.n_points} points of {fit.n_runs} runs; N is {fit.count.replace('_', '-')}; "

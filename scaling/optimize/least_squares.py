@@ -144,14 +144,14 @@ def _as_box(bounds: Box | None, size: int) -> tuple[jax.Array, jax.Array]:
         bounds = (-jnp.inf, jnp.inf)
     if len(bounds) != 2:
         raise ScalingError(
-            f"bounds must be (lower, upper), each a number or {size} of them; "
+            f"bounds must be (lower, upper), each one number or {size} numbers; "
             f"{len(bounds)} entries were given."
         )
     try:
         lower, upper = (jnp.broadcast_to(jnp.asarray(side, float), size) for side in bounds)
     except ValueError:
         raise ScalingError(
-            f"bounds must be (lower, upper), each a number or {size} of them."
+            f"bounds must be (lower, upper), each one number or {size} numbers."
         ) from None
     for index in range(size):
         if not isinstance(lower, jax.core.Tracer) and lower[index] > upper[index]:

@@ -114,7 +114,7 @@ class Analysis:
             # matplotlib loads slowly, and a broken one must affect only the figures.
             from scaling.report.plots import planned
         except Exception as error:
-            return {"of every kind": f"matplotlib cannot be loaded ({_one_line(error)})"}
+            return {"drawing": f"matplotlib cannot be loaded ({_one_line(error)})"}
         plans = planned(
             self.fit,
             self.records,
@@ -131,7 +131,7 @@ def analyse(
     *,
     holdout: str | float | None = None,
     budgets: Sequence[float] = (),
-    **options: Any,  # as `fit` takes them
+    **options: Any,  # keywords of `fit`
 ) -> Analysis:
     """Fit `law`, and run the other approaches and the hold-out if the records allow it.
 

@@ -114,7 +114,7 @@ def log_axis(
     Raises ScalingError if the limits are not two ascending positive numbers.
     """
     if not (0 < limits[0] < limits[1] < np.inf):
-        raise ScalingError(f"its axis of {label} would go from {limits[0]:g} to {limits[1]:g}")
+        raise ScalingError(f"its {label} axis would range from {limits[0]:g} to {limits[1]:g}")
     getattr(axes, f"set_{which}scale")("log")
     getattr(axes, f"set_{which}lim")(*limits)
     getattr(axes, f"set_{which}label")(label)
@@ -150,7 +150,7 @@ def linear_axis(
     Raises ScalingError if the limits are not two ascending finite numbers.
     """
     if not (-np.inf < limits[0] < limits[1] < np.inf):
-        raise ScalingError(f"its axis of {label} would go from {limits[0]:g} to {limits[1]:g}")
+        raise ScalingError(f"its {label} axis would range from {limits[0]:g} to {limits[1]:g}")
     getattr(axes, f"set_{which}lim")(*limits)
     getattr(axes, f"set_{which}label")(label)
     axis = axes.xaxis if which == "x" else axes.yaxis

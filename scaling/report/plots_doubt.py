@@ -217,7 +217,7 @@ def _draw_pair(axes: Axes, fit: "Fit", first: str, second: str) -> None:
         if np.sum(bulk) < 3:
             continue
         outline = _covering(x.samples[defined], y.samples[defined], bulk, level)
-        text = f"ellipse that holds {100 * level:g} % of them"
+        text = f"{100 * level:g} % ellipse of the resamples"
         axes.plot(*outline, dashes, color=BLUE, linewidth=1.1, label=text)
     dot: style.Look = {"linestyle": "", "zorder": 4, "label": "estimate"}
     axes.plot(x.estimate, y.estimate, marker="X", color=BLACK, markersize=5, **dot)

@@ -497,7 +497,7 @@ def test_curve_fit_under_vmap_equals_single_calls():
     [
         ({"loss": "cauchy"}, "linear, huber, soft_l1"),
         ({"bounds": (0, 1, 2)}, "3 entries"),
-        ({"bounds": ([0, 0, 0], 1)}, "2 of them"),
+        ({"bounds": ([0, 0, 0], 1)}, "one number or 2 numbers"),
         ({"bounds": (1, 0)}, "parameter 0"),
         ({"fun": lambda x: x @ x}, "vector of residuals"),
     ],

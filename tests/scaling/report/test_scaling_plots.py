@@ -364,7 +364,7 @@ def test_ellipses_contain_the_share_that_they_state(tmp_path, drawn, tails):
     axes = panels[0]  # alpha, beta
     known = fit.samples[np.isfinite(fit.samples).all(1)][:, 3:5]
     for level in (0.5, 0.95):
-        (line,) = lines_of(axes, f"ellipse that holds {100 * level:g} % of them")
+        (line,) = lines_of(axes, f"{100 * level:g} % ellipse of the resamples")
         outline = matplotlib.path.Path(line.get_xydata())
         assert abs(outline.contains_points(known).mean() - level) < 0.01
         # The tails move nothing but the size: both exponents have the same spread.
