@@ -17,7 +17,7 @@ from scaling.report.analysis import analyse
 def main(words: list[str] | None = None) -> int:
     """Parse the command line, fit and print.
 
-    Returns the exit status: 0 for a successful fit, 1 for one that is not reliable, 2 for bad input.
+    Returns the exit status: 0 for a successful fit, 1 for an unreliable one, 2 for bad input.
     """
     parser = argparse.ArgumentParser(
         prog="python -m scaling.fit",
