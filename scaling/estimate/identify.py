@@ -4,8 +4,8 @@ Three tests, in this order:
 - the design, whatever the losses are: are there enough distinct values of each variable, and are
   the points not on one line?
 - the minimum: does the Jacobian have full rank, do all descents with the least objective agree, is
-  every exponent plausible, and is each scale of repetition known to a factor of ten by Wald's
-  interval (the covariance of M-estimators, Huber 1981, chapter 7)?
+  every exponent plausible, and is each exponent known to 2 and each scale of repetition to a factor
+  of ten by Wald's interval (the covariance of M-estimators, Huber 1981, chapter 7)?
 - the profiles: does the interval of each exponent end, and is it known to a factor of ten if steep?
 Shapes: n points, P coordinates, Q of them free.
 """
