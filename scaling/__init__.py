@@ -1,4 +1,4 @@
-"""Scaling laws: fit them, doubt them, predict with them."""
+"""Scaling laws: fit them, measure their uncertainty, and predict with them."""
 
 import importlib
 from typing import Any
@@ -19,7 +19,7 @@ __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    # Imported at first use, so that the records can be read without waiting for JAX.
+    # Imported at first use, so that records can be read without loading JAX.
     if name not in _HOMES:
         raise AttributeError(f"module 'scaling' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

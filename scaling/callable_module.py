@@ -1,7 +1,7 @@
-"""Modules that can be called like the function they are named after.
+"""Modules that can be called like the function of the same name.
 
-`from scaling import fit` must give the function, and `python -m scaling.fit` run a module of that
-name; whichever of the two Python finds, calling it does the same.
+`from scaling import fit` must give a function, but `python -m scaling.fit` needs a module of that
+name. Calling the module calls its function, so it does not matter which one an import finds.
 """
 
 import sys
@@ -10,12 +10,12 @@ from typing import Any
 
 
 class CallableModule(types.ModuleType):
-    """A module whose call is that of its function of the same name."""
+    """A module that calls its function of the same name when it is called."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return getattr(self, self.__name__.rpartition(".")[2])(*args, **kwargs)
 
 
 def make_callable(name: str) -> None:
-    """Let the module `name` (its own `__name__`) be called."""
+    """Make the module with this `__name__` callable."""
     sys.modules[name].__class__ = CallableModule

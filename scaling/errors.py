@@ -1,4 +1,4 @@
-"""The one exception of bad input."""
+"""The exception for bad input."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 class ScalingError(ValueError):
-    """Input that no fit can be made of: what is wrong, where, and what to do, in a few lines."""
+    """Unusable input; the message says in a few lines what is wrong, where, and how to fix it."""
 
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turns a failure to write at `path` into a ScalingError."""
+    """Turn a failure to write to `path` into a ScalingError."""
     try:
         yield
     except OSError as error:

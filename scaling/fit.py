@@ -1,4 +1,4 @@
-"""The shell's door: python -m scaling.fit FILE. In Python: from scaling import fit."""
+"""Entry point: python -m scaling.fit FILE in a shell, from scaling import fit in Python."""
 
 from scaling.callable_module import make_callable
 from scaling.estimate.fit import Fit, fit

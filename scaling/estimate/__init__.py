@@ -1,1 +1,1 @@
-"""A law from records, doubted."""
+"""Fits laws to records, with their uncertainty."""

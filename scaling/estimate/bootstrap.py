@@ -1,4 +1,4 @@
-"""How sure a fit is: bootstrap intervals, the profile of the objective, and ellipses.
+"""The uncertainty of a fit: bootstrap intervals, profile likelihoods and ellipses.
 
 Shapes: S resamples, n points, P coordinates, G clusters (runs).
 """
@@ -12,13 +12,13 @@ from scaling.errors import ScalingError
 from scaling.estimate.one_step import MANY, one_step
 from scaling.law.problem import Problem
 
-_NOISE_FREE = 1e-24  # of squared residuals
-_SPAN, _COUNT = 30.0, 61  # of a profile: standard errors on either side, and values
-_CROWDING = 4.0  # spacing of the profile: 0.15 standard errors in the middle, 4 at the ends
+_NOISE_FREE = 1e-24  # mean squared residual below which there is no noise
+_SPAN, _COUNT = 30.0, 61  # of a profile: standard errors on each side, and number of values
+_CROWDING = 4.0  # spacing of a profile: 0.15 standard errors in the middle, 4 at the ends
 
 
 def resample_weights(runs: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """How often each point is drawn, (S, n): whole runs with replacement (points share a run)."""
+    """How often each point is drawn, (S, n), when whole runs are drawn with replacement."""
     _, cluster = np.unique(runs, return_inverse=True)
     groups = cluster.max() + 1
     generator = np.random.Generator(np.random.Philox(seed))
@@ -34,13 +34,21 @@ def bootstrap(
     seed: int = 0,
     starts: int = 1,
 ) -> np.ndarray:
-    """Refits to resampled runs (Efron 1979): centred coordinates, (S, P).
+    """Refit the law to resampled runs (Efron 1979).
+
+    With 5,000 points or more, each resample is one Newton step from the fit: see `one_step`.
 
     Args:
-      theta: the fit (P,), where each refit begins.
-      starts: further begins are the law's own starts that promise most; the best refit counts.
+      problem: the fitting problem.
+      theta: (P,) the fit, centred, where each refit begins.
+      runs: (n,) the run of each point.
+      resamples: S, the number of refits.
+      seed: of the draws.
+      starts: starting points of each refit. The further ones are those of the law with the lowest
+        objective; the best refit is used.
 
-    Of 5,000 points and more, each resample is one Newton step from the fit: see `one_step`.
+    Returns:
+      Centred coordinates (S, P).
     """
     if len(problem) >= MANY:
         return one_step(problem, theta, runs, resamples, seed)
@@ -52,7 +60,7 @@ def bootstrap(
 
 
 def _spread(problem: Problem, count: int) -> np.ndarray:
-    """The `count` starts of lowest objective among the law's own."""
+    """The `count` starting points of the law with the lowest objective."""
     starts = problem.starts()
     sizes = [np.sum(np.abs(problem.residuals(start)) * problem.weights) for start in starts]
     return starts[np.argsort(sizes, kind="stable")[:count]]
@@ -61,8 +69,8 @@ def _spread(problem: Problem, count: int) -> np.ndarray:
 def interval(samples: np.ndarray, estimate: float, level: float) -> tuple[float, float]:
     """Bias-corrected percentile interval (Efron 1981) of a quantity from its resamples (S,).
 
-    Measured coverage of this and of other bootstrap intervals: docs/DECISIONS.md.
-    Undefined resamples (NaN) are left out; without any defined one both ends are NaN.
+    Undefined resamples (NaN) are ignored; if all are undefined, both ends are NaN. The measured
+    coverage of this and of other bootstrap intervals is in docs/DECISIONS.md.
     """
     samples = samples[~np.isnan(samples)]
     if len(samples) == 0:
@@ -76,10 +84,10 @@ def interval(samples: np.ndarray, estimate: float, level: float) -> tuple[float,
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """The objective minimized over all other coordinates while one quantity is held at `values`.
+    """The objective, minimized over all other coordinates with one parameter held at `values`.
 
-    `drop` is the likelihood-ratio statistic, which passes `threshold` at the interval's ends; an
-    end beyond the values tried is infinite. Of a fit that was loaded only the ends are known.
+    `drop` is the likelihood-ratio statistic, which crosses `threshold` at the ends of the interval
+    [low, high]. An end beyond the values tried is infinite. A loaded fit has only the ends.
     """
 
     name: str
@@ -93,17 +101,26 @@ class Profile:
 def profile(
     problem: Problem, theta: np.ndarray, level: float, span: float = _SPAN, count: int = _COUNT
 ) -> dict[str, Profile]:
-    """Profile likelihood of each natural parameter: a second opinion on the bootstrap.
+    """Profile likelihood of each natural parameter, as a cross-check of the bootstrap.
 
-    The robust likelihood-ratio test of M-estimators (Heritier and Ronchetti 1994): twice the rise
-    of the objective, times E[psi'] / E[psi^2], is chi-squared, here compared with F for few points.
-    It assumes independent residuals of one distribution; the bootstrap does not. Of twelve points
-    with Huber's delta at a tenth of the noise 95 % intervals held the truth in 95 to 97 % of 150
-    trials, and in 75 to 79 % where the points that the law passes through count for the density.
+    The robust likelihood-ratio test of M-estimators (Heritier and Ronchetti 1994): twice the
+    increase of the objective, times E[psi'] / E[psi^2], is chi-squared; here it is compared with F,
+    for small samples. It assumes independent residuals with one distribution, which the bootstrap
+    does not. With twelve points and Huber's delta at a tenth of the noise, 95 % intervals contained
+    the truth in 95 to 97 % of 150 trials, but in 75 to 79 % if the points that the law passes
+    through were included in the density (`_mean_bend`).
 
     Args:
-      span: values tried, in standard errors (of the sandwich estimate) on either side; they lie
-        closer together near the estimate. Many points leave nearly a parabola, of which fewer do.
+      problem: the fitting problem.
+      theta: (P,) the fit, centred.
+      level: confidence level of the intervals.
+      span: range of values tried on each side, in standard errors of the sandwich estimate; values
+        are closer together near the estimate. With many points the profile is nearly a parabola, so
+        fewer values suffice.
+      count: number of values tried.
+
+    Returns:
+      Profiles by parameter; empty if the residuals show no noise.
     """
     span, count = _grid(problem, span, count)
     law, free = problem.law, problem.basis
@@ -134,7 +151,7 @@ def profile(
 
 
 def prepare_profile(problem: Problem) -> None:
-    """Has the program of `profile` compiled, for another thread to do meanwhile."""
+    """Compile the program of `profile` in advance, for example in another thread."""
     start, size = problem.starts()[0], problem.basis.shape[1]
     _, count = _grid(problem, _SPAN, _COUNT)
     plane = problem.basis[:, 1:]
@@ -162,7 +179,7 @@ class Noise:
 
 
 def noise_of(problem: Problem, residual: np.ndarray) -> Noise:
-    """What the scatter of the points about their law says of the noise."""
+    """Estimate the noise from the scatter of the points about their law."""
     clipped = np.clip(residual, -problem.delta, problem.delta)
     size = problem.basis.shape[1]
     freedom = max(len(problem) - size, 1)
@@ -171,7 +188,7 @@ def noise_of(problem: Problem, residual: np.ndarray) -> Noise:
 
 
 def covariance(problem: Problem, theta: np.ndarray, scale: Noise) -> np.ndarray:
-    """Sandwich estimate (Q, Q) of the covariance of what is free, in the basis of the problem."""
+    """Sandwich estimate (Q, Q) of the covariance of the free coordinates, in `problem.basis`."""
     jacobian = problem.jacobian(theta) @ problem.basis
     information = (jacobian.T * problem.weights) @ jacobian
     bend = max(scale.bend, 1e-300)
@@ -189,12 +206,12 @@ def _profile(name: str, values: np.ndarray, drop: np.ndarray, threshold: float) 
 
 
 def _crossing(values: np.ndarray, drop: np.ndarray, threshold: float, beyond: float) -> float:
-    """Where drop first passes threshold, walking outward; `beyond` if it never does."""
+    """The value at which `drop` first exceeds `threshold`, going outward; else `beyond`."""
     over = np.flatnonzero(drop > threshold)
     if len(over) == 0 or over[0] == 0:
         return beyond
     i = over[0]
-    # Near the estimate its root is linear.
+    # Near the estimate, the square root of `drop` is linear.
     before, after = np.sqrt(np.maximum(drop[[i - 1, i]], 0))
     share = (np.sqrt(threshold) - before) / (after - before)
     return values[i - 1] + share * (values[i] - values[i - 1])
@@ -203,10 +220,10 @@ def _crossing(values: np.ndarray, drop: np.ndarray, threshold: float, beyond: fl
 def _mean_bend(residual: np.ndarray, delta: float, size: int) -> float:
     """E[psi'], the share of errors within delta, from a kernel estimate of their density.
 
-    With delta far below the noise only a few residuals lie within it, too few to count. And then a
-    law of `size` free parameters passes through as many points, whatever the noise: these
-    residuals say nothing of the density at 0 and are left out, as for least absolute deviations
-    (McKean and Schrader 1987); the wider delta, the fewer.
+    If delta is far below the noise, too few residuals are within it to be counted. A law with
+    `size` free parameters then also passes through `size` points, whatever the noise. These
+    residuals carry no information about the density at 0 and are excluded, as for least absolute
+    deviations (McKean and Schrader 1987); the wider delta is, the fewer are excluded.
     """
     near = np.argsort(np.abs(residual), kind="stable")
     others = residual[near[min(size, len(near) - 2) :]]
@@ -221,10 +238,13 @@ def _mean_bend(residual: np.ndarray, delta: float, size: int) -> float:
 
 
 def ellipse(first: np.ndarray, second: np.ndarray, level: float) -> np.ndarray:
-    """Outline (2, 200) of the ellipse that holds `level` of a normal law with the samples' moments.
+    """Outline (2, 200) of an ellipse that contains the share `level` of a normal distribution.
+
+    Args:
+      first, second: (S,) samples, from which the mean and covariance are taken.
 
     Raises:
-      ScalingError: fewer than three defined samples.
+      ScalingError: fewer than three finite samples.
     """
     pairs = np.stack([first, second])
     pairs = pairs[:, np.all(np.isfinite(pairs), axis=0)]

@@ -1,14 +1,14 @@
-"""What a careful reader of a fit to these records should know, as warnings of one line each."""
+"""Warnings about a fit and its records, one line each."""
 
 import numpy as np
 
 from scaling.law.problem import Problem
 from scaling.records.records import Records
 
-_FEW_RESAMPLES = 100  # fewer leave two or less beyond an end of a 95 % interval
+_FEW_RESAMPLES = 100  # with fewer, at most two are beyond each end of a 95 % interval
 _FEW_RUNS = 8
-_POOR = 0.05  # residuals (std of log loss) that no good fit has
-_EXPLAINED = 0.9  # of the variance of log loss
+_POOR = 0.05  # a good fit has smaller residuals (std of log loss)
+_EXPLAINED = 0.9  # a good fit explains more of the variance of log loss
 
 
 def warn(
@@ -18,19 +18,25 @@ def warn(
     samples: np.ndarray,
     converged: np.ndarray,
 ) -> list[str]:
-    """The warnings of a fit: its records, its residuals, its starts, its resamples."""
+    """The warnings of a fit: about its records, residuals, convergence and resamples.
+
+    Args:
+      theta: (P,) the fit, centred.
+      samples: (S, P) resamples, centred.
+      converged: (K,) bool, for each descent.
+    """
     found = _of_records(records, problem) + _of_residuals(records, problem, theta)
     if np.mean(converged) < 0.5:
         found.append(f"only {int(np.sum(converged))} of {len(converged)} descents converged")
     runs = len(set(records.run))
     if len(samples) and runs < min(len(records), _FEW_RUNS):
         found.append(
-            f"the {len(records)} points are of {runs} runs only, and whole runs are drawn: the "
-            "bootstrap intervals are a guess"
+            f"the {len(records)} points come from only {runs} runs, and the bootstrap draws whole "
+            "runs: its intervals are rough"
         )
     if 0 < len(samples) < _FEW_RESAMPLES:
         found.append(
-            f"{len(samples)} resamples are too few for the ends of an interval: take 1,000 or so"
+            f"{len(samples)} resamples are too few for the ends of an interval: use about 1,000"
         )
     if len(samples):
         dead = np.mean(
@@ -38,7 +44,7 @@ def warn(
         )
         if dead > 0.01:
             found.append(
-                f"{100 * dead:.0f} % of the resamples are degenerate: the data hardly hold "
+                f"{100 * dead:.0f} % of the resamples are degenerate: the data hardly determine "
                 "all terms"
             )
     return found
@@ -52,13 +58,13 @@ def _of_records(records: Records, problem: Problem) -> list[str]:
     for variable in law.variables:
         span = np.ptp(problem.logs[variable]) / np.log(10)
         if span < 1:
-            found.append(f"{variable} spans only {span:.2f} decades; its exponent is a guess")
+            found.append(f"{variable} spans only {span:.2f} decades, so its exponent is uncertain")
     if {"N", "D"} <= set(law.variables) and len(records) > 2:
         x, y = problem.logs["N"], problem.logs["D"]
         together = np.corrcoef(x, y)[0, 1] if min(np.ptp(x), np.ptp(y)) > 0 else 0.0
         if abs(together) > 0.98:
-            how = "rise together" if together > 0 else "fall against each other (one budget?)"
-            found.append(f"N and D {how}; their terms can hardly be told apart")
+            how = "rise together" if together > 0 else "vary inversely (one budget?)"
+            found.append(f"N and D {how}, so their terms can hardly be distinguished")
     small = int(np.sum(records.N < 50e6))
     if records.natural_text and small and "N" in law.variables:
         which = "" if records.count == "non_embedding" else f" (N is {records.count})"
@@ -68,11 +74,11 @@ def _of_records(records: Records, problem: Problem) -> list[str]:
         )
     if records.middle is not None and np.any(records.middle):
         found.append(
-            f"{int(np.sum(records.middle))} points come from the middle of a run's schedule; while "
-            "the learning rate is high their loss is too"
+            f"{int(np.sum(records.middle))} points are from before the end of a run's schedule, "
+            "where a high learning rate still raises the loss"
         )
     if records.count == "unstated":
-        found.append("whether N counts embeddings is not stated in the records")
+        found.append("the records do not state whether N counts embeddings")
     return found
 
 
@@ -83,29 +89,29 @@ def _of_residuals(records: Records, problem: Problem, theta: np.ndarray) -> list
     explained = 1 - (std / spread) ** 2 if spread > 0 else 0.0
     if std > 1e-9 and (std > _POOR or explained < _EXPLAINED):
         found.append(
-            f"a poor fit: residuals of {100 * std:.2g} % (std) where the losses themselves vary by "
-            f"{100 * spread:.2g} %: the law explains {100 * max(explained, 0.0):.0f} % of their "
+            f"a poor fit: residuals of {100 * std:.2g} % (std), while the losses vary by "
+            f"{100 * spread:.2g} %, so the law explains {100 * max(explained, 0.0):.0f} % of their "
             "variance"
         )
     if records.floor is not None:
         below = int(np.sum(records.loss < records.floor))
         if below:
             found.append(
-                f"{below} of {len(records)} losses lie below the stated entropy floor of "
+                f"{below} of {len(records)} losses are below the stated entropy floor of "
                 f"{records.floor:.5g}: the floor or the losses are wrong"
             )
     E = problem.fixed.get("E")
     if E is not None and np.any(records.loss < E):
-        found.append(f"{int(np.sum(records.loss < E))} losses lie below the fixed E = {E:.5g}")
+        found.append(f"{int(np.sum(records.loss < E))} losses are below the fixed E = {E:.5g}")
     return found
 
 
 def of_the_floor(floor: float | None, E: float | None, low: float, high: float) -> list[str]:
-    """A word where the fitted E and the exact entropy of the corpus disagree."""
+    """A warning if the interval of E excludes the exact entropy of the corpus."""
     if floor is None or E is None or not np.isfinite(low) or low <= floor <= high:
         return []
     side = "above" if low > floor else "below"
     return [
-        f"E = {E:.5g} (from {low:.5g} to {high:.5g}) lies {side} the exact entropy {floor:.5g}: "
-        "the law does not hold for these runs down to its floor"
+        f"E = {E:.5g} (interval {low:.5g} to {high:.5g}) is {side} the exact entropy {floor:.5g}, "
+        "so for these runs the law does not hold down to its floor"
     ]

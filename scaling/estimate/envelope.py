@@ -1,8 +1,8 @@
-"""Approach 1 of Hoffmann et al. 2022: the best run for each compute, the lower envelope.
+"""Approach 1 of Hoffmann et al. 2022: the best run for each compute.
 
-Of training curves it is the envelope; where only final points are known, their Pareto front.
+For training curves this is their lower envelope; for final points alone it is their Pareto front.
 
-Shapes: n points, J runs, G compute values, R resamples (row 0: the data as they are).
+Shapes: n points, J runs, G compute values, R resamples (row 0: the original data).
 """
 
 import dataclasses
@@ -22,44 +22,49 @@ from scaling.estimate.power_law import (
 )
 from scaling.records.records import Records
 
-# ln C, ln N, ln D and ln loss of the points, and what stands against each.
+# ln C, ln N, ln D and ln loss of the points, and the status of each.
 Points = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 CURVE_GRID = 100
 SAME_COMPUTE = 0.05
-MANY, LAYERS = 5000, 20  # runs from which on only the outer fronts are looked at, and how many
+MANY, LAYERS = 5000, 20  # with more runs than MANY, only the first LAYERS fronts are considered
 
 
 @dataclasses.dataclass(frozen=True)
 class Envelope:
-    """Approach 1: the best run for each compute, and power laws through those inside the sizes."""
+    """Approach 1: the best run for each compute (G,), and power laws N, D = coefficient C^exponent.
 
-    kind: str  # "curves", or "front" where only final points are known
+    `used_G` marks the runs that the power laws are fitted to.
+    """
+
+    kind: str  # "curves", or "front" if only final points are known
     C_G: np.ndarray
     N_G: np.ndarray
     D_G: np.ndarray
     loss_G: np.ndarray
     used_G: np.ndarray
     laws: dict[str, PowerLaw]
-    middle: bool  # points before the end of their training are among them
+    middle: bool  # whether some points are from before the end of their training
     resamples: int
     level: float
     notes: tuple[str, ...]
 
     def to_dict(self) -> Json:
+        """For JSON."""
         return plain(vars(self))
 
 
 def approach1(
     records: Records, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> Envelope:
-    """The run with the least loss at each compute, and N, D = coefficient C^exponent through them.
+    """Find the run with the least loss at each compute; fit N, D = coefficient C^exponent.
 
-    Where runs have several points, ln loss is interpolated in ln C along each. Of single points
-    those are taken that no point of at most their compute, to 5 %, beats. Where the best is the
-    smallest or largest of the sizes there, a still smaller or larger one might be better: it is
-    left out of the power law, as long as two sizes remain. Intervals: bootstrap over runs.
+    If runs have several points, ln loss is interpolated in ln C along each. Of single points, those
+    are used that no point with at most their compute (to 5 %) beats. If the best size at some
+    compute is the smallest or largest there, a size beyond it might be better, so it is excluded
+    from the power law as long as two sizes remain. Intervals come from a bootstrap over runs.
 
-    Raises ScalingError: all sizes the same, or one size best throughout.
+    Raises:
+      ScalingError: all sizes are equal, or one size is the best at every compute.
     """
     refuse_one_size(records)
     runs, run_n, count_J = np.unique(records.run, return_inverse=True, return_counts=True)
@@ -77,15 +82,17 @@ def approach1(
     used = status_RxG == INSIDE
     if count_distinct(log_N_RxG[0, used[0]]) < 2:
         used = status_RxG != TOO_FEW
-        notes.append("the best size is mostly an edge of the sizes tried; edges are counted too.")
+        notes.append(
+            "the best size is mostly the smallest or largest one, so these are included as well."
+        )
     if count_distinct(log_N_RxG[0, used[0]]) < 2:
         raise ScalingError(
-            "one size is the best at every compute: there is no envelope of several sizes.\n"
-            "Add runs of more sizes, or of more compute."
+            "one size is the best at every compute, so there is no envelope of several sizes.\n"
+            "Add runs with more sizes or more compute."
         )
     alone = int(np.sum(count_J == 1))
     if not single and alone:
-        notes.append(f"{alone} runs of a single point are left out: they have no curve.")
+        notes.append(f"{alone} runs with a single point are skipped: they have no curve.")
     middle = records.middle
     if middle is None and not single:
         middle = ~_last(records, run_n)
@@ -93,7 +100,7 @@ def approach1(
     if early:
         notes.append(
             f"{early} of {len(records.C)} points lie before the end of their training; if the "
-            "learning rate was still to fall, a run completed there would reach a lower loss."
+            "learning rate had not yet decayed, a run that ended there would reach a lower loss."
         )
     both = {"N": log_N_RxG, "D": log_D_RxG}
     laws = {k: power_law(log_C_G, v, used, level) for k, v in both.items()}
@@ -107,7 +114,7 @@ def approach1(
 
 
 def _last(records: Records, run_n: np.ndarray) -> np.ndarray:
-    """(n,) bool: the point is the one with the most tokens of its run."""
+    """(n,) bool: whether the point has the most tokens of its run."""
     order = np.lexsort((records.D, run_n))
     last = np.zeros(len(order), bool)
     last[order[np.append(np.diff(run_n[order]) > 0, True)]] = True
@@ -115,7 +122,10 @@ def _last(records: Records, run_n: np.ndarray) -> np.ndarray:
 
 
 def _drawn(generator: np.random.Generator, resamples: int, runs: int) -> np.ndarray:
-    """(R, J) bool: the run is drawn at least once; row 0 has all. Many are drawn independently."""
+    """(R, J) bool: whether the run is drawn at least once; row 0 has all runs.
+
+    More than MANY runs are drawn independently.
+    """
     if runs <= MANY:
         return draws(generator, resamples, runs) > 0
     found = np.ones((resamples + 1, runs), bool)
@@ -125,9 +135,9 @@ def _drawn(generator: np.random.Generator, resamples: int, runs: int) -> np.ndar
 
 
 def _outer(records: Records) -> np.ndarray:
-    """Indices of the points that may be on a front: those of the first LAYERS fronts.
+    """Indices of the points of the first LAYERS fronts, which may be on the front of a resample.
 
-    A point of a later one is beaten by so many others that no resample is without all of them.
+    A point of a later front is beaten by so many others that every resample contains one of them.
     """
     left = np.lexsort((records.loss, records.C))
     found = []
@@ -140,10 +150,10 @@ def _outer(records: Records) -> np.ndarray:
 
 
 def _front(records: Records, run_n: np.ndarray, drawn_RxJ: np.ndarray, ends: np.ndarray) -> Points:
-    """Final points in the order of their compute; those on the front of what was drawn count.
+    """Final points in order of compute; the status marks those on the front of each resample.
 
-    Of equal compute only the best counts: without `_ranks`, runs planned for one budget would
-    follow each other by rounding.
+    At equal compute only the best counts. `_ranks` treats runs planned for one budget as equal,
+    which rounding would otherwise put in sequence.
     """
     order = np.lexsort((records.loss, _ranks(records.C)))
     loss_RxG = np.where(drawn_RxJ[:, run_n[order]], records.loss[order], np.inf)
@@ -165,7 +175,7 @@ def _front(records: Records, run_n: np.ndarray, drawn_RxJ: np.ndarray, ends: np.
 
 
 def _ranks(C_n: np.ndarray) -> np.ndarray:
-    """(n,) number of each compute value, the same within SAME_COMPUTE of a group's least."""
+    """(n,): the rank of each compute value, equal within SAME_COMPUTE of the least of a group."""
     order = np.argsort(C_n)
     rank_n, rank, least = np.zeros(len(C_n), int), 0, C_n[order[0]]
     for i in order:
@@ -178,7 +188,7 @@ def _ranks(C_n: np.ndarray) -> np.ndarray:
 def _follow_curves(
     records: Records, run_n: np.ndarray, drawn_RxJ: np.ndarray, ends: np.ndarray
 ) -> Points:
-    """Curves interpolated to common compute values, and the lowest of those drawn at each."""
+    """Curves interpolated to common compute values, and the lowest drawn curve at each value."""
     log_C_G = np.linspace(np.log(records.C.min()), np.log(records.C.max()), CURVE_GRID)
     J = drawn_RxJ.shape[1]
     log_N_J, (loss_JxG, log_D_JxG) = np.zeros(J), np.full((2, J, CURVE_GRID), np.inf)

@@ -1,4 +1,4 @@
-"""`fit`: a law from records, with its doubts.
+"""`fit`: fit a law to records, with intervals and warnings.
 
     from scaling import fit, read_records
     result = fit(read_records("runs.csv"))
@@ -51,18 +51,28 @@ class Fit:
     """A fitted law.
 
     Attributes:
-      theta: absolute coordinates (P,), in the units of the records.
-      samples: bootstrap resamples of theta (S, P); S is 0 without a bootstrap.
+      law: the law.
+      theta: (P,) absolute coordinates, in the units of the records.
+      samples: (S, P) bootstrap resamples of theta; S is 0 without a bootstrap.
+      delta: Huber's delta in log loss; None for least squares.
+      level: confidence level of all intervals.
       objective: sum of the losses of the residuals at theta.
-      success: converged, all parameters determined and no term degenerate; `message` says
-        otherwise what is wrong.
-      starts, starts_converged: how many starts there were, and how many reached this objective.
-      descents, descents_converged: likewise of the ways down that were followed to their end: of
-        many points starts that meet share one, of few each start has several.
-      fixed: parameters held at a value; they have no interval.
-      undetermined: parameters that the data do not tell; nor do they have an interval.
-      range: per variable (smallest, largest) of the records.
-      floor: the exact entropy of the corpus where the records know it.
+      n_points, n_runs: the number of points, and of runs among them.
+      success: whether the fit converged, all parameters are determined and no term is degenerate.
+      message: "converged", or the reason why `success` is False.
+      starts, starts_converged: number of starting points, and of those that reached this objective.
+      descents, descents_converged: number of descents that were followed to their end, and of those
+        that reached this objective. With many points, descents that meet become one; with few,
+        each starting point has several.
+      warnings: doubts about the fit, one line each.
+      profiles: profile likelihoods by parameter.
+      range: (smallest, largest) value of each variable in the records.
+      count: what N counts: non_embedding, total or unstated.
+      source: where the records came from.
+      residual_std: standard deviation of the residuals in log loss.
+      floor: the exact entropy of the corpus in nats per token, if the records state it.
+      fixed: parameters fixed at a value; they have no interval.
+      undetermined: parameters that the data do not determine; their intervals are NaN.
       scatter: quantiles of single runs about the law in log loss; see `scaling.estimate.scatter`.
     """
 
@@ -93,15 +103,15 @@ class Fit:
 
     @functools.cached_property
     def parameters(self) -> dict[str, float]:
-        """E, A, B, alpha, beta, ... and, where the allocation has a closed form, a, b, G."""
+        """E, A, B, alpha, beta, ..., and a, b, G if the allocation has a closed form."""
         found = self.quantities(self.theta)
         return {name: float(value) for name, value in found.items()} | self.fixed
 
     @functools.cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """Bootstrap interval of each of `parameters`; empty without a bootstrap.
+        """Bootstrap intervals of `parameters`; empty without a bootstrap.
 
-        Of what is not determined both ends are NaN; what is fixed has none.
+        Both ends are NaN for undetermined parameters; fixed parameters have no interval.
         """
         if not len(self.samples):
             return {}
@@ -123,35 +133,36 @@ class Fit:
     def interval_of(
         self, quantity: Callable[[np.ndarray], np.ndarray]
     ) -> tuple[float, float, float]:
-        """(estimate, low, high) of a function of the coordinates, vectorised over (S, P)."""
+        """(estimate, low, high) of a quantity, a function of coordinates (S, P) -> (S,)."""
         samples = quantity(self.samples) if len(self.samples) else None
         return self.interval_from(np.asarray(quantity(self.theta[None]))[0], samples)
 
     def predict(self, **values: float) -> tuple[float, float, float]:
-        """Loss of the law at N and D (or whatever its variables are), with its interval.
+        """(loss, low, high) of the law at its variables, usually N and D.
 
-        The interval is of the law's value; `predict_run` gives that of a single run about it.
+        Losses are in nats per token. The interval is that of the law's value; `predict_run` gives
+        that of a single run.
 
         Raises:
-          ScalingError: a variable of the law missing, or not above 0.
+          ScalingError: a variable of the law is missing or not above 0.
         """
         point = self._point(values)
         return self.interval_of(lambda theta: self.law.loss(theta, **point))
 
     def predict_run(self, **values: float) -> tuple[float, float, float]:
-        """As `predict`, with the interval in which the loss of a single run will lie.
+        """As `predict`, but with the interval of the loss of a single run.
 
-        It adds the scatter of the runs about the law to what is not known of the law, and holds as
-        far as runs there scatter as those of the records do.
+        It combines the uncertainty of the law with the scatter of runs about it, assuming that
+        new runs scatter like those of the records.
         """
         point = self._point(values)
         estimate = float(self.law.loss(self.theta, **point))
         return estimate, *self.run_interval(estimate, self.law.loss(self.samples, **point))
 
     def run_interval(self, estimate: float, samples: np.ndarray) -> tuple[float, float]:
-        """The interval of a single run from the law's loss there and its resamples (S,).
+        """The interval of a single run's loss, from the law's loss and its resamples (S,).
 
-        As in `interval_from` the ends are NaN where not all parameters are determined.
+        As in `interval_from`, the ends are NaN if a parameter is undetermined.
         """
         if self.undetermined:
             return float("nan"), float("nan")
@@ -171,7 +182,7 @@ class Fit:
         return {v: np.float64(values[v]) for v in self.law.variables}
 
     def to_dict(self, budgets: Sequence[float] = ()) -> Json:
-        """The content of fit.json; not-finite numbers become null."""
+        """The content of fit.json; numbers that are not finite become None."""
         intervals = {name: list(pair) for name, pair in self.intervals.items()}
         content = {
             "format": FORMAT,
@@ -211,7 +222,7 @@ class Fit:
     ) -> tuple[float, float, float]:
         """(estimate, low, high) of a quantity from its resamples (S,).
 
-        The ends are NaN without any, and where not all parameters are determined.
+        The ends are NaN without resamples, and if a parameter is undetermined.
         """
         if samples is None or self.undetermined:
             return float(estimate), float("nan"), float("nan")
@@ -219,18 +230,18 @@ class Fit:
 
     @property
     def divides_compute(self) -> bool:
-        """Whether the law knows both N and D, so that compute can be divided between them."""
+        """Whether the law depends on both N and D, so that compute can be divided between them."""
         return {"N", "D"} <= set(self.law.variables)
 
     def default_budgets(self) -> tuple[float, ...]:
-        """Budgets worth a row in a table: the largest compute of the records, 10 and 100 times."""
+        """Budgets for tables, in FLOPs: 1, 10 and 100 times the largest compute of the records."""
         every = (self.range["C"][1] * factor for factor in (1.0, 10.0, 100.0))
         return tuple(C for C in every if np.isfinite(C))
 
     def allocation(self, C: float, inference_tokens: float = 0) -> Json:
         """Compute-optimal N, D and loss for C FLOPs, with intervals; see `allocate.optimal`.
 
-        The data-constrained law has the largest number of unique tokens of its records.
+        For the data-constrained law, the number of unique tokens is the largest in the records.
         """
         unique = self.range["U"][1] if "U" in self.law.variables else None
 
@@ -248,7 +259,10 @@ class Fit:
         return found
 
     def save(self, folder: str | Path, budgets: Sequence[float] = ()) -> Path:
-        """Write fit.json and, beside it, the resamples behind its intervals; the JSON's path.
+        """Write fit.json and bootstrap.npy, the resamples (S, P) that its intervals come from.
+
+        Returns:
+          The path of fit.json.
 
         Raises:
           ScalingError: the folder cannot be written.
@@ -263,14 +277,14 @@ class Fit:
         return path
 
     def table(self, budgets: Sequence[float] = ()) -> str:
-        """The fit as text for a person."""
+        """The fit as a text table, with allocations for `budgets` in FLOPs."""
         from scaling.estimate.tables import fit_table
 
         return fit_table(self, budgets)
 
 
 def finite(value: Any) -> Any:
-    """The value with every number that is not finite replaced by None, as JSON has none."""
+    """Replace every number that is not finite by None, since JSON cannot represent it."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -292,40 +306,41 @@ def fit(
     fix: Mapping[str, float] | str | None = None,
     seed: int = 0,
 ) -> Fit:
-    """Fit a law by Huber's loss on log loss (Hoffmann et al. 2022, approach 3).
+    """Fit a law by Huber's loss of residuals in log loss (Hoffmann et al. 2022, approach 3).
 
     Args:
-      records: points of N, D and loss; see `scaling.records`. Their `weight` weighs the residuals.
+      records: points of N, D and loss; see `scaling.records`. Their `weight` weights the residuals.
       law: a name (chinchilla, tied, power_N, power_D, power_C, data_constrained) or a `Law`.
       delta: Huber's delta in log loss; None for least squares.
-      resamples: bootstrap refits; 0 for none. Whole runs are drawn where points share one.
-      bootstrap_starts: starts of each refit; the first is the fit itself.
-      level: of all intervals.
-      profiles: also compute the profile likelihood.
-      fix: parameters held at a value, {"E": 1.69} or "E=1.69, alpha=0.34", in the fit, its
+      resamples: number of bootstrap refits; 0 for none. Whole runs are drawn if points share one.
+      bootstrap_starts: starting points of each refit; the first is the fit itself.
+      level: confidence level of all intervals.
+      profiles: also compute profile likelihoods.
+      fix: parameters fixed at a value, {"E": 1.69} or "E=1.69, alpha=0.34", in the fit, its
         resamples and profiles.
+      seed: of the bootstrap.
 
     Returns:
-      `Fit`; `success` is False where no start converged, the best fit is degenerate, or the data
-      do not determine all parameters.
+      `Fit`; `success` is False if no descent converged, the best fit is degenerate, or the data do
+      not determine all parameters.
 
     Raises:
-      ScalingError: too few records, a missing column, a variable that never varies.
+      ScalingError: too few records, a missing column, a constant variable, or a wrong argument.
     """
     law = find_law(law)
     if not isinstance(records, Records):
-        raise ScalingError("fit takes Records: read_records(FILE), or Records.from_arrays.")
+        raise ScalingError("fit needs Records: use read_records(FILE) or Records.from_arrays.")
     if not 0 < level < 1:
-        raise ScalingError(f"level={level} must lie between 0 and 1.")
+        raise ScalingError(f"level={level} must be between 0 and 1.")
     if resamples < 0 or bootstrap_starts < 1:
         raise ScalingError("resamples must be at least 0 and bootstrap_starts at least 1.")
     problem = Problem.of(records, law, delta, read_fixed(fix, law))
     lines: list[str] = []
-    more: list[str] = []  # each thread has its own
+    more: list[str] = []  # one list for each thread
     profiled: dict[str, Profile] = {}
-    # Two threads: what is compiled, and what compiled programs compute, does not wait for Python.
+    # Two threads, since compilation and compiled programs do not hold Python's lock.
     with ThreadPoolExecutor(1) as beside:
-        if profiles and len(problem) < MANY:  # of more, even one problem takes its time
+        if profiles and len(problem) < MANY:  # with more points, even one problem is slow
             beside.submit(prepare_profile, problem)
         found = _search(problem, records)
         best = found.best
@@ -360,7 +375,7 @@ def fit(
         success=message == "converged",
         message=message,
         starts=starts,
-        # Several ways from each start lie one after another.
+        # Rows are grouped by sequence of deltas; each group has one row per starting point.
         starts_converged=int(np.sum(np.any(same.reshape(-1, starts), axis=0))),
         warnings=(*lines, *more, *warn(records, problem, centred, samples, found.converged)),
         profiles={n: p for n, p in profiled.items() if n not in identified.undetermined},
@@ -381,11 +396,11 @@ def fit(
 
 
 def _search(problem: Problem, records: Records) -> Solutions:
-    """The minima, or a ScalingError where losses are such that none can be looked for."""
+    """The minima. Raises ScalingError if the search is impossible for these losses."""
     least, most = float(np.min(records.loss)), float(np.max(records.loss))
     if problem.fixed.get("E", 0.0) >= most:
         raise ScalingError(
-            f"fix: E={problem.fixed['E']:.6g} lies above all losses (at most {most:.6g})."
+            f"fix: E={problem.fixed['E']:.6g} is above all losses (the largest is {most:.6g})."
         )
     try:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -393,19 +408,19 @@ def _search(problem: Problem, records: Records) -> Solutions:
     except np.linalg.LinAlgError as error:
         raise ScalingError(
             f"no law can be fitted to losses from {least:.3g} to {most:.3g} ({error}).\n"
-            "Losses are in nats a token: check their column and its unit."
+            "Losses must be in nats per token: check the column and its unit."
         ) from None
 
 
 def _judge(problem: Problem, found: Solutions, level: float) -> tuple[Identified, str]:
-    """What is not determined as far as is known without profiles, and the message otherwise."""
+    """The parameters found undetermined without profiles, and the message if there are none."""
     theta, identified = found.theta[found.best], Identified()
     defects = problem.defects(theta)
     by_places(problem, identified)
     if not defects:
         noise = noise_of(problem, problem.residuals(theta))
         by_solution(problem, found, noise, level, identified)
-    if defects:  # also where nothing converged: a dying term falls for ever
+    if defects:  # reported even if nothing converged, since a dying term decreases forever
         return identified, "degenerate: " + "; ".join(defects)
     return identified, "converged" if found.converged[found.best] else "no start converged"
 
@@ -418,12 +433,12 @@ def _attempt(
     *words: Words.args,
     **more: Words.kwargs,
 ) -> Returned:
-    """What `part` returns; where it fails, a line, and the fit goes on without."""
+    """The result of `part`; if it fails, `otherwise`, and a warning is added to `lines`."""
     try:
         return part(*words, **more)
     except (ArithmeticError, ValueError, MemoryError) as error:  # LinAlgError is a ValueError
         told = " ".join(str(error).split())
-        lines.append(f"{name} left out: {type(error).__name__}: {told}")
+        lines.append(f"{name} skipped: {type(error).__name__}: {told}")
         return otherwise
 
 

@@ -1,4 +1,4 @@
-"""Hold-out: fit below a compute cut, predict above it, and see how far off the law is there."""
+"""Hold-out: fit below a compute cut, predict above it, and compare with the measured losses."""
 
 import dataclasses
 from typing import Any
@@ -12,15 +12,18 @@ from scaling.records.records import Records, spread
 
 @dataclasses.dataclass(frozen=True)
 class HoldOut:
-    """A fit to the points of at most `cut` FLOPs, judged by the points above.
+    """A fit to the points of at most `cut` FLOPs, compared with the m points above.
 
     Attributes:
-      fit: of the points below; whole: of all points.
-      held: the points above; predicted, low, high: the law there with its interval, (m,).
-      errors: predicted / measured - 1, (m,).
-      drift: for budgets, the optimal N of both fits and their ratio.
-      run_low, run_high: the interval of a single run there, (m,). Of more than 1,000 points both
-        intervals are taken for as many, evenly spread over compute, and are NaN for the others.
+      cut: compute in FLOPs.
+      fit: the fit to the points below the cut.
+      whole: the fit to all points.
+      held: the points above the cut.
+      predicted, low, high: (m,) the law's loss at the held-out points, with its interval.
+      errors: (m,) predicted / measured - 1.
+      drift: for some budgets, the optimal N of both fits and their ratio.
+      run_low, run_high: (m,) the interval of a single run. With more than 1,000 points, both
+        intervals are computed for 1,000, evenly spread over compute, and are NaN for the others.
     """
 
     cut: float
@@ -37,8 +40,10 @@ class HoldOut:
 
     @property
     def within(self) -> dict[str, tuple[int, int]]:
-        """How many measured losses lie in the interval of the "law" and of a "run", and of how
-        many; empty without intervals."""
+        """{"law": (inside, of), "run": (inside, of)}: the measured losses inside each interval.
+
+        Empty without intervals.
+        """
         pairs = {"law": (self.low, self.high), "run": (self.run_low, self.run_high)}
         found = {}
         for name, (low, high) in pairs.items():
@@ -50,9 +55,9 @@ class HoldOut:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: the cut, the parameters below it, a row for each held point, the drift.
+        """For JSON: the cut, the parameters below it, a row for each held-out point, the drift.
 
-        Of more than 1,000 held points as many have a row, evenly spread over compute.
+        At most 1,000 held-out points have a row, evenly spread over compute.
         """
         columns = {
             "run": self.held.run,
@@ -89,25 +94,28 @@ class HoldOut:
 
 
 def hold_out(records: Records, whole: Fit, cut: float, **options: Any) -> HoldOut:
-    """Fit the records of at most `cut` FLOPs as `whole` was fitted, and predict the others.
+    """Fit the law of `whole` to the records of at most `cut` FLOPs, and predict the others.
 
     Args:
+      records: all records.
+      whole: the fit to all records.
+      cut: compute in FLOPs.
       options: keywords of `fit`.
 
     Raises:
-      ScalingError: nothing above the cut, or too little below it.
+      ScalingError: no record above the cut, or too few below it.
     """
     below = records.C <= cut
     if np.all(below):
         raise ScalingError(
-            f"no record lies above the hold-out cut of {cut:.4g} FLOPs; the largest has "
+            f"no record is above the hold-out cut of {cut:.4g} FLOPs; the largest has "
             f"{np.max(records.C):.4g}."
         )
     if np.sum(below) < len(whole.law.coordinates):
         raise ScalingError(
-            f"only {int(np.sum(below))} records lie below the hold-out cut of {cut:.4g} FLOPs, too "
+            f"only {int(np.sum(below))} records are below the hold-out cut of {cut:.4g} FLOPs, too "
             f"few for the {len(whole.law.coordinates)} parameters of law={whole.law.name}.\n"
-            f"Compute runs from {np.min(records.C):.4g} to {np.max(records.C):.4g} FLOPs."
+            f"Compute ranges from {np.min(records.C):.4g} to {np.max(records.C):.4g} FLOPs."
         )
     lower = fit(records.where(below), whole.law, **options)
     held = records.where(~below)
@@ -128,10 +136,13 @@ def hold_out(records: Records, whole: Fit, cut: float, **options: Any) -> HoldOu
 
 
 def cut_of(records: Records, text: str | float) -> float:
-    """The compute that `text` cuts at: FLOPs (1e21), or "10x": a tenth of the largest.
+    """Parse a hold-out cut: FLOPs such as 1e21, or "10x" for a tenth of the largest compute.
+
+    Returns:
+      The cut in FLOPs.
 
     Raises:
-      ScalingError: neither.
+      ScalingError: the text is neither.
     """
     word = str(text).strip().lower()
     try:

@@ -1,10 +1,12 @@
-"""Which parameters of a law the data can tell at all.
+"""Finds the parameters of a law that the data do not determine.
 
-Three questions, in this order: do the places of the points allow it, whatever the losses (distinct
-values of each variable, points on one line); does the Jacobian at the minimum have full rank, and
-do descents that reached the least objective agree, and is no exponent beyond all laws; has the
-profile of each exponent an end, and is each known to a factor of ten where it is steep, as is each
-scale of repetition, by Wald's interval (the covariance of M-estimators, Huber 1981, chapter 7).
+Three tests, in this order:
+- the design, whatever the losses are: are there enough distinct values of each variable, and are
+  the points not on one line?
+- the minimum: does the Jacobian have full rank, do all descents with the least objective agree, is
+  every exponent plausible, and is each exponent known to 2 and each scale of repetition to a factor
+  of ten by Wald's interval (the covariance of M-estimators, Huber 1981, chapter 7)?
+- the profiles: does the interval of each exponent end, and is it known to a factor of ten if steep?
 Shapes: n points, P coordinates, Q of them free.
 """
 
@@ -19,42 +21,43 @@ from scaling.law.laws import STEEPEST
 from scaling.law.problem import Problem, Solutions
 
 SINGULAR = 1e-7
-"""Least over largest singular value of a Jacobian with columns of length 1: no rank below this."""
+"""A Jacobian with unit columns is singular if its extreme singular values have a lower ratio."""
 LINE = 0.01
-"""Points within 1 % of D = k N^s lie on a line."""
+"""Points within 1 % of D = k N^s are on one line."""
 AGREE = 1e-3
-"""Minima of one objective whose coordinates differ by more are several."""
+"""Minima of one objective are different if their coordinates differ by more than this."""
 _EXPONENTS = ("alpha", "beta")
 _STEEP = 2.0
-"""An exponent that no law of losses is known to have."""
+"""No known law of losses has a larger exponent."""
 _FACTOR = 10.0
-"""What may be this far off is not known."""
+"""A parameter that may be off by this factor is undetermined."""
 _REPEATS = ("log_R_D", "log_R_N")
 
 
 @dataclasses.dataclass
 class Identified:
-    """The parameters that are not determined, and why, in words."""
+    """The undetermined parameters, and the reasons in words."""
 
     undetermined: set[str] = dataclasses.field(default_factory=set)
     reasons: list[str] = dataclasses.field(default_factory=list)
 
     def add(self, names: set[str], reason: str) -> None:
-        """More parameters; a reason is told only where it says something new."""
+        """Add parameters; the reason is kept only if one of them is new."""
         if names - self.undetermined:
             self.undetermined |= names
             self.reasons.append(reason)
 
     @property
     def message(self) -> str:
+        """The message of a fit with undetermined parameters."""
         return "not identifiable: " + "; ".join(self.reasons)
 
 
 def by_places(problem: Problem, found: Identified) -> None:
-    """What the places of the points do not allow, whatever the losses are.
+    """Find parameters that the design cannot determine, whatever the losses are.
 
-    The rank is the largest over all starts, with values that hardly differ made one: a sum of
-    exponentials may lose rank at single points.
+    The rank is the largest over all starting points, because a sum of exponentials may lose rank
+    at single ones. Values that hardly differ are merged first.
     """
     law = problem.law
     merged = {v: _merged(x) for v, x in problem.logs.items()}
@@ -62,7 +65,7 @@ def by_places(problem: Problem, found: Identified) -> None:
     loose = problem.basis
     for start in problem.starts():
         loose = min(loose, _loose(flat, start), key=lambda v: v.shape[1])
-        if loose.shape[1] == 0:  # as for nearly all data at the first start
+        if loose.shape[1] == 0:  # for nearly all data, already at the first one
             break
     else:
         few = [
@@ -71,7 +74,7 @@ def by_places(problem: Problem, found: Identified) -> None:
             if (count := count_distinct(problem.logs[v])) < 3
         ]
         names = _touched(problem, loose)
-        why = " and ".join(few) + ", so that" if few else "the points lie so that"
+        why = " and ".join(few) + ", so" if few else "with points at these places,"
         found.add(names, f"{why} {_listed(problem, names)}")
     count, free = int(np.count_nonzero(problem.weights)), problem.basis.shape[1]
     if count <= free:
@@ -87,8 +90,8 @@ def by_places(problem: Problem, found: Identified) -> None:
             names = {name for scale in law.scales for name in _plain(*scale[:2])}
             found.add(
                 names - set(problem.fixed),
-                f"N and D lie on one line (D grows as N^{slope:.3g}), so that their terms "
-                "could change places",
+                f"N and D lie on one line (D grows as N^{slope:.3g}), so their terms are "
+                "interchangeable",
             )
 
 
@@ -99,7 +102,11 @@ def by_solution(
     level: float,
     found: Identified,
 ) -> None:
-    """What is loose at the minimum: a rank, several minima, an exponent that no law has."""
+    """Find parameters undetermined at the minimum.
+
+    The signs are a rank-deficient Jacobian, several minima, an implausible exponent, or a wide
+    Wald interval.
+    """
     law, theta = problem.law, solutions.theta[solutions.best]
     loose = _loose(problem, theta)
     if loose.shape[1]:
@@ -129,7 +136,7 @@ def by_solution(
 
 
 def _by_exponents(problem: Problem, theta: np.ndarray, found: Identified) -> None:
-    """Exponents beyond those of all laws: what is fitted is the noise of sizes that hardly vary."""
+    """Find implausible exponents, which fit the noise of a variable that hardly varies."""
     for _, exponent, variable in problem.law.scales:
         value = float(problem.law.functional(exponent, problem.centre) @ theta)
         if exponent in problem.fixed or value <= STEEPEST:
@@ -137,14 +144,16 @@ def _by_exponents(problem: Problem, theta: np.ndarray, found: Identified) -> Non
         span = np.ptp(problem.logs[variable]) / np.log(10)
         found.add(
             _with_its_term(problem, exponent),
-            f"{exponent} = {value:.3g} is no exponent of a law ({variable} spans {span:.2g} "
-            "decades)",
+            f"{exponent} = {value:.3g} is too large for a law of losses ({variable} spans "
+            f"{span:.2g} decades)",
         )
 
 
 def by_profiles(problem: Problem, profiles: dict[str, Profile], found: Identified) -> None:
-    """Exponents and scales of repetition of which no value can be told: of their profile neither
-    end lies between 0 and what no law has, or the ends of a steep one are a factor of ten apart.
+    """Find exponents and scales of repetition with an open profile.
+
+    A profile is open if neither end is between 0 and the largest plausible value, or if it reaches
+    steep exponents and its ends are a factor of ten apart.
     """
     for name, profile in profiles.items():
         coordinate = problem.law.coordinates[problem.law.parameters.index(name)]
@@ -165,14 +174,14 @@ def _merged(x: np.ndarray) -> np.ndarray:
 
 
 def _loose(problem: Problem, theta: np.ndarray) -> np.ndarray:
-    """Directions (P, k) of the coordinates along which no loss changes."""
+    """Directions (P, k) in the coordinates along which no loss changes."""
     jacobian = problem.jacobian(theta) * np.sqrt(problem.weights)[:, None]
     jacobian = jacobian @ problem.basis
     if not np.all(np.isfinite(jacobian)):
         return np.empty((len(theta), 0))
     length = np.linalg.norm(jacobian, axis=0)
     length = np.maximum(length, SINGULAR * np.max(length, initial=1e-300))
-    # Of the triangle alone: (n, P) itself would give all (n, n) left vectors, too.
+    # Decompose only the triangle: that of the (n, P) matrix would include (n, n) left vectors.
     triangle = np.linalg.qr(jacobian / length, mode="r")
     _, singular, right = np.linalg.svd(triangle, full_matrices=True)
     singular = np.pad(singular, (0, len(right) - len(singular)))
@@ -182,7 +191,7 @@ def _loose(problem: Problem, theta: np.ndarray) -> np.ndarray:
 
 
 def _touched(problem: Problem, loose: np.ndarray) -> set[str]:
-    """Parameters that change along the directions."""
+    """The parameters that change along the directions."""
     law = problem.law
     moves = [law.functional(c, problem.centre) @ loose for c in law.coordinates]
     names = zip(law.parameters, moves, strict=True)
@@ -190,7 +199,7 @@ def _touched(problem: Problem, loose: np.ndarray) -> set[str]:
 
 
 def _slope(x: np.ndarray, y: np.ndarray) -> float:
-    """s where all points lie on y = s x + constant; NaN where they do not, or both hardly vary."""
+    """The slope s if all points are on y = s x + constant; NaN if not, or if x or y is constant."""
     if min(count_distinct(x), count_distinct(y)) < 2:
         return float("nan")
     points = np.stack([x - np.mean(x), y - np.mean(y)])
@@ -201,7 +210,7 @@ def _slope(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _with_its_term(problem: Problem, coordinate: str) -> set[str]:
-    """The parameter and, of an exponent, what is told only with it: A and E."""
+    """The parameter; for an exponent, also those determined only together with it: A and E."""
     names = _plain(coordinate)
     for coefficient, exponent, _ in problem.law.scales:
         if exponent == coordinate:
@@ -218,4 +227,4 @@ def _listed(problem: Problem, names: set[str]) -> str:
     ordered = [name for name in problem.law.parameters if name in names]
     if len(ordered) == 1:
         return f"{ordered[0]} may have any value"
-    return f"{', '.join(ordered[:-1])} and {ordered[-1]} cannot be told apart"
+    return f"{', '.join(ordered[:-1])} and {ordered[-1]} cannot be distinguished"

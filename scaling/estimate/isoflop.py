@@ -1,17 +1,18 @@
-"""Compute-optimal sizes from the runs themselves, without a law of N and D.
+"""Compute-optimal sizes directly from the runs, without a law of N and D.
 
-Approach 2 of Hoffmann et al. 2022 (IsoFLOP): at each of several compute budgets find the size with
-the least loss, in three ways, and draw a power law through the minima.
+Approach 2 of Hoffmann et al. 2022 (IsoFLOP): find the size with the least loss at each compute
+budget, with three estimators, and fit a power law to the minima.
 
-- parabola: least squares of the loss in ln N; its vertex. The usual way; biased on wide grids.
+- parabola: the vertex of a least-squares parabola of the loss in ln N; common, but biased on wide
+  grids.
 - argmin: the size with the lowest loss; never off by more than the spacing of the grid.
-- spline: ln loss as a smooth function of ln N, a cubic P-spline (Eilers & Marx 1996) whose third
-  derivative is penalized, so that it lies between interpolation and a parabola. How much is chosen
-  for all budgets at once by generalized cross-validation (Craven & Wahba 1979), each effective
-  parameter counted 1.4-fold (Kim & Gu 2004).
+- spline: the minimum of a cubic P-spline of ln loss in ln N (Eilers & Marx 1996). Its third
+  derivative is penalized, so it is between interpolation and a parabola. Generalized
+  cross-validation (Craven & Wahba 1979) chooses one penalty for all budgets, with each effective
+  parameter counted 1.4 times (Kim & Gu 2004).
 
-Shapes: B budgets, m points and K sizes of a budget, R resamples (row 0: the data as they are),
-S B-splines, F places where a curve is evaluated.
+Shapes: B budgets, m points and K sizes of a budget, R resamples (row 0: the original data), S
+B-splines, F places where a curve is evaluated.
 """
 
 import dataclasses
@@ -36,22 +37,22 @@ from scaling.records.records import Records
 ESTIMATORS = ("parabola", "argmin", "spline")
 STATUS = ("inside", "edge", "concave", "too few sizes", "flat")
 INSIDE, EDGE, CONCAVE, TOO_FEW, FLAT = range(5)
-ROUNDING = 1e-12  # losses that differ by less, relatively, have no minimum: they are flat
+ROUNDING = 1e-12  # losses whose relative difference is smaller are flat and have no minimum
 FEWEST_SIZES = 4
 SEGMENTS, PLACES = 24, 241
-SMOOTHING = np.logspace(-10, 1, 34)  # of the third derivative over a grid of width 1
+SMOOTHING = np.logspace(-10, 1, 34)  # penalties of the third derivative, for a grid of width 1
 WORTH_OF_A_PARAMETER = 1.4
-MANY = 500  # points; fewer were planned one by one, and four of about one compute are no chance
-NEIGHBOURHOOD = 0.5  # in ln C: where points beside a budget are counted
+MANY = 500  # with fewer points, four of about equal compute are assumed to be planned
+NEIGHBOURHOOD = 0.5  # in ln C: points this close to a budget are counted for comparison
 MOST_POINTS = 20_000  # of all budgets together; more are thinned
-STIFFEST = 1e8  # of the penalty in steps of the splines; a parabola to rounding
-SINGULAR = 1e-9  # least over largest eigenvalue of a parabola's normal equations
+STIFFEST = 1e8  # largest penalty, in steps of the splines: a parabola to rounding
+SINGULAR = 1e-9  # least ratio of the extreme eigenvalues of a parabola's normal equations
 
 
 def uniform_splines(place: np.ndarray) -> np.ndarray:
-    """Cubic B-splines with knots at all integers, at places within 0 and SEGMENTS: (len, S).
+    """Cubic B-splines with integer knots at `place`, between 0 and SEGMENTS: (len(place), S).
 
-    Written out, since importing scipy's takes longer than all of approach 2.
+    Written out, because importing scipy's takes longer than all of approach 2.
     """
     first = np.minimum(place.astype(int), SEGMENTS - 1)
     u = place - first
@@ -66,7 +67,7 @@ Minimum = tuple[np.ndarray, np.ndarray, np.ndarray]  # ln N, loss and status, ea
 
 @dataclasses.dataclass(frozen=True)
 class Minima:
-    """The least loss of each budget; `status_B` says of each whether it is inside its grid."""
+    """The minimum of each budget (B,); `status_B` states whether it is inside its grid."""
 
     N_B: np.ndarray
     D_B: np.ndarray
@@ -75,21 +76,23 @@ class Minima:
 
     @property
     def inside_B(self) -> np.ndarray:
+        """(B,) bool: whether the minimum is inside its grid."""
         return self.status_B == STATUS[INSIDE]
 
     def to_dict(self) -> Json:
+        """For JSON."""
         return plain(vars(self))
 
 
 @dataclasses.dataclass(frozen=True)
 class IsoFlop:
-    """Approach 2: minima and power laws by estimator; `laws[estimator]["N"]` and `["D"]`.
+    """Approach 2: minima and power laws by estimator, as in `laws["spline"]["N"]` and `["D"]`.
 
-    An estimator with fewer than two minima inside their grids has no laws; a note says so.
+    An estimator with fewer than two minima inside their grids has no laws, and `notes` states it.
     """
 
     C_B: np.ndarray
-    points: tuple[np.ndarray, ...]  # indices into the records, by budget
+    points: tuple[np.ndarray, ...]  # indices into the records, for each budget
     minima: dict[str, Minima]
     laws: dict[str, dict[str, PowerLaw]]
     curves: dict[str, list[tuple[np.ndarray, np.ndarray]]] = dataclasses.field(repr=False)
@@ -99,12 +102,13 @@ class IsoFlop:
     notes: tuple[str, ...]
 
     def to_dict(self) -> Json:
+        """For JSON, without the curves."""
         return plain({k: v for k, v in vars(self).items() if k != "curves"})
 
 
 @dataclasses.dataclass(frozen=True)
 class ParabolaBias:
-    """What parabolas make of noise-free losses of a known law on the grids of the data."""
+    """The error of parabolas through noise-free losses of a known law, on the grids of the data."""
 
     C_B: np.ndarray
     width_B: np.ndarray  # largest over smallest size
@@ -113,7 +117,7 @@ class ParabolaBias:
     status_B: np.ndarray
     exponent_true: float
     exponent_parabola: float
-    extrapolated: float  # parabola's N over the true one at ten times the largest budget
+    extrapolated: float  # the parabolas' N over the true N at ten times the largest budget
 
     @property
     def shift_B(self) -> np.ndarray:
@@ -122,6 +126,7 @@ class ParabolaBias:
 
     @property
     def exponent_bias(self) -> float:
+        """The exponent of N from parabolas, minus the true one."""
         return self.exponent_parabola - self.exponent_true
 
     def statement(self) -> str:
@@ -132,7 +137,7 @@ class ParabolaBias:
             f"these {len(self.C_B)} grids of sizes"
         )
         if len(inside) < 2:
-            return f"{opening} would have fewer than two minima inside the grids: no exponent."
+            return f"{opening} would have fewer than two minima inside the grids and no exponent."
         low, high = (
             f"{_percent(self.shift_B[i])} at {self.C_B[i]:.3g} FLOPs" for i in inside[[0, -1]]
         )
@@ -152,13 +157,14 @@ class ParabolaBias:
 
 
 def budgets(records: Records, tolerance: float = 0.1) -> list[tuple[float, np.ndarray]]:
-    """[(C, indices)]: the points of about the same compute, by budget, smallest first.
+    """Group points of about the same compute into budgets: [(C, indices)], smallest C first.
 
-    Again and again the window of width `tolerance` in ln C that holds most of the points left is
-    taken as a budget, if it has at least four sizes; C is its geometric mean. Where the points lie
-    so close that chance alone would fill such windows, one must hold far more than those beside it.
+    The window of width `tolerance` in ln C with the most remaining points becomes a budget if it
+    has at least four sizes; C is its geometric mean. This repeats until no window has enough
+    points. If the points are so dense that chance alone would fill such windows, a window must
+    contain far more points than its surroundings.
 
-    Raises ScalingError where all sizes are the same.
+    Raises ScalingError if all sizes are equal.
     """
     refuse_one_size(records)
     order = np.argsort(records.C, kind="stable")
@@ -166,7 +172,7 @@ def budgets(records: Records, tolerance: float = 0.1) -> list[tuple[float, np.nd
     crowded = len(every) >= max(MANY, FEWEST_SIZES * np.ptp(every) / tolerance)
     while len(order) >= FEWEST_SIZES:
         log_C = np.log(records.C[order])
-        # A rounding error wider, so that a spread of exactly `tolerance` is one budget.
+        # The window is wider by a rounding error, so that a spread of `tolerance` is one budget.
         ends = np.searchsorted(log_C, log_C + tolerance + 1e-12, side="right")
         count = ends - np.arange(len(order))
         spread = log_C[ends - 1] - log_C
@@ -175,7 +181,7 @@ def budgets(records: Records, tolerance: float = 0.1) -> list[tuple[float, np.nd
             break
         inside = slice(start, ends[start])
         if crowded and not _stands_out(every, log_C[start], log_C[ends[start] - 1], tolerance):
-            break  # all further windows hold less
+            break  # all further windows contain fewer points
         if count_distinct(np.log(records.N[order[inside]])) >= FEWEST_SIZES:
             found.append((float(np.exp(log_C[inside].mean())), np.sort(order[inside])))
         order = np.delete(order, inside)
@@ -183,7 +189,7 @@ def budgets(records: Records, tolerance: float = 0.1) -> list[tuple[float, np.nd
 
 
 def _stands_out(log_C: np.ndarray, low: float, high: float, tolerance: float) -> bool:
-    """Whether more points lie from low to high than those around would put there by chance."""
+    """Whether there are more points from low to high than the surroundings suggest by chance."""
     near = max(low - NEIGHBOURHOOD, log_C[0]), min(high + NEIGHBOURHOOD, log_C[-1])
     left, right = (np.searchsorted(log_C, end) for end in near)
     count = np.searchsorted(log_C, high, "right") - np.searchsorted(log_C, low)
@@ -200,14 +206,22 @@ def approach2(
     level: float = 0.95,
     tolerance: float = 0.1,
 ) -> IsoFlop:
-    """Minima of the IsoFLOP curves and N, D = coefficient C^exponent through them.
+    """Find the minima of the IsoFLOP curves, and fit N, D = coefficient C^exponent to them.
 
-    Intervals: percentiles of `resamples` bootstraps that draw, with replacement, as many points
-    from each budget as it has. Minima at the edge of their grid, and parabolas that open downward,
-    stay out of the power law, in the data as in each resample.
+    Intervals are percentiles of a bootstrap that draws, with replacement, as many points from each
+    budget as it has. Minima at the edge of their grid, and parabolas that open downward, are
+    excluded from the power law, in the data and in each resample.
+
+    Args:
+      records: the runs.
+      resamples: R, number of bootstrap resamples.
+      seed: of the bootstrap.
+      level: confidence level of the intervals.
+      tolerance: width of a budget in ln C; see `budgets`.
 
     Raises:
-      ScalingError: fewer than two budgets with four sizes; no estimator with two minima inside.
+      ScalingError: fewer than two budgets with four sizes, or no estimator with two minima inside
+        their grids.
     """
     groups = _two_budgets(records, tolerance)
     grids = [_Grid(records, points) for _, points in groups]
@@ -233,13 +247,15 @@ def approach2(
             notes.append(f"{estimator}: minima left out of the power law: {', '.join(left_out)}.")
         used = status_RxB == INSIDE
         if used[0].sum() < 2:
-            notes.append(f"{estimator}: no power law, fewer than two minima inside their grids.")
+            notes.append(
+                f"{estimator}: no power law, because fewer than two minima are inside their grids."
+            )
             continue
         both = {"N": log_N_RxB, "D": log_D_RxB}
         laws[estimator] = {k: power_law(np.log(C_B), v, used, level) for k, v in both.items()}
     if not laws:
         raise ScalingError(
-            "no two budgets have their least loss inside the sizes that were tried.\n"
+            "no two budgets have their least loss inside the range of their sizes.\n"
             + "\n".join(notes[:2])
         )
     points = tuple(points for _, points in groups)
@@ -249,14 +265,19 @@ def approach2(
 def parabola_bias(
     records: Records, law: Law, theta: np.ndarray, *, tolerance: float = 0.1
 ) -> ParabolaBias:
-    """The known bias of parabolas on wide or asymmetric grids, for the grids at hand.
+    """The bias of parabolas on wide or asymmetric grids (Czech et al. 2026), for these records.
 
-    The loss of `law` at theta (P,) is taken at exactly the sizes of each budget, without noise;
-    parabolas through it are compared with the law's own optimum (Czech et al. 2026). Where all
-    grids lie alike around the optimum, N is off by one factor and the exponent is right; grids
-    that drift from it bend the exponent.
+    Parabolas are fitted to the noise-free loss of `law` at exactly the sizes of each budget, and
+    compared with the law's own optimum. If all grids are placed alike around the optimum, N is
+    wrong by a constant factor and the exponent is right; grids that drift from it change the
+    exponent.
 
-    Raises ScalingError as `approach2` does, and for laws without N and D.
+    Args:
+      theta: (P,) absolute coordinates of the law.
+
+    Raises:
+      ScalingError: fewer than two budgets with four sizes, or a law that does not depend on both N
+        and D.
     """
     rows = []
     for C, points in _two_budgets(records, tolerance):
@@ -283,9 +304,9 @@ def parabola_bias(
 
 
 class _Grid:
-    """The points of one budget: sizes x_K = ln N, and the losses (m,) that they reached.
+    """The points of one budget: sizes x_K = ln N, and the losses (m,).
 
-    Sizes that hardly differ are one, at the mean of their logs.
+    Sizes that hardly differ count as one, at the mean of their logs.
     """
 
     def __init__(self, records: Records, points: np.ndarray, loss_m: np.ndarray | None = None):
@@ -303,8 +324,9 @@ class _Grid:
     def penalty(self, smoothing: float) -> np.ndarray:
         """(S, S): the penalty of the third derivative in ln N.
 
-        Of uniform cubic B-splines that is the third difference over step^3. On a grid far narrower
-        than the others the penalty would drown the data in rounding: it ends at STIFFEST.
+        For uniform cubic B-splines, the third derivative is the third difference over step^3. On a
+        grid far narrower than the others, the penalty would make the data vanish in rounding, so it
+        is limited to STIFFEST.
         """
         third = np.diff(np.eye(SEGMENTS + 3), 3, axis=0)
         step = 2 * self.half / SEGMENTS
@@ -315,7 +337,7 @@ class _Grid:
         return uniform_splines(np.clip((x - self.x_K[0]) / (2 * self.half), 0, 1) * SEGMENTS)
 
     def means(self, counts_Rxm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How often each size was drawn, (R, K), and its mean loss, nan where it was not."""
+        """How often each size was drawn, (R, K), and its mean loss, nan if it was not drawn."""
         weight = counts_Rxm @ self.at_mxK
         with np.errstate(invalid="ignore"):
             return weight, (counts_Rxm * self.loss_m) @ self.at_mxK / weight
@@ -332,8 +354,10 @@ class _Grid:
         return _least_squares(self.powers_Kx3, weight, loss, self.enough(weight))
 
     def enough(self, weight_RxK: np.ndarray) -> np.ndarray:
-        """(R,) bool: the sizes drawn determine a parabola, and so the spline, whose penalty leaves
-        parabolas free. Three that hardly differ do not."""
+        """(R,) bool: whether the sizes drawn determine a parabola; three that hardly differ do not.
+
+        They then also determine the spline, since parabolas have no penalty.
+        """
         eigenvalues = np.linalg.eigvalsh(_gram(self.powers_Kx3, (weight_RxK > 0).astype(float)))
         return eigenvalues[:, 0] > SINGULAR * eigenvalues[:, -1]
 
@@ -367,7 +391,7 @@ class _Grid:
         status = np.where((best == 0) | (best == PLACES - 1), EDGE, INSIDE)
         status = np.where(np.ptp(y_RxF, 1) <= ROUNDING, FLAT, status)
         status = np.where(np.isnan(y_RxF).any(1), TOO_FEW, status)
-        # The vertex of the parabola through the lowest place and its neighbours.
+        # The vertex of the parabola through the lowest place and the two adjacent ones.
         middle = np.clip(best, 1, PLACES - 2)[:, None]
         before, here, after = (np.take_along_axis(y_RxF, middle + k, 1)[:, 0] for k in (-1, 0, 1))
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -375,7 +399,7 @@ class _Grid:
         return x_F[middle[:, 0]] + offset * (x_F[1] - x_F[0]), np.exp(np.min(y_RxF, 1)), status
 
     def curve(self, estimator: str, smoothing: float) -> tuple[np.ndarray, np.ndarray]:
-        """(N, loss), each (F,): what the estimator takes for the IsoFLOP curve."""
+        """(N, loss), each (F,): the IsoFLOP curve according to the estimator; (K,) for argmin."""
         x_F = np.linspace(self.x_K[0], self.x_K[-1], PLACES)
         once = np.ones((1, len(self.loss_m)))
         if estimator == "argmin":
@@ -389,7 +413,7 @@ class _Grid:
 
 
 def _gram(design_KxS: np.ndarray, weight_RxK: np.ndarray) -> np.ndarray:
-    """(R, S, S): the matrices of weighted normal equations."""
+    """(R, S, S): the matrices of the weighted normal equations."""
     products = (design_KxS[:, :, None] * design_KxS[:, None, :]).reshape(len(design_KxS), -1)
     return (weight_RxK @ products).reshape(-1, *2 * design_KxS.shape[1:])
 
@@ -401,7 +425,7 @@ def _least_squares(
     enough_R: np.ndarray,
     penalty_SxS: np.ndarray | float = 0.0,
 ) -> np.ndarray:
-    """Coefficients (R, S) of weighted least squares; nan where the sizes drawn are not enough."""
+    """Coefficients (R, S) of weighted least squares; nan if the sizes drawn are too few."""
     weight = np.where(enough_R[:, None], weight_RxK, 1.0)
     gram = _gram(design_KxS, weight) + penalty_SxS
     moment = (weight * np.nan_to_num(y_RxK)) @ design_KxS
@@ -425,7 +449,7 @@ def _choose_smoothing(grids: list[_Grid]) -> float:
             n += len(log_loss)
         left = n - WORTH_OF_A_PARAMETER * freedom
         scores.append(residuals / left**2 if left > 0 else np.inf)
-    # Where every budget has few points no score may be finite: then the stiffest.
+    # If every budget has few points, no score may be finite; then the largest penalty is used.
     best = int(np.argmin(scores)) if np.isfinite(min(scores)) else -1
     return float(SMOOTHING[best] * width**5)
 
@@ -435,7 +459,7 @@ def _two_budgets(records: Records, tolerance: float) -> list[tuple[float, np.nda
     if len(found) < 2:
         seen = "".join(f" ({C:.3g} FLOPs, {len(points)} points)" for C, points in found)
         raise ScalingError(
-            f"IsoFLOP needs two or more compute budgets; found {len(found)}{seen} among "
+            f"IsoFLOP requires two or more compute budgets; found {len(found)}{seen} among "
             f"{len(records.C)} points.\nA budget is at least {FEWEST_SIZES} sizes trained with the "
             f"same compute, within {tolerance:.0%}."
         )
@@ -444,7 +468,7 @@ def _two_budgets(records: Records, tolerance: float) -> list[tuple[float, np.nda
 
 
 def _thinned(N: np.ndarray, points: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of the points of a budget, evenly spread over their sizes."""
+    """At most `most` points of a budget, evenly spread over their sizes."""
     if len(points) <= most:
         return points
     places = np.linspace(0, len(points) - 1, most).round().astype(int)
@@ -452,11 +476,11 @@ def _thinned(N: np.ndarray, points: np.ndarray, most: int) -> np.ndarray:
 
 
 def refuse_one_size(records: Records) -> None:
-    """Raises ScalingError where all points have the same N."""
+    """Raise ScalingError if all points have the same N."""
     if count_distinct(np.log(records.N)) < 2:
         raise ScalingError(
-            f"all {len(records.N)} points have N = {records.N[0]:.6g}: which size is best for a "
-            "compute budget\ncannot be seen from one size. Train others at the same compute."
+            f"all {len(records.N)} points have N = {records.N[0]:.6g}, so the best size for a "
+            "compute budget cannot be determined.\nTrain other sizes with the same compute."
         )
 
 

@@ -1,7 +1,7 @@
-"""A fit from its files, fit.json and bootstrap.npy, neither of which is trusted.
+"""Loads a fit from fit.json and bootstrap.npy, without trusting either file.
 
-Everything that a fit is made of is checked before one is made, and nothing is allocated that a file
-only claims to hold. What no fit could have written is one ScalingError.
+All values are checked before the fit is made, and memory is never allocated on the word of a file.
+Content that no fit could have written raises one ScalingError.
 """
 
 import json
@@ -21,21 +21,26 @@ from scaling.estimate.scatter import MOST
 from scaling.law.laws import LAWS, Law
 from scaling.records.heads import COUNTS
 
-_LARGEST = 2**24  # bytes of a fit.json; one has a few thousand
+_LARGEST = 2**24  # bytes of a fit.json; usually it has a few thousand
 _VARIABLES = ("N", "D", "C", "U")
 _MOST_SCATTER = 100.0  # in log loss
-_SAME = 1e-6  # relative: what is written twice must agree to this
+_SAME = 1e-6  # relative tolerance for values that are written twice
 
 
 class _Damage(Exception):
-    """What no fit could have written, in words."""
+    """Content that no fit could have written; the message says what."""
 
 
 def load_fit(path: str | Path) -> Fit:
-    """A fit from its fit.json (and the bootstrap.npy beside it, without which it has no intervals).
+    """Load a fit from its fit.json and the bootstrap.npy next to it.
+
+    Without bootstrap.npy the fit has no intervals.
+
+    Args:
+      path: fit.json, or its folder.
 
     Raises:
-      ScalingError: no such file, a damaged one, another format, a law that is not built in.
+      ScalingError: a missing or damaged file, another format, or a law that is not built in.
     """
     path = Path(path)
     try:
@@ -44,19 +49,19 @@ def load_fit(path: str | Path) -> Fit:
             raise FileNotFoundError
     except (OSError, ValueError):  # also a name that no file can have
         raise ScalingError(
-            f"there is no {path}; write one with job=fit job.records=FILE job.out=DIR."
+            f"{path} does not exist; create it with job=fit job.records=FILE job.out=DIR."
         ) from None
     try:
         content = _Content(_parse(_read(path)))
         if content.whole("format", 0) != FORMAT:
             raise ScalingError(
                 f"{path} has format {content['format']}; this version reads {FORMAT}.\n"
-                "Write it anew with job=fit."
+                "Create it again with job=fit."
             )
         found = _fit(content, path.with_name("bootstrap.npy"))
     except _Damage as damage:
         said = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(damage))
-        raise ScalingError(f"{path} is no fit.json of this project ({said}).") from None
+        raise ScalingError(f"{path} is not a fit.json of this project ({said}).") from None
     return found
 
 
@@ -75,7 +80,7 @@ def _read(path: Path) -> str:
 
 
 def _opened(path: Path) -> BinaryIO:
-    """A regular file; a pipe would be waited for, a device may never end."""
+    """Open a regular file; a pipe would block, and a device may never end."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise ScalingError(f"{path} is not a file.")
@@ -89,11 +94,11 @@ def _parse(text: str) -> Json:
         names = [name for name, _ in pairs]
         if len(set(names)) < len(names):
             double = next(name for name in names if names.count(name) > 1)
-            raise _Damage(f"{_shown(double)} stands there twice")
+            raise _Damage(f"{_shown(double)} occurs twice")
         return dict(pairs)
 
     def constant(word: str) -> None:
-        raise _Damage(f"{word} is no JSON")
+        raise _Damage(f"{word} is not JSON")
 
     try:
         content = json.loads(text, object_pairs_hook=unique, parse_constant=constant)
@@ -102,12 +107,12 @@ def _parse(text: str) -> Json:
     except ValueError as error:
         raise _Damage(f"not JSON: {error}") from None
     if not isinstance(content, dict):
-        raise _Damage("it holds no object")
+        raise _Damage("it does not contain an object")
     return content
 
 
 class _Content:
-    """The object of a fit.json, whose values are asked for with what they may be."""
+    """The object in a fit.json; each method checks the type of the value that it returns."""
 
     def __init__(self, content: Json):
         self._content = content
@@ -118,7 +123,7 @@ class _Content:
         return self._content[name]
 
     def get(self, name: str, kind: type | tuple[type, ...], what: str) -> Any:
-        """A value of this type."""
+        """A value of this type; `what` names the type in the error."""
         value = self[name]
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise _Damage(f"{name} = {_shown(value)} is not {what}")
@@ -134,7 +139,7 @@ class _Content:
         return value
 
     def number(self, name: str, fits: Callable[[float], bool], null: Any = _Damage) -> Any:
-        """A finite number that `fits`; `null` stands for null, where that is allowed."""
+        """A finite number for which `fits` holds; null becomes `null`, if that is given."""
         if self[name] is None and null is not _Damage:
             return null
         value = _number(self[name], name)
@@ -155,19 +160,19 @@ def _number(value: object, name: str) -> float:
     except OverflowError:
         value = np.inf
     if not np.isfinite(value):
-        raise _Damage(f"{name} holds a number that is not finite")
+        raise _Damage(f"{name} contains a number that is not finite")
     return value
 
 
 def _printable(text: str, name: str) -> str:
-    """The text, if a terminal can show it; escapes could rewrite what stands there."""
+    """The text, if it is printable; control characters could overwrite the terminal."""
     if not all(letter.isprintable() or letter in "\n\t" for letter in text):
-        raise _Damage(f"{name} holds characters that cannot be shown")
+        raise _Damage(f"{name} contains characters that cannot be shown")
     return text
 
 
 def _shown(value: object) -> str:
-    """A value that may be anything, for an error: ASCII, of one line, and short."""
+    """Any value, for an error message: short, in ASCII, on one line."""
     kinds: dict[type, str] = {dict: "an object", list: "a list"}
     kind = kinds.get(type(value))
     if kind is None and isinstance(value, int) and not -(10**20) < value < 10**20:
@@ -179,11 +184,11 @@ def _shown(value: object) -> str:
 def _fit(content: _Content, bootstrap: Path) -> Fit:
     name = content.get("law", str, "the name of a law")
     if name not in LAWS:
-        raise _Damage(f"law = {_shown(name)} is none of: {', '.join(LAWS)}")
+        raise _Damage(f"law = {_shown(name)} is not one of {', '.join(LAWS)}")
     law = LAWS[name]
     theta = content.numbers("theta")
     if len(theta) != len(law.coordinates):
-        raise _Damage(f"theta is not the {len(law.coordinates)} numbers of law={name}")
+        raise _Damage(f"theta does not have the {len(law.coordinates)} numbers of law={name}")
     _same_parameters(content, law, theta)
     n_points = content.whole("n_points", 1)
     starts = content.whole("starts", 0)
@@ -192,7 +197,7 @@ def _fit(content: _Content, bootstrap: Path) -> Fit:
     ended = content.whole("descents_converged", 0)
     n_runs = content.whole("n_runs", 1)
     if n_runs > n_points or reached > starts or ended > descents:
-        raise _Damage("more runs than points, or more starts converged than there were")
+        raise _Damage("it has more runs than points, or more starts converged than there were")
     found = Fit(
         law=law,
         theta=theta,
@@ -221,13 +226,13 @@ def _fit(content: _Content, bootstrap: Path) -> Fit:
     )
     sound = found.message == "converged" and not found.undetermined
     if found.success != sound:
-        raise _Damage(f"success = {found.success} does not go with its message")
+        raise _Damage(f"success = {found.success} contradicts its message")
     _same_intervals(content, found)
     return found
 
 
 def _same_parameters(content: _Content, law: Law, theta: np.ndarray) -> None:
-    """Refuses a theta that is not that of the parameters beside it."""
+    """Raise _Damage if theta and the parameters do not agree."""
     for name, value in law.natural(theta).items():
         written = content[name]
         if written is None and not np.isfinite(value):
@@ -237,7 +242,7 @@ def _same_parameters(content: _Content, law: Law, theta: np.ndarray) -> None:
 
 
 def _same_intervals(content: _Content, fit: Fit) -> None:
-    """Refuses resamples that do not give the intervals beside them: those of another fit."""
+    """Raise _Damage if the resamples do not give the intervals, as those of another fit."""
     written = _Content(content.get("intervals", dict, "an object"))
     if not len(fit.samples):
         if written and not content.whole("resamples", 0):
@@ -252,13 +257,13 @@ def _same_intervals(content: _Content, fit: Fit) -> None:
             either = np.isfinite(told), np.isfinite(known)
             if any(either) and not np.isclose(told, known, rtol=_SAME, atol=0):
                 raise _Damage(
-                    f"the resamples in bootstrap.npy do not give its interval of {name}; the two "
-                    "files do not belong together"
+                    f"the resamples in bootstrap.npy do not give its interval of {name}, so the "
+                    "two files do not belong together"
                 )
 
 
 def _profiles(content: _Content, law: Law) -> dict[str, Profile]:
-    """The profile intervals, without the curves that they were read off."""
+    """The profile intervals, without their curves."""
     found, nothing = {}, np.empty(0)
     inside = content.get("profile_intervals", dict, "an object")
     for name, pair in inside.items():
@@ -286,11 +291,11 @@ def _warnings(content: _Content) -> tuple[str, ...]:
 def _fixed(content: _Content, law: Law) -> dict[str, float]:
     inside = content.get("fixed", dict, "an object")
     if not set(inside) <= set(law.parameters):
-        raise _Damage(f"fixed names no parameter of law={law.name}")
+        raise _Damage(f"fixed names something that is not a parameter of law={law.name}")
     found = {name: _number(value, f"fixed {name}") for name, value in inside.items()}
     for name, value in found.items():
         if not np.isclose(_number(content[name], name), value, rtol=_SAME, atol=0):
-            raise _Damage(f"{name} is not what it is fixed at")
+            raise _Damage(f"{name} differs from its fixed value")
     if len(found) == len(law.parameters):
         raise _Damage("all its parameters are fixed")
     return found
@@ -299,14 +304,14 @@ def _fixed(content: _Content, law: Law) -> dict[str, float]:
 def _undetermined(content: _Content, law: Law) -> tuple[str, ...]:
     found = content.get("undetermined", list, "a list of names")
     if not all(isinstance(name, str) and name in law.parameters for name in found):
-        raise _Damage(f"undetermined names no parameter of law={law.name}")
+        raise _Damage(f"undetermined names something that is not a parameter of law={law.name}")
     return tuple(found)
 
 
 def _count(content: _Content) -> str:
     count = content.text("count")
     if count not in COUNTS:
-        raise _Damage(f"count = {_shown(count)} is none of: {', '.join(COUNTS)}")
+        raise _Damage(f"count = {_shown(count)} is not one of {', '.join(COUNTS)}")
     return count
 
 
@@ -328,7 +333,7 @@ def _scatter(content: _Content, n_points: int) -> np.ndarray:
     if len(found) > min(n_points, MOST) or np.any(np.diff(found) < 0):
         raise _Damage("scatter is not ascending, or has more values than there were points")
     if np.any(np.abs(found) > _MOST_SCATTER):
-        raise _Damage("scatter is of more than any loss")
+        raise _Damage("scatter has implausibly large values")
     return found
 
 
@@ -336,9 +341,9 @@ def _scatter(content: _Content, n_points: int) -> np.ndarray:
 
 
 def _samples(path: Path, resamples: int, size: int) -> np.ndarray:
-    """The resamples (S, P); none where the file is not there.
+    """The resamples (S, P); (0, P) if the file does not exist.
 
-    Raises ScalingError where the file is not exactly the array that fit.json speaks of.
+    Raises ScalingError if the file is not exactly the array that fit.json describes.
     """
     if not resamples or not os.path.lexists(path):
         return np.empty((0, size))
@@ -346,30 +351,32 @@ def _samples(path: Path, resamples: int, size: int) -> np.ndarray:
         shape, dtype, by_columns = _header(file, path)
         if dtype.kind != "f" or shape != (resamples, size):
             raise ScalingError(
-                f"{path} holds an array {shape} of {_shown(str(dtype))}, where fit.json has "
-                f"{resamples} resamples of {size} coordinates; the two do not belong together."
+                f"{path} contains an array {shape} of {_shown(str(dtype))}, but fit.json has "
+                f"{resamples} resamples of {size} coordinates: the files do not belong together."
             )
         bytes_left = os.fstat(file.fileno()).st_size - file.tell()
         if bytes_left != resamples * size * dtype.itemsize:
             raise ScalingError(
-                f"{path} is damaged: its header speaks of {resamples * size * dtype.itemsize:,} "
-                f"bytes of numbers; {bytes_left:,} follow it."
+                f"{path} is damaged: its header announces {resamples * size * dtype.itemsize:,} "
+                f"bytes of numbers, but {bytes_left:,} follow."
             )
         flat = np.frombuffer(file.read(bytes_left), dtype)
     samples = flat.reshape(shape, order="F" if by_columns else "C").astype(float, order="C")
     if not np.all(np.isfinite(samples)):
-        raise ScalingError(f"{path} holds numbers that are not finite; no fit writes those.")
+        raise ScalingError(f"{path} contains numbers that are not finite, which no fit writes.")
     return samples
 
 
 def _header(file: BinaryIO, path: Path) -> tuple[tuple[int, ...], np.dtype, bool]:
-    """Shape, type and order of an npy file, whose array is not read."""
+    """Shape, order and type of an npy file, read from its header alone."""
     try:
-        # A later version could claim gigabytes for the header alone, and no fit needs one.
+        # A later version could announce gigabytes for the header alone, and no fit writes one.
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError("its format is not version 1.0")
         shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
-    except Exception as error:  # a header is a Python literal: what parses it may raise anything
+    except Exception as error:  # a header is a Python literal, so its parser may raise anything
         reason = " ".join(str(error).split())[:100]
-        raise ScalingError(f"{path} cannot be read: it is no npy file ({ascii(reason)}).") from None
+        raise ScalingError(
+            f"{path} cannot be read: it is not an npy file ({ascii(reason)})."
+        ) from None
     return shape, dtype, by_columns

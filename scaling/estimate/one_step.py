@@ -1,10 +1,10 @@
 """The bootstrap of many points: one Newton step from the fit for each resample, in blocks.
 
-With n points a resample's own minimum differs from its first Newton step by a part of order 1/n,
-where the interval is of order 1/sqrt(n) wide (Davidson and MacKinnon 1999; Andrews 2002): beyond
-some thousands of points nothing is gained by going on. The gradients and Hessians of all resamples
-are then products of their weights with those of the points, and only as many weights need to be at
-hand as fit into memory.
+With n points, the minimum of a resample differs from its first Newton step by order 1/n, while the
+interval has a width of order 1/sqrt(n) (Davidson and MacKinnon 1999; Andrews 2002). So with
+thousands of points, further steps gain nothing. The gradients and Hessians of the resamples are
+then products of their weights with those of the points, and blocks keep the weights in memory
+small.
 
 Shapes: S resamples, n points, G groups (runs), P coordinates.
 """
@@ -20,21 +20,21 @@ from scaling.optimize.precision import in_float64
 Pairs = tuple[np.ndarray, np.ndarray]  # rows and columns of an upper triangle
 
 MANY = 5000
-"""Points from which on a resample is one step; a full refit of 5,000 takes 0.1 s each."""
-_BLOCK = 2**24  # numbers of a block of weights
-_POINTS = 2**13  # points whose Hessians are computed together
+"""With this many points or more, a resample is one step; a full refit of 5,000 takes 0.1 s."""
+_BLOCK = 2**24  # numbers in a block of weights
+_POINTS = 2**13  # Hessians of this many points are computed together
 
 
 def one_step(
     problem: Problem, theta: np.ndarray, runs: np.ndarray, resamples: int, seed: int
 ) -> np.ndarray:
-    """Resamples of the fit (S, P), centred, as `bootstrap.bootstrap` gives them."""
+    """Resamples of the fit (S, P), centred; arguments as in `bootstrap.bootstrap`."""
     _, group_n = np.unique(runs, return_inverse=True)
     groups, size = int(group_n.max()) + 1, len(theta)
     pairs = np.triu_indices(size)
     slope_nxP, bend_nxT = _derivatives(problem, theta, pairs)
     each = np.concatenate([slope_nxP, bend_nxT], 1)
-    if groups < len(problem):  # points of a run are drawn together: their sums are enough
+    if groups < len(problem):  # points of a run are drawn together, so their sums suffice
         order = np.argsort(group_n, kind="stable")
         starts = np.searchsorted(group_n[order], np.arange(groups))
         each = np.add.reduceat(each[order], starts, axis=0)
@@ -53,8 +53,10 @@ def one_step(
 
 
 def _steps(free_PxQ: np.ndarray, sums: np.ndarray, whole: np.ndarray, pairs: Pairs) -> np.ndarray:
-    """Newton's steps (S, P) in the free directions, from sums of gradients and Hessians; with the
-    Hessian of all points where a resample's is not positive."""
+    """Newton steps (S, P) in the free directions, from sums of gradients and Hessians.
+
+    If the Hessian of a resample is not positive, that of all points is used.
+    """
     size = len(free_PxQ)
 
     def inside(flat: np.ndarray) -> np.ndarray:
@@ -72,10 +74,11 @@ def _steps(free_PxQ: np.ndarray, sums: np.ndarray, whole: np.ndarray, pairs: Pai
 def _derivatives(
     problem: Problem, theta: np.ndarray, pairs: Pairs
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gradient (n, P) and upper Hessian (n, T) of each point's part of the objective.
+    """Gradient (n, P) and upper Hessian (n, T) of each point's term of the objective.
 
-    Huber's loss bends within delta only, where few points may lie: that is smoothed, as far as the
-    density of the residuals allows, or the noise of the few would widen the intervals.
+    Huber's loss is curved only within delta, which may contain few points. The curvature is
+    smoothed by a kernel estimate of the residuals' density, because the noise of those few points
+    would widen the intervals.
     """
     law, names, delta = problem.law, list(problem.logs), problem.delta
     residual_n = problem.residuals(theta)
@@ -86,7 +89,7 @@ def _derivatives(
     pull_n = problem.weights * np.clip(residual_n, -delta, delta)
 
     def log_law(theta: jax.Array, *logs: jax.Array) -> jax.Array:
-        # A point is an array of one, as laws are written for arrays.
+        # Laws are written for arrays, so each point is an array of length 1.
         return law.log_loss(theta, {k: v[None] for k, v in zip(names, logs, strict=True)})[0]
 
     @jax.jit

@@ -1,6 +1,6 @@
-"""Power laws X = coefficient C^exponent through minima, and the bootstrap of both.
+"""Power laws X = coefficient C^exponent through minima, and their bootstrap.
 
-Shapes: R resamples (row 0: the data as they are), B minima, n points drawn from.
+Shapes: R resamples (row 0: the original data), B minima, n points.
 """
 
 import dataclasses
@@ -10,39 +10,47 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 Json = dict[str, Any]
-"""What a JSON file holds: its values may be anything that `plain` gives."""
+"""The content of a JSON file; its values may be anything that `plain` returns."""
 SAME = 1e-3
-"""Logs closer than this are one value: sizes planned alike differ by their rounding."""
+"""Logs closer than this count as one value: equally planned sizes differ by rounding."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PowerLaw:
-    """X = coefficient C^exponent with bootstrap intervals; nan where no resample allowed a fit."""
+    """X = coefficient C^exponent with bootstrap intervals; nan if no resample could be fitted."""
 
     coefficient: float
     exponent: float
     coefficient_interval: tuple[float, float]
     exponent_interval: tuple[float, float]
     level: float
-    points: int  # minima it was drawn through
+    points: int  # number of minima fitted
     resamples_used: int
     samples_Rx2: np.ndarray = dataclasses.field(repr=False)  # ln coefficient, exponent
 
     def at(self, C: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """X at the compute C, and the ends of its interval, each of C's shape."""
+        """(X, low, high) at the compute C in FLOPs, each with the shape of C."""
         log_C = np.log(np.asarray(C, float))
         samples = self.samples_Rx2[:, :1] + self.samples_Rx2[:, 1:] * log_C.reshape(-1)
         ends = (np.exp(end).reshape(log_C.shape) for end in interval(samples, self.level))
         return (self.coefficient * np.exp(self.exponent * log_C), *ends)
 
     def to_dict(self) -> Json:
+        """For JSON, without the samples."""
         return plain({k: v for k, v in vars(self).items() if k != "samples_Rx2"})
 
 
 def power_law(
     log_C_B: np.ndarray, log_X_RxB: np.ndarray, used_RxB: np.ndarray, level: float
 ) -> PowerLaw:
-    """Least squares in logs through the minima that are used, in each row."""
+    """Fit X = coefficient C^exponent by least squares in logs, for each resample.
+
+    Args:
+      log_C_B: ln of the compute of each minimum.
+      log_X_RxB: ln N or ln D of the minima.
+      used_RxB: bool, the minima to fit.
+      level: confidence level of the intervals.
+    """
     lines_Rx2 = line(log_C_B, log_X_RxB, used_RxB)
     samples = lines_Rx2[1:][np.isfinite(lines_Rx2[1:]).all(1)]
     ends = interval(samples, level)
@@ -62,7 +70,7 @@ def power_law(
 
 
 def line(x_B: np.ndarray, y_RxB: np.ndarray, used_RxB: np.ndarray) -> np.ndarray:
-    """(R, 2): intercept and slope of least squares; nan with fewer than two different x."""
+    """(R, 2): intercept and slope by least squares; nan with fewer than two different x."""
     used = used_RxB.astype(float)
     y = np.where(used_RxB, y_RxB, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -75,9 +83,9 @@ def line(x_B: np.ndarray, y_RxB: np.ndarray, used_RxB: np.ndarray) -> np.ndarray
 
 
 def distinct(x_n: np.ndarray, tolerance: float = SAME) -> np.ndarray:
-    """(n,) number of each value among those that differ, in ascending order.
+    """(n,): the rank of each value among the distinct values.
 
-    Values within `tolerance` of the least of a group count as one.
+    Values within `tolerance` of the smallest of a group count as one.
     """
     order = np.argsort(x_n, kind="stable")
     ascending, place_n, number, start = x_n[order], np.empty(len(x_n), int), 0, 0
@@ -89,25 +97,28 @@ def distinct(x_n: np.ndarray, tolerance: float = SAME) -> np.ndarray:
 
 
 def count_distinct(x_n: np.ndarray) -> int:
-    """How many values differ; see `distinct`."""
+    """The number of distinct values; see `distinct`."""
     return int(distinct(x_n).max(initial=-1)) + 1
 
 
 def draws(generator: np.random.Generator, resamples: int, n: int) -> np.ndarray:
-    """(R, n): how often each point is drawn; row 0 has each once, the others are bootstraps."""
+    """(R, n): how often each point is drawn; once in row 0, at random in the others."""
     counts = generator.multinomial(n, np.full(n, 1 / n), size=resamples)
     return np.concatenate([np.ones((1, n)), counts])
 
 
 def interval(samples: np.ndarray, level: float) -> np.ndarray:
-    """The two ends, (2, ...), of the middle `level` of samples (R, ...); nan of none."""
+    """The ends (2, ...) of the central interval with share `level` of samples (R, ...).
+
+    nan without samples.
+    """
     if not len(samples):
         return np.full((2, *samples.shape[1:]), np.nan)
     return np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0)
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON knows it: dicts, lists, numbers; None for what is not finite."""
+    """Convert a value to dicts, lists and numbers for JSON; numbers not finite become None."""
     if hasattr(value, "to_dict"):
         return value.to_dict()
     if isinstance(value, dict):

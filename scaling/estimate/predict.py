@@ -1,4 +1,4 @@
-"""`predict`: what a fitted law says about a run, a budget or a target, and how surely."""
+"""`predict`: what a fitted law predicts for a run, a budget or a target, with intervals."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from scaling.estimate.fit import Fit
 from scaling.estimate.power_law import Json
 from scaling.law import allocate
 
-Estimate = tuple[float, float, float]  # with the ends of its interval
+Estimate = tuple[float, float, float]  # an estimate and the ends of its interval
 Ends = tuple[float, float]
 
 
@@ -23,9 +23,14 @@ class _Options(TypedDict):
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """An answer: `values` by name, each (estimate, low, high); NaN ends without a bootstrap.
+    """The answer to a question.
 
-    Those intervals are of the law's values. `runs` holds, for a loss, that of a single run.
+    Attributes:
+      question: the question in words.
+      values: (estimate, low, high) by name, in parameters, tokens, FLOPs or nats per token. The
+        interval is that of the law's value; its ends are NaN without a bootstrap.
+      warnings: doubts about the answer, one line each.
+      runs: (low, high) of a single run's loss, for answers that are losses.
     """
 
     question: str
@@ -34,7 +39,7 @@ class Prediction:
     runs: dict[str, Ends] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> Json:
-        """For JSON; what is not finite becomes None."""
+        """For JSON; numbers that are not finite become None."""
 
         def plain(value: float) -> float | None:
             return float(value) if np.isfinite(value) else None
@@ -57,16 +62,24 @@ def predict(
     target_loss: float | None = None,
     inference_tokens: float = 0,
 ) -> Prediction:
-    """Answer the question that the given values pose.
+    """Predict with a fitted law; the values given define the question.
 
-    N and D: the loss. C: the compute-optimal N, D and loss. target_loss: the least C that reaches
-    it. N and target_loss: the tokens that this model needs. N: the tokens for which it is optimal.
-    A law in one variable answers that variable's value only. U: unique tokens, for
-    data_constrained. inference_tokens: pay for these too, at 2 N each, C then being the whole cost
-    (Sardana et al. 2024).
+    N and D give the loss. C gives the compute-optimal N, D and loss. target_loss gives the least C
+    that reaches it. N and target_loss give the tokens that this model needs. N alone gives the
+    tokens for which it is optimal. A law of one variable predicts only from that variable.
+
+    Args:
+      fit: the fitted law.
+      N: parameters, counted as in the records.
+      D: training tokens.
+      C: FLOPs; including inference if inference_tokens is given.
+      U: unique tokens, for data_constrained; defaults to the most in the records.
+      target_loss: nats per token.
+      inference_tokens: tokens of inference to include in the cost, at 2 N FLOPs each (Sardana et
+        al. 2024).
 
     Raises:
-      ScalingError: values that pose no question of the law, have no effect, or are not above 0.
+      ScalingError: the values define no question for this law, have no effect, or are not above 0.
     """
     named = {"N": N, "D": D, "C": C, "U": U, "target_loss": target_loss}
     given = {name: value for name, value in named.items() if value is not None}
@@ -78,11 +91,11 @@ def predict(
         raise ScalingError(f"inference_tokens={inference_tokens} must be at least 0.")
     law, asked = fit.law, set(given) - {"U"}
     if U is not None and "U" not in law.variables:
-        raise ScalingError(f"U={U:.4g} has no effect: law={law.name} knows no unique tokens.")
+        raise ScalingError(f"U={U:.4g} has no effect: law={law.name} does not use unique tokens.")
     if inference_tokens and asked not in ({"C"}, {"target_loss"}, {"N"}):
         raise ScalingError(
-            f"inference_tokens={inference_tokens:.4g} has no effect on this answer: give it with "
-            "C, with target_loss, or with N alone."
+            f"inference_tokens={inference_tokens:.4g} has no effect on this answer: it requires "
+            "C, target_loss, or N alone."
         )
     options: _Options = {"inference_tokens": inference_tokens, "unique": U}
     if "U" in law.variables and U is None:
@@ -96,7 +109,7 @@ def predict(
         cost = given.get("C") or (6 * N * D if N and D else None)
     elif not fit.divides_compute:
         raise ScalingError(
-            f"law={law.name} answers for {' and '.join(law.variables)} only; it got "
+            f"law={law.name} predicts from {' and '.join(law.variables)} only, but was given "
             f"{', '.join(sorted(asked)) or 'nothing'}."
         )
     else:
@@ -112,7 +125,7 @@ def predict(
 def _decide(
     fit: Fit, given: dict[str, float], asked: set[str], options: "_Options"
 ) -> tuple[str, dict[str, Estimate], dict[str, Ends]]:
-    """The questions that are decisions: (in words, answers, intervals of single runs)."""
+    """Answer questions about allocation: (question, values, intervals of single runs)."""
     law = fit.law
     tail = f", {options['inference_tokens']:.4g} tokens of inference" * bool(
         options["inference_tokens"]
@@ -156,39 +169,39 @@ def _decide(
         found = each(("D",), lambda theta: (allocate.optimal_tokens(law, theta, N, **options),))
         return f"tokens for which N = {N:.4g} is compute-optimal{tail}", found, {}
     raise ScalingError(
-        f"{' and '.join(sorted(asked)) or 'no value'}: this asks nothing. Give N and D (loss), C "
-        "(best N and D),\ntarget_loss (cheapest C), N and target_loss (tokens needed), or N alone "
-        "(optimal tokens)."
+        f"{' and '.join(sorted(asked)) or 'no value'}: this is not a question. Set N and D (loss), "
+        "C (best N and D),\ntarget_loss (cheapest C), N and target_loss (tokens needed), or N "
+        "alone (optimal tokens)."
     )
 
 
 def _doubts(fit: Fit, given: dict[str, float], cost: float | None) -> list[str]:
     found, target = [], given.get("target_loss")
     if not fit.success:
-        found.append(f"the fit is not sound: {fit.message}")
+        found.append(f"the fit is not reliable: {fit.message}")
     smallest, largest = fit.range["C"]
     if cost is not None and np.isfinite(cost) and cost < smallest / 100:
         found.append(
             f"{cost:.3g} FLOPs is {smallest / cost:.3g} times less than the smallest run of the "
-            "fit: C is in FLOPs, N in parameters, D in tokens"
+            "fit; C must be in FLOPs, N in parameters, D in tokens"
         )
     for name in {"N", "D"} & set(given) & set(fit.range):
         low, high = fit.range[name]
         if not low / 1000 <= given[name] <= high * 1000:
             found.append(
-                f"{name} = {given[name]:.3g} is far from the fit's {low:.3g} to {high:.3g}: "
-                "N counts parameters, D tokens"
+                f"{name} = {given[name]:.3g} is far from the fit's {low:.3g} to {high:.3g}; "
+                "N must be in parameters, D in tokens"
             )
     if cost is not None and np.isfinite(cost) and cost > 100 * largest:
         found.append(
-            f"{cost:.3g} FLOPs is {cost / largest:.3g} times the largest run of the fit; beyond "
-            "100 times the law has not been seen to hold"
+            f"{cost:.3g} FLOPs is {cost / largest:.3g} times the largest run of the fit; the law "
+            "is untested beyond 100 times"
         )
     if target is not None and "E" in fit.parameters and target <= fit.parameters["E"]:
         found.append(
-            f"the target {target:.4f} is not above the fitted E = {fit.parameters['E']:.4f}: by "
-            "this law no compute reaches it"
+            f"the target {target:.4f} is not above the fitted E = {fit.parameters['E']:.4f}, so "
+            "under this law no compute reaches it"
         )
     if not len(fit.samples):
-        found.append("no bootstrap at hand, therefore no intervals")
+        found.append("the fit has no bootstrap resamples, so there are no intervals")
     return found

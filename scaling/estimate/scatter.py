@@ -1,9 +1,9 @@
-"""How single runs scatter about a fitted law, and the interval in which the next one will lie.
+"""The scatter of single runs about a fitted law, and the prediction interval of the next run.
 
-The interval of the law says where the law is; a run lies off it by what makes runs differ (seed,
-data order, settings that are not quite the best), and only the sum of both may be compared with a
-measured loss. That scatter is taken from the residuals of the fit, in log loss, as they are: no
-normal law is assumed but in the tails of few points.
+The interval of the law covers only the law's value. Runs scatter about it because of seed, data
+order and imperfect settings, so a measured loss must be compared with an interval that includes
+both. The scatter is taken directly from the residuals of the fit in log loss; only its tails, with
+few points, assume Student's t distribution.
 
 Shapes: n points, M quantiles, S resamples, K pairs.
 """
@@ -13,20 +13,27 @@ from scipy import special
 
 from scaling.estimate.bootstrap import interval
 
-MOST = 401  # quantiles that are kept of the residuals of many points
-# A lattice that fills the unit square evenly (consecutive Fibonacci numbers; Korobov 1959): it
-# pairs each quantile of the law with one of the scatter, where random pairs would be noisier.
+MOST = 401  # quantiles kept of the residuals, at most
+# A lattice that fills the unit square evenly (consecutive Fibonacci numbers; Korobov 1959). It
+# pairs each quantile of the law with one of the scatter; random pairs would be noisier.
 _PAIRS, _STRIDE = 4181, 2584
 
 
 def scatter_of(residual_n: np.ndarray, weight_n: np.ndarray, parameters: int) -> np.ndarray:
     """Quantiles (M,) of the scatter of runs in log loss, at the probabilities m / (M + 1).
 
-    At these a new draw from the same law lies below the m-th of M sorted draws, whatever that law
-    is. Residuals are shorter than the scatter, as the fit has followed the points; they are
-    widened by sqrt(n / (n - parameters)). Points without weight do not count.
+    With these probabilities a new draw is below the m-th of M sorted draws, whatever their
+    distribution. Residuals are smaller than the scatter because the fit follows the points, so they
+    are multiplied by sqrt(n / (n - parameters)).
 
-    Empty where there are no more points than parameters, or residuals that are not finite.
+    Args:
+      residual_n: residuals in log loss.
+      weight_n: weights of the points; points with weight 0 are ignored.
+      parameters: number of free parameters of the fit.
+
+    Returns:
+      Quantiles in ascending order; empty if there are no more points than parameters, or if a
+      residual is not finite.
     """
     used = weight_n > 0
     residual_n, weight_n = residual_n[used], weight_n[used]
@@ -43,7 +50,7 @@ def scatter_of(residual_n: np.ndarray, weight_n: np.ndarray, parameters: int) ->
 
 
 def quantile(scatter_M: np.ndarray, freedom: int, probability: np.ndarray) -> np.ndarray:
-    """The scatter at these probabilities; beyond its ends it goes on as Student's t does."""
+    """Quantiles of the scatter at these probabilities; Student's t continues it beyond its ends."""
     count = len(scatter_M)
     inner_M = np.arange(1, count + 1) / (count + 1)
     middle = np.interp(probability, inner_M, scatter_M)
@@ -55,13 +62,16 @@ def quantile(scatter_M: np.ndarray, freedom: int, probability: np.ndarray) -> np
 def run_interval(
     law_S: np.ndarray, estimate: float, scatter_M: np.ndarray, freedom: int, level: float
 ) -> tuple[float, float]:
-    """The interval of a single run's loss; NaN ends where law or scatter is not known.
+    """The interval of a single run's loss; the ends are NaN if law or scatter is unknown.
+
+    The quantiles of the law are those of its bias-corrected interval (`bootstrap.interval`).
 
     Args:
-      law_S: the law's loss there, of each resample of the fit; estimate: of the fit itself.
-      scatter_M, freedom: as `scatter_of` gives it; points less parameters.
-
-    The law's quantiles are those of its own bias-corrected interval (`bootstrap.interval`).
+      law_S: the law's loss for each resample of the fit.
+      estimate: the law's loss for the fit itself.
+      scatter_M: from `scatter_of`.
+      freedom: number of points minus free parameters.
+      level: confidence level.
     """
     law_S = np.sort(law_S[np.isfinite(law_S) & (law_S > 0)])
     if not (len(law_S) and len(scatter_M) and estimate > 0):
@@ -75,6 +85,6 @@ def run_interval(
     log_run = np.log(law_S)[place] + scattered
     with np.errstate(over="ignore"):
         low, high = np.exp(np.quantile(log_run, [(1 - level) / 2, (1 + level) / 2]))
-    # What is not sure of the law cannot be surer of a run: rounding aside, this changes nothing.
+    # A run cannot be more certain than the law: except for rounding, this changes nothing.
     law_low, law_high = interval(law_S, estimate, level)
     return float(min(low, law_low)), float(max(high, law_high))

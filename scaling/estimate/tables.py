@@ -1,4 +1,4 @@
-"""Fits, approaches, hold-outs and predictions as text for a person."""
+"""Text tables of fits, approaches, hold-outs and predictions."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
     from scaling.estimate.power_law import PowerLaw
     from scaling.estimate.predict import Prediction
 
-_LISTED = 50  # held-out points
+_LISTED = 50  # held-out points in a table, at most
 
 
 def number(value: float) -> str:
-    """Five significant digits; a dash for what is not defined."""
+    """Five significant digits; a dash for NaN or None."""
     if value is None or np.isnan(value):
         return "-"
     return f"{value:.5g}"
 
 
 def span(low: float, high: float) -> str:
-    """An interval."""
+    """An interval as `low .. high`; a dash if both ends are NaN."""
     return "-" if np.isnan(low) and np.isnan(high) else f"{number(low)} .. {number(high)}"
 
 
 def fit_table(fit: "Fit", budgets: Sequence[float] = ()) -> str:
-    """Parameters with both intervals, allocations, how the fit went, and its warnings."""
+    """The outcome of a fit, its parameters with both intervals, allocations, and warnings."""
     percent = f"{100 * fit.level:g} %"
     delta = "least squares" if fit.delta is None else f"Huber, delta {fit.delta:g}"
-    state = "converged" if fit.success else f"NOT TO BE TRUSTED: {fit.message}"
+    state = "converged" if fit.success else f"NOT RELIABLE: {fit.message}"
     lines = [
         f"{fit.law.name}: {fit.law.formula}   ({delta} of log loss)",
         f"{fit.n_points} points of {fit.n_runs} runs; N is {fit.count.replace('_', '-')}; "
@@ -74,7 +74,7 @@ def fit_table(fit: "Fit", budgets: Sequence[float] = ()) -> str:
 
 
 def approaches_table(fit: "Fit", isoflop: "IsoFlop | None", envelope: "Envelope | None") -> str:
-    """The three approaches side by side: N = G_N C^a, D = G_D C^b."""
+    """The exponents and coefficients of all approaches: N = G_N C^a and D = G_D C^b."""
     rows = []
 
     def add(name: str, laws: Mapping[str, "PowerLaw"]) -> None:
@@ -108,7 +108,7 @@ def approaches_table(fit: "Fit", isoflop: "IsoFlop | None", envelope: "Envelope 
 
 
 def holdout_table(holdout: "HoldOut") -> str:
-    """Measured against predicted, and how much the allocation moves."""
+    """Measured and predicted losses of the held-out points, and the drift of the allocation."""
     from scaling.records.records import spread
 
     held, percent = holdout.held, f"{100 * holdout.fit.level:g} %"
@@ -130,7 +130,7 @@ def holdout_table(holdout: "HoldOut") -> str:
         ]
         for i in listed
     ]
-    law, run = f"law, {percent}", f"a run, {percent}"
+    law, run = f"law, {percent}", f"single run, {percent}"
     header = ["run", "N", "D", "C, FLOPs", "measured", "predicted", law, run, "error"]
     lines = [
         f"fitted to {holdout.fit.n_points} points of at most {holdout.cut:.4g} FLOPs "
@@ -141,7 +141,7 @@ def holdout_table(holdout: "HoldOut") -> str:
         text_table(header, rows),
     ]
     if len(listed) < len(held):
-        lines.append(f"listed are {len(listed)} of {len(held)}, evenly spread over their compute")
+        lines.append(f"{len(listed)} of {len(held)} points are listed, evenly spread over compute")
     if holdout.drift:
         rows = [
             [f"{row['C']:.3g}", number(row["N_below"]), number(row["N_all"]), f"{row['ratio']:.3f}"]
@@ -152,26 +152,26 @@ def holdout_table(holdout: "HoldOut") -> str:
 
 
 def _within(holdout: "HoldOut", percent: str) -> list[str]:
-    """How many held-out losses lie in either interval, and what that should be."""
+    """The number of held-out losses in each interval, and the number expected."""
     found = holdout.within
     if "law" not in found:
         return []
     inside, count = found["law"]
     lines = [
-        f"{inside} of {count} measured losses lie in the {percent} interval of the law, that of "
-        "its own value, about which single runs scatter"
+        f"{inside} of {count} measured losses are in the {percent} interval of the law, which does "
+        "not include the scatter of single runs"
     ]
     if "run" in found:
         inside, count = found["run"]
         lines.append(
-            f"{inside} of {count} lie in that of a run, the law's with the scatter of the fitted "
-            f"runs added; if the law holds above the cut, about {percent} should"
+            f"{inside} of {count} are in the interval of a single run, which adds the scatter of "
+            f"the fitted runs; if the law holds above the cut, about {percent} should be"
         )
     return lines
 
 
 def prediction_table(prediction: "Prediction", level: float) -> str:
-    """The answer with its intervals and doubts."""
+    """A prediction with its intervals and warnings."""
     percent = f"{100 * level:g} %"
     runs = prediction.runs
     rows = [
@@ -180,9 +180,9 @@ def prediction_table(prediction: "Prediction", level: float) -> str:
     ]
     header = ["", "estimate", f"{percent} interval"]
     if runs:
-        header = ["", "estimate", f"law, {percent}", f"a run, {percent}"]
+        header = ["", "estimate", f"law, {percent}", f"single run, {percent}"]
         rows = [row + [""] * (4 - len(row)) for row in rows]
     lines = [prediction.question, "", text_table(header, rows)]
     if runs:
-        lines.append("law: where the law's value lies; a run: where the loss of a single run will")
+        lines.append("law: interval of the law's value; single run: interval of one run's loss")
     return "\n".join(lines + [f"warning: {warning}" for warning in prediction.warnings])

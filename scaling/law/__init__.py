@@ -1,1 +1,1 @@
-"""How loss may depend on model size and data."""
+"""Laws: how loss may depend on model size and data."""

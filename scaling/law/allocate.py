@@ -1,18 +1,19 @@
-"""What to buy with compute: the size N and the tokens D that a law calls best.
+"""Allocation of compute: the size N and tokens D with the least loss under a law.
 
 The lifetime cost in FLOPs is 6 N D for training and 2 N T for T tokens of inference (Sardana et al.
-2024). Along N = C / (6 D + 2 T) the loss is least where the terms that grow with D balance those
-that shrink, with s = 6 D / (6 D + 2 T) the share of training in the cost:
+2024). Along N = C / (6 D + 2 T), the loss is least where the terms that grow with D balance those
+that shrink. With s = 6 D / (6 D + 2 T), the share of training in the cost:
 
     sum_k L_k (d ln L_k / d ln D - s d ln L_k / d ln N) = 0
 
-Its root is found through the derivative of the law, not through its values, whose rounding would
-leave only half of the digits. Coordinates of a bootstrap sample may be anything: what a law without
-a best allocation asks for is nan, what cannot be reached is inf, and neither is an exception.
+The root is computed from the derivative of the law, not from its values, whose rounding would leave
+only half of the digits. Bootstrap samples may have any coordinates, so nothing here raises for
+them: a law without a best allocation gives nan, and a target that cannot be reached gives inf.
 
 Shapes: P coordinates, S samples, C budgets (or sizes, or targets). Every function takes theta (P,)
-or (S, P) and a number or an array (C,), and returns theta.shape[:-1] + (C,), or no (C,) for a
-number.
+or (S, P) in absolute coordinates and a number or an array (C,), and returns arrays of shape
+theta.shape[:-1] + (C,), without (C,) for a number. N is in parameters, D in tokens, the loss in
+nats per token and the cost in FLOPs.
 """
 
 import functools
@@ -26,20 +27,21 @@ from scaling.errors import ScalingError
 from scaling.law.laws import CHINCHILLA, TIED, Law, Logs
 from scaling.optimize.precision import Array, ArrayLike, in_float64
 
-Lines = tuple[jax.Array, jax.Array | None]  # values, and their changes
+Lines = tuple[jax.Array, jax.Array | None]  # values and their changes
 Curve = Callable[[np.ndarray], np.ndarray]
 
-LOWEST, HIGHEST = -90.0, 690.0  # ln N and ln D are looked for above, ln D below, in any unit
-LOWEST_COMPUTE, HIGHEST_COMPUTE = -60.0, 350.0  # ln C is looked for between
+LOWEST, HIGHEST = -90.0, 690.0  # search range: ln N and ln D above LOWEST, ln D below HIGHEST
+LOWEST_COMPUTE, HIGHEST_COMPUTE = -60.0, 350.0  # search range of ln C
 GRID = 65
-TOLERANCE = 1e-11  # in ln N, ln D and ln C
+TOLERANCE = 1e-11  # of ln N, ln D and ln C
 
 
 def coefficients(law: Law, theta: ArrayLike) -> dict[str, np.ndarray] | None:
-    """a, b and G of N = G (C/6)^a and D = (C/6)^b / G (Hoffmann et al. 2022, equation 4).
+    """a, b and G in N = G (C/6)^a and D = (C/6)^b / G (Hoffmann et al. 2022, equation 4).
 
-    None for laws without this closed form. nan where an exponent of the law is not positive, since
-    then there is no least loss.
+    Returns:
+      {"a", "b", "G"}, each of shape theta.shape[:-1]; None for laws without this closed form. An
+      entry is nan if an exponent of the law is not positive, since no loss is least then.
     """
     if law not in (CHINCHILLA, TIED):
         return None
@@ -60,15 +62,22 @@ def optimal(
     unique: float | None = None,
     numeric: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(N, D, loss) of least loss for the cost C in FLOPs, inference included.
+    """The (N, D, loss) of least loss at the cost C in FLOPs, including inference.
 
     Args:
-      inference_tokens: T, tokens that the model will read and write after training.
-      unique: distinct training tokens, for a law that asks for them; D may be larger.
-      numeric: take the numeric way also where there is a closed form.
+      law: a law of both N and D.
+      theta: (P,) or (S, P) absolute coordinates.
+      C: cost in FLOPs, a number or (C,).
+      inference_tokens: T, the tokens that the model will read and write after training.
+      unique: distinct training tokens, for a law that needs them; D may be larger.
+      numeric: solve numerically even if there is a closed form.
+
+    Returns:
+      N, D and loss, each of shape theta.shape[:-1] + C.shape; nan if no allocation is best.
 
     Raises:
-      ScalingError: a law without N and D; C, T or unique not positive and finite.
+      ScalingError: the law does not depend on both N and D, or needs `unique`; C or unique is not
+        positive and finite, or T is negative; theta has the wrong width.
     """
     problem = _Problem(law, theta, inference_tokens, unique)
     C, shape = problem.spread("C", C)
@@ -92,10 +101,10 @@ def cheapest(
     inference_tokens: float = 0,
     unique: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(C, N, D) of least cost that reaches the loss `target`; C includes inference.
+    """The (C, N, D) of least cost that reaches the loss `target`; C includes inference.
 
-    inf where no compute reaches it (in the numeric way: none below e^350 FLOPs), as for a target at
-    or below E. Arguments and errors as of `optimal`.
+    inf if no compute reaches the target, for example a target at or below E. The numeric solution
+    gives inf above e^350 FLOPs. Arguments and errors as in `optimal`.
     """
     problem = _Problem(law, theta, inference_tokens, unique)
     target, shape = problem.spread("the target loss", target)
@@ -111,7 +120,10 @@ def cheapest(
 def tokens_for(
     law: Law, theta: ArrayLike, N: ArrayLike, target: float, *, unique: float | None = None
 ) -> np.ndarray:
-    """The tokens D with which a model of size N reaches the loss `target`; inf where none do."""
+    """The tokens D with which a model of size N reaches the loss `target`; inf if none do.
+
+    `target` is one number. Other arguments and errors as in `optimal`.
+    """
     problem = _Problem(law, theta, 0, unique)
     N, shape = problem.spread("N", N)
     goal = np.log(problem.one("the target loss", target))
@@ -131,7 +143,10 @@ def optimal_tokens(
     inference_tokens: float = 0,
     unique: float | None = None,
 ) -> np.ndarray:
-    """The tokens D with which the size N is the best one for its own cost; nan where none are."""
+    """The tokens D for which size N is the best size at the resulting cost; nan if there are none.
+
+    Arguments and errors as in `optimal`.
+    """
     problem = _Problem(law, theta, inference_tokens, unique)
     N, shape = problem.spread("N", N)
     ends = problem.ends(LOWEST, HIGHEST)
@@ -143,39 +158,39 @@ def optimal_tokens(
 
 
 class _Problem:
-    """A law at samples theta_SxP with the inference to pay for: logs in, logs out, all (S, ...)."""
+    """A law at samples theta_SxP, with the cost of inference; works on logs of shape (S, ...)."""
 
     def __init__(self, law: Law, theta: ArrayLike, inference_tokens: float, unique: float | None):
         if len({"N", "D", "C"} & set(law.variables)) < 2:
             raise ScalingError(
-                f"law={law.name} knows {' and '.join(law.variables)} only: to divide compute into "
-                "size and tokens, take a law of both N and D, such as chinchilla."
+                f"law={law.name} depends only on {' and '.join(law.variables)}. To divide compute "
+                "into size and tokens, choose a law of both N and D, such as chinchilla."
             )
         if "U" in law.variables and unique is None:
-            raise ScalingError(f"law={law.name} needs the number of distinct tokens: give unique.")
+            raise ScalingError(f"law={law.name} needs the number of distinct tokens: set unique.")
         if not 0 <= inference_tokens < np.inf:
-            raise ScalingError(f"inference_tokens={inference_tokens:g}: give 0 or more tokens.")
+            raise ScalingError(f"inference_tokens={inference_tokens:g} must be 0 or more tokens.")
         theta = np.asarray(theta, float)
         if theta.ndim not in (1, 2) or theta.shape[-1] != len(law.coordinates):
             raise ScalingError(
-                f"theta has the shape {theta.shape}; wanted is (..., {len(law.coordinates)}), "
-                f"the coordinates {', '.join(law.coordinates)} of law={law.name}."
+                f"theta must have shape (..., {len(law.coordinates)}), not {theta.shape}: the "
+                f"coordinates of law={law.name} are {', '.join(law.coordinates)}."
             )
         self.law, self.shape, self.theta_SxP = law, theta.shape[:-1], np.atleast_2d(theta)
         self.inference = float(inference_tokens)
         self.log_unique = np.log(self.one("unique", 1.0 if unique is None else unique))
 
     def spread(self, name: str, value: ArrayLike) -> tuple[np.ndarray, tuple[int, ...]]:
-        """A number or array as (C,), and the shape of what is asked for each."""
+        """A number or array as (C,), and the shape of the results."""
         value = np.asarray(value, float)
         if value.ndim > 1 or not np.all(np.isfinite(value) & (value > 0)):
-            raise ScalingError(f"{name}={value}: give positive, finite numbers.")
+            raise ScalingError(f"{name}={value} must consist of positive, finite numbers.")
         return value.reshape(-1), self.shape + value.shape
 
     def one(self, name: str, value: ArrayLike) -> float:
-        """A single number. Raises ScalingError for an array, or one that is not positive."""
+        """Check a single number. Raises ScalingError if it is an array or is not positive."""
         if np.ndim(value):
-            raise ScalingError(f"{name} has the shape {np.shape(value)}: give one number.")
+            raise ScalingError(f"{name} must be one number, but has shape {np.shape(value)}.")
         return float(self.spread(name, value)[0][0])
 
     def ends(self, *values: float) -> list[np.ndarray]:
@@ -192,7 +207,7 @@ class _Problem:
         return {name: every[name] for name in self.law.variables}
 
     def theta_like(self, values: np.ndarray) -> np.ndarray:
-        """theta as (P, S, 1...), against values (S, ...)."""
+        """theta as (P, S, 1...), so that it broadcasts against values (S, ...)."""
         return self.theta_SxP.T.reshape(*self.theta_SxP.T.shape, *[1] * (values.ndim - 1))
 
     @in_float64
@@ -204,9 +219,10 @@ class _Problem:
     def sides(
         self, log_N: np.ndarray, log_D: np.ndarray, **slopes: Array | float
     ) -> list[np.ndarray]:
-        """[rise, fall]: ln of what the rising and the falling terms change along the slopes.
+        """[rise, fall]: ln of the total change of the rising and of the falling terms.
 
-        nan where a term is. In logs no term is too small to be seen.
+        The change is that along `slopes`, the derivatives of the logs of the variables. nan if a
+        term is nan. In logs, small terms are not lost in rounding.
         """
         logs = self.logs(log_N, log_D)
         along = {name: slopes[name] + np.zeros_like(log_D) for name in logs}
@@ -217,28 +233,29 @@ class _Problem:
         return [np.where(np.isnan(parts).any(0), np.nan, _log_sum(x)) for x in (rise, fall)]
 
     def balance(self, log_N: np.ndarray, log_D: np.ndarray) -> np.ndarray:
-        """ln of what rises over what falls with D at the same cost: zero at a stationary point."""
+        """ln of the rise over the fall with D at equal cost: zero at a stationary point."""
         with np.errstate(all="ignore"):
             training = 1 / (1 + self.inference / 3 * np.exp(-log_D))
         rise, fall = self.sides(log_N, log_D, N=-training, D=1, C=1 - training, U=0)
         with np.errstate(all="ignore"):
-            # Far out in a saturated law nothing falls: still a side; nor rises: a balance.
+            # Far out in a saturated law nothing falls: the result is clipped. If nothing rises
+            # either, it is a stationary point.
             return np.where(rise == fall, 0, np.clip(rise - fall, -1e4, 1e4))
 
     def worth_it(self, log_N: np.ndarray, log_D: np.ndarray) -> np.ndarray:
-        """log_D, but nan where a larger model would be worse: no size is best at most that cost."""
+        """log_D, or nan where a larger model would be worse, so that no size is best."""
         rise, fall = self.sides(log_N, log_D, N=1, D=0, C=1, U=0)
         return np.where(rise <= fall, log_D, np.nan)
 
     def log_cost(self, log_D: np.ndarray) -> np.ndarray:
-        """ln of the FLOPs per parameter."""
+        """ln of the FLOPs per parameter, 6 D + 2 T."""
         with np.errstate(all="ignore"):
             return np.logaddexp(np.log(6) + log_D, np.log(2 * self.inference))
 
     def best_tokens(self, log_C: np.ndarray | float) -> np.ndarray:
-        """ln D (S,) of least loss at ln C (S,): the lowest of the minima on a grid, refined."""
+        """ln D (S,) of least loss at ln C (S,): the lowest minimum on a grid, refined."""
         log_C = np.broadcast_to(log_C, len(self.theta_SxP))
-        # Both N and D stay above e^LOWEST; how much below one leaves room for any unit.
+        # Both N and D stay above e^LOWEST, which is far enough below 1 for any unit.
         share_G = np.linspace(0, 1, GRID)
         log_D = LOWEST + share_G * (log_C[:, None] - np.log(6) - 2 * LOWEST)
         log_N = log_C[:, None] - self.log_cost(log_D)
@@ -254,7 +271,7 @@ class _Problem:
         return self.worth_it(log_C - self.log_cost(found), found)
 
     def outcome(self, log_C: np.ndarray, log_D: np.ndarray) -> tuple[np.ndarray, ...]:
-        """(N, D, loss) for the cost and tokens."""
+        """(N, D, loss) for a cost and tokens."""
         log_N = log_C - self.log_cost(log_D)
         return _exp(log_N), _exp(log_D), _exp(self.log_loss(log_N, log_D))
 
@@ -273,7 +290,7 @@ class _Problem:
 
 @functools.lru_cache(maxsize=64)
 def _terms(law: Law) -> Callable[[Array, Logs, Logs | None], Lines]:
-    """(theta, logs, slopes) -> the terms' logs (K, ...) and their changes along the slopes."""
+    """(theta, logs, slopes) -> the logs of the K terms (K, ...), and their changes along slopes."""
 
     @jax.jit
     def evaluate(theta: Array, logs: Logs, slopes: Logs | None) -> Lines:
@@ -288,16 +305,16 @@ def _terms(law: Law) -> Callable[[Array, Logs, Logs | None], Lines]:
 
 
 def _three_term(law: Law, theta: ArrayLike) -> tuple[np.ndarray, ...]:
-    """log_E, log_A, log_B, alpha, beta, the last two alike for the tied law."""
+    """log_E, log_A, log_B, alpha and beta; for the tied law, beta is alpha."""
     columns = list(np.moveaxis(np.asarray(theta, float), -1, 0))
     return tuple(columns if law == CHINCHILLA else [*columns, columns[-1]])
 
 
 def _cheapest_three_term(law: Law, theta_SxP: np.ndarray, target_C: np.ndarray) -> list[np.ndarray]:
-    """[C, N, D], each (S, C): at the optimum the excess over E divides as beta to alpha."""
+    """[C, N, D], each (S, C): at the optimum A/N^alpha and B/D^beta are as beta to alpha."""
     log_E, log_A, log_B, alpha, beta = (x[:, None] for x in _three_term(law, theta_SxP))
     with np.errstate(all="ignore"):
-        # ln(target - E) with E possibly far above float64's range.
+        # ln(target - E); E may be far above the range of float64.
         log_excess = np.log(target_C) + np.log(-np.expm1(log_E - np.log(target_C)))
         log_N = (log_A - log_excess - np.log(beta / (alpha + beta))) / alpha
         log_D = (log_B - log_excess - np.log(alpha / (alpha + beta))) / beta
@@ -307,7 +324,7 @@ def _cheapest_three_term(law: Law, theta_SxP: np.ndarray, target_C: np.ndarray) 
 
 
 def _log_sum(terms: np.ndarray) -> np.ndarray:
-    """ln of the sum of the exponentials along the first axis; -inf of nothing."""
+    """ln of the sum of the exponentials along the first axis; -inf if all terms are -inf."""
     with np.errstate(all="ignore"):
         highest = terms.max(0)
         shift = np.where(np.isfinite(highest), highest, 0)
@@ -320,7 +337,7 @@ def _exp(values: np.ndarray) -> np.ndarray:
 
 
 def _root(function: Curve, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Roots of a function that acts on each lane (S,) by itself; nan where the ends have one sign.
+    """Roots (S,) of an elementwise function; nan where it has the same sign at both ends.
 
     Inverse quadratic steps inside a bracket that always shrinks (Chandrupatla 1997).
     """

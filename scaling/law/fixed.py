@@ -1,7 +1,7 @@
-"""Parameters held at given values in a fit: how they are written, and what is left to vary.
+"""Parameters fixed at given values in a fit: parsing them, and the plane that stays free.
 
-A held parameter is a linear condition on the coordinates, also where A is held and alpha is not:
-in centred coordinates log A = log A_centred + alpha * centre. So the fit moves on a plane,
+A fixed parameter is a linear condition on the coordinates, even if A is fixed and alpha is not: in
+centred coordinates, log A = log A_centred + alpha * centre. The fit therefore moves on a plane,
 theta = base + basis y. Shapes: P coordinates, Q of them free.
 """
 
@@ -16,22 +16,22 @@ from scaling.law.laws import STEEPEST, Law
 
 @dataclasses.dataclass(frozen=True)
 class Plane:
-    """The points base + basis y; the columns of basis_PxQ are orthonormal."""
+    """The points theta = base + basis y; the columns of basis_PxQ are orthonormal."""
 
     base_P: np.ndarray
     basis_PxQ: np.ndarray
 
     def inside(self, theta: np.ndarray) -> np.ndarray:
-        """y (..., Q) of the plane's points nearest to theta (..., P)."""
+        """Coordinates y (..., Q) of the points of the plane that are nearest to theta (..., P)."""
         return (np.asarray(theta, float) - self.base_P) @ self.basis_PxQ
 
     def outside(self, y: np.ndarray) -> np.ndarray:
-        """theta (..., P) from y (..., Q)."""
+        """The points theta (..., P) with coordinates y (..., Q)."""
         return self.base_P + np.asarray(y) @ self.basis_PxQ.T
 
 
 def plane_of(law: Law, fixed: Mapping[str, float], centre: Mapping[str, float]) -> Plane | None:
-    """Where `fixed` leaves the centred coordinates free; None where nothing is fixed."""
+    """The plane of centred coordinates that `fixed` leaves free; None if nothing is fixed."""
     if not fixed:
         return None
     names = [coordinate_of(law, name) for name in fixed]
@@ -44,16 +44,19 @@ def plane_of(law: Law, fixed: Mapping[str, float], centre: Mapping[str, float]) 
 
 
 def coordinate_of(law: Law, parameter: str) -> str:
-    """The coordinate behind a parameter: log_E of E, alpha of alpha."""
+    """The coordinate of a parameter: log_E for E, alpha for alpha."""
     return law.coordinates[law.parameters.index(parameter)]
 
 
 def read_fixed(fix: str | Mapping[str, float | str] | None, law: Law) -> dict[str, float]:
-    """{parameter: value} from a mapping, or from text as in "E=1.69, alpha=0.34".
+    """Parse fixed parameters from a mapping, or from text such as "E=1.69, alpha=0.34".
+
+    Returns:
+      {parameter: value}, with values in the units of the records.
 
     Raises:
-      ScalingError: a name the law does not have, one given twice, no number, a value out of range,
-        or nothing left to fit.
+      ScalingError: an unknown name, a name given twice, a value that is not a number or is out of
+        range, or nothing left to fit.
     """
     if not fix:
         return {}
@@ -62,15 +65,15 @@ def read_fixed(fix: str | Mapping[str, float | str] | None, law: Law) -> dict[st
     for name, value in given:
         if name not in law.parameters:
             raise ScalingError(
-                f"fix={name}={value}: law={law.name} has no parameter {name!r}; it has "
+                f"fix={name}={value}: law={law.name} has no parameter {name!r}. Choose from: "
                 f"{', '.join(law.parameters)}."
             )
         if name in found:
-            raise ScalingError(f"fix gives {name} twice.")
+            raise ScalingError(f"fix sets {name} twice.")
         found[name] = _number(name, value, law)
     if len(found) == len(law.parameters):
         raise ScalingError(
-            f"all {len(found)} parameters of law={law.name} are fixed: nothing is left to fit."
+            f"all {len(found)} parameters of law={law.name} are fixed, so nothing is left to fit."
         )
     return found
 
@@ -83,7 +86,7 @@ def _pairs(text: str) -> list[tuple[str, str]]:
         name, equals, value = word.partition("=")
         if not equals:
             raise ScalingError(
-                f"fix={text!r}: {word.strip()!r} is not NAME=VALUE; write it as in "
+                f"fix={text!r}: {word.strip()!r} is not NAME=VALUE. Write, for example, "
                 "fix='E=1.69, alpha=0.34'."
             )
         pairs.append((name.strip(), value.strip()))
@@ -97,13 +100,13 @@ def _number(name: str, value: float | str, law: Law) -> float:
         number = float(value)
     except (TypeError, ValueError):
         raise ScalingError(f"fix: {name}={value!r} is not a number.") from None
-    positive = law.scales and name in law.parameters  # a law of one's own takes any sign
+    positive = law.scales and name in law.parameters  # a user's law takes any sign
     if not np.isfinite(number) or (positive and number <= 0):
         raise ScalingError(f"fix: {name}={value} must be finite and above 0.")
     exponents = {exponent for _, exponent, _ in law.scales}
     if coordinate_of(law, name) in exponents and number > STEEPEST:
         raise ScalingError(
-            f"fix: {name}={value} is no exponent of a law of losses; those lie between 0 and 1, "
-            f"and none above {STEEPEST:g}."
+            f"fix: {name}={value} is too large for the exponent of a loss; exponents are usually "
+            f"between 0 and 1, and at most {STEEPEST:g} is allowed."
         )
     return number

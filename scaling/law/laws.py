@@ -1,9 +1,9 @@
 """The laws: how the final loss depends on model size N and training tokens D.
 
-A law is a sum of positive terms, L = sum_k exp(z_k), fitted in coordinates theta in which the logs
-z_k of its terms are linear where that is possible (log E, log A, log B, alpha, beta). Data enter as
-centred logs, x = ln N - mean ln N: then theta is well conditioned, and a change of units moves
-nothing but the centre. `absolute` turns centred coordinates into those of the data's own units.
+A law is a sum of positive terms, L = sum_k exp(z_k). It is fitted in coordinates theta in which the
+logs z_k of its terms are linear if possible (log E, log A, log B, alpha, beta). The data enter as
+centred logs, x = ln N - mean ln N, so that theta is well conditioned and a change of units moves
+only the centre. `absolute` converts centred coordinates to the units of the data.
 
 Shapes: n points, P coordinates, K starts, S samples.
 """
@@ -22,16 +22,16 @@ from scaling.optimize.precision import Array, ArrayLike, in_float64
 Logs = Mapping[str, Array]
 """ln of each variable, (n,)."""
 LogTerms = Callable[[Array, Logs], list[Array]]
-"""(theta, logs) -> the logs of the terms, in JAX or in numpy."""
+"""(theta, logs) -> the logs of the terms, in JAX or in NumPy."""
 
 STEEPEST = 5.0
-"""No law of losses has a larger exponent: doubling a size would take 97 % off its term."""
+"""No law of losses has a larger exponent: doubling a size would reduce its term by 97 %."""
 EXPONENT_GRID = (0.05, 0.12, 0.22, 0.35, 0.5, 0.7, 1.0, 1.5)
 
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """Coordinate `index` enters the log of term `term` with the factor `sign` x `variable`."""
+    """Coordinate `index`, times `sign` and `variable`, is added to the log of term `term`."""
 
     term: int
     index: int
@@ -41,17 +41,18 @@ class Slot:
 
 @dataclasses.dataclass(frozen=True)
 class Law:
-    """One law. Instances are the constants and functions below; hashable, so that jit caches by it.
+    """One law. It is hashable, so that jit caches programs by law.
 
     Attributes:
-      name: how it is asked for.
-      variables: columns of the records it needs, of N, D, C and U (unique tokens).
-      coordinates: names of theta; `log_X` stands for a positive parameter X.
-      slots: the linear logs of its terms; empty where `log_terms` is given instead.
+      name: the value of `law` that selects it.
+      variables: the columns of the records that it needs, from N, D, C and U (unique tokens).
+      coordinates: names of the entries of theta; `log_X` belongs to a positive parameter X.
       terms: names of the terms, in order.
+      starts: (logs, log_loss) -> (K, P) starting points, in NumPy.
+      slots: the logs of the terms, as linear functions of theta; empty if `log_terms` is given.
       scales: (coordinate of a term's log coefficient, coordinate of its exponent, variable).
-      log_terms: (theta, logs) -> list of (n,) for a law whose logs are not linear.
-      starts: (logs, log_loss) -> (K, P), in numpy.
+      log_terms: (theta, logs) -> list of (n,), for a law whose logs are not linear.
+      formula: the law as text, for tables.
     """
 
     name: str
@@ -70,7 +71,7 @@ class Law:
         return tuple(name.removeprefix("log_") for name in self.coordinates)
 
     def log_terms_of(self, theta: Array, logs: Logs) -> list[Array]:
-        """The logs of the terms at each point; theta (P,) or, in numpy, (P, S, 1)."""
+        """The logs of the terms at each point; theta is (P,) or, in NumPy, (P, S, 1)."""
         if self.log_terms is not None:
             return self.log_terms(theta, logs)
         like = next(iter(logs.values()))
@@ -85,7 +86,7 @@ class Law:
         return jnp.log(sum(jnp.exp(term) for term in self.log_terms_of(theta, logs)))
 
     def absolute(self, theta: np.ndarray, centre: Mapping[str, float]) -> np.ndarray:
-        """Coordinates (..., P) for data in their own units from those for centred logs."""
+        """Convert coordinates (..., P) for centred logs to those for data in their own units."""
         moved = np.array(theta, float)
         for coefficient, exponent, variable in self.scales:
             shift = moved[..., self.at(exponent)] * centre[variable]
@@ -93,7 +94,7 @@ class Law:
         return moved
 
     def functional(self, coordinate: str, centre: Mapping[str, float]) -> np.ndarray:
-        """The vector g (P,) with g . theta (centred) = the absolute coordinate."""
+        """The vector g (P,) for which g . theta, with centred theta, is the absolute coordinate."""
         direction = np.zeros(len(self.coordinates))
         direction[self.at(coordinate)] = 1.0
         for coefficient, exponent, variable in self.scales:
@@ -106,7 +107,7 @@ class Law:
         return self.coordinates.index(coordinate)
 
     def natural(self, theta: np.ndarray) -> dict[str, np.ndarray]:
-        """Parameters by name from absolute coordinates (..., P)."""
+        """Convert absolute coordinates (..., P) to parameters by name, each of shape (...)."""
         theta = np.asarray(theta)
         with np.errstate(over="ignore"):
             return {
@@ -117,7 +118,7 @@ class Law:
             }
 
     def from_natural(self, values: Mapping[str, float]) -> np.ndarray:
-        """Absolute coordinates (P,) from parameters by name."""
+        """Convert parameters by name to absolute coordinates (P,)."""
         return np.array(
             [
                 np.log(values[name.removeprefix("log_")])
@@ -129,9 +130,10 @@ class Law:
 
     @in_float64
     def loss(self, theta: np.ndarray, **values: ArrayLike) -> np.ndarray:
-        """L in numpy at absolute coordinates (..., P), values broadcast against its leading axes.
+        """The loss L in NumPy at absolute coordinates theta (..., P).
 
-        With theta (S, P) and N of shape (n,), pass theta[:, None] for a result of (S, n).
+        The values broadcast against the leading axes of theta: with theta (S, P) and N (n,), pass
+        theta[:, None] to get (S, n).
         """
         theta = np.moveaxis(np.asarray(theta, float), -1, 0)
         logs = {name: np.log(np.asarray(value, float)) for name, value in values.items()}
@@ -146,8 +148,9 @@ def _linear_starts(
 ) -> list[tuple[np.ndarray, tuple[float, ...]]]:
     """For each combination of exponents, the log coefficients of the best nonnegative mixture.
 
-    Given its exponents a law is linear in its coefficients: least squares of the relative error,
-    each coefficient kept above a hundredth of the typical loss so that no start has a dead term.
+    With its exponents given, a law is linear in its coefficients, so they come from least squares
+    of the relative error. Each term is kept above a hundredth of the typical loss, so that no
+    starting point has a dead term.
     """
     loss = np.exp(log_loss)
     found = []
@@ -160,7 +163,7 @@ def _linear_starts(
 
 
 def _nonnegative(design: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Nonnegative least squares for two or three columns: the best over all sets of active ones."""
+    """Nonnegative least squares for two or three columns, by trying every set of active columns."""
     columns = design.shape[1]
     gram, moment = design.T @ design, design.T @ target
     best, lowest = np.zeros(columns), np.inf
@@ -220,7 +223,7 @@ TIED = Law(
     scales=(("log_A", "alpha", "N"), ("log_B", "alpha", "D")),
     starts=_tied_starts,
 )
-"""One exponent for both terms, as Muennighoff et al. 2023 fit their base law."""
+"""One exponent for both terms, as in the base law of Muennighoff et al. 2023."""
 
 
 def power_law(variable: str) -> Law:
@@ -247,7 +250,7 @@ def power_law(variable: str) -> Law:
 
 
 def _log_saturated(log_excess: Array, log_star: Array) -> jax.Array:
-    """ln of 1 + R* (1 - exp(-R / R*)), R = exp(log_excess) - 1 repeats (Muennighoff, eq. 5)."""
+    """ln of 1 + R* (1 - exp(-R / R*)) with R = exp(log_excess) - 1 repeats (Muennighoff, eq. 5)."""
     repeats = jnp.maximum(jnp.expm1(log_excess), 0.0)
     star = jnp.exp(log_star)
     return jnp.log1p(-star * jnp.expm1(-repeats / star))
@@ -286,20 +289,21 @@ DATA_CONSTRAINED = Law(
     scales=(("log_A", "alpha", "N"), ("log_B", "beta", "D")),
     starts=_data_constrained_starts,
 )
-"""Muennighoff et al. 2023, equations 5 and 6: U unique tokens, each seen D/U times; R_D and R_N say
-after how many repeats the value of data and of excess parameters has fallen to 1/e."""
+"""Muennighoff et al. 2023, equations 5 and 6: U unique tokens, each seen D/U times. R_D and R_N are
+the numbers of repeats after which the value of data and of excess parameters has fallen to 1/e."""
 
 
 def own_law(function: Callable[..., Array], starts: ArrayLike, name: str | None = None) -> Law:
-    """A law of one's own from `function(N, D, E, A, ...) -> loss`, written with jax.numpy.
-
-    Its arguments named N, D, C or U are data, all others parameters, which may take any sign.
+    """Make a law from a function of your own.
 
     Args:
-      starts: (K, parameters) or (parameters,): where to begin, in the order of the signature.
+      function: `function(N, D, E, A, ...)` -> loss, written with jax.numpy. Arguments named N, D,
+        C or U are data; all others are parameters, which may have any sign.
+      starts: (K, P) or (P,) starting points; parameters in the order of the signature.
+      name: the name of the law; defaults to that of the function.
 
     Raises:
-      ScalingError: no data among the arguments, or starts of another width.
+      ScalingError: no data or no parameters among the arguments, or starts of the wrong width.
     """
     arguments = list(inspect.signature(function).parameters)
     variables = tuple(a for a in arguments if a in ("N", "D", "C", "U"))
@@ -307,11 +311,11 @@ def own_law(function: Callable[..., Array], starts: ArrayLike, name: str | None 
     given = np.atleast_2d(np.asarray(starts, float))
     if not variables or not coordinates:
         raise ScalingError(
-            f"a law needs data (N, D, C, U) and parameters as arguments; it has {arguments}."
+            f"a law needs data (N, D, C, U) and parameters as arguments; this one has {arguments}."
         )
     if given.shape[1] != len(coordinates):
         raise ScalingError(
-            f"starts hold {given.shape[1]} values each; the law's parameters are {coordinates}."
+            f"each start has {given.shape[1]} values, but the law's parameters are {coordinates}."
         )
 
     def log_terms(theta: Array, logs: Logs) -> list[Array]:
@@ -342,9 +346,12 @@ LAWS = {
 
 
 def find_law(law: "str | Law") -> Law:
-    """The law itself, or the one of that name. Raises ScalingError, naming those that exist."""
+    """Look up a law by its name; a `Law` is returned unchanged.
+
+    Raises ScalingError for an unknown name and lists the laws.
+    """
     if isinstance(law, Law):
         return law
     if law not in LAWS:
-        raise ScalingError(f"law={law!r} is none of: {', '.join(LAWS)}.")
+        raise ScalingError(f"law={law!r} does not exist. Choose from: {', '.join(LAWS)}.")
     return LAWS[law]

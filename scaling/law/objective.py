@@ -1,12 +1,12 @@
 """What a fit minimizes: the loss of the residuals ln L - ln L(N, D), with its exact derivatives.
 
-Hoffmann et al. 2022, approach 3: Huber's loss of the residual in log loss, the law's terms summed
-by log-sum-exp. For laws whose logs are linear in their coordinates the gradient and the Hessian are
-written out: with softmax weights p_k of the terms and features x_k of their logs,
+Hoffmann et al. 2022, approach 3: Huber's loss of the residual in log loss, where the terms of the
+law are summed by log-sum-exp. For laws whose logs are linear in their coordinates, the gradient and
+the Hessian are written out. With softmax weights p_k of the terms and features x_k of their logs,
 
     d ln L = m = sum_k p_k x_k        d2 ln L = sum_k p_k x_k x_k' - m m'
 
-which costs a tenth of differentiating twice. Shapes: n points, P coordinates.
+which costs a tenth of differentiating twice automatically. Shapes: n points, P coordinates.
 """
 
 import functools
@@ -19,11 +19,11 @@ import jax.numpy as jnp
 from scaling.law.laws import Law, Logs
 
 Found = tuple[jax.Array, jax.Array, jax.Array]  # value, gradient, Hessian
-Objective = Callable[..., Found]  # of theta and the data: see `objective`; `Any`: arrays and dicts
+Objective = Callable[..., Found]  # takes theta and the data, see `objective`
 
 
 def rho(residual: jax.Array, delta: jax.Array) -> jax.Array:
-    """Huber's loss: half the square below delta, a line of slope delta beyond."""
+    """Huber's loss: half the square below delta, a line of slope delta above it."""
     size = jnp.abs(residual)
     return jnp.where(size < delta, 0.5 * residual**2, delta * (size - 0.5 * delta))
 
@@ -35,9 +35,10 @@ def psi(residual: jax.Array, delta: jax.Array) -> jax.Array:
 
 @functools.lru_cache(maxsize=64)
 def objective(law: Law) -> Objective:
-    """f(theta, weights, log_loss, logs, delta, unit) -> (value, gradient, Hessian).
+    """The objective of a law: f(theta, weights, log_loss, logs, delta, unit).
 
-    weights and log_loss: (n,); logs: dict of (n,); unit: the value is divided by it.
+    f takes theta (P,), weights and log_loss (n,), logs (a dict of (n,)) and the scalars delta and
+    unit. It returns the value (), the gradient (P,) and the Hessian (P, P), all divided by unit.
     """
     return _written_out(law) if law.slots else _differentiated(law)
 
@@ -103,7 +104,10 @@ def _differentiated(law: Law) -> Objective:
 
 @functools.lru_cache(maxsize=64)
 def objective_on_plane(law: Law) -> Objective:
-    """The objective on theta = base + basis y, as f(y, base, basis, ...): for profiles."""
+    """The objective on the plane theta = base + basis y, as f(y, base, basis, ...).
+
+    Used for profiles and for fits with fixed parameters. y is (Q,), base (P,), basis (P, Q).
+    """
     whole = objective(law)
 
     def evaluate(y: jax.Array, base: jax.Array, basis_PxQ: jax.Array, *data: Any) -> Found:

@@ -1,8 +1,8 @@
 """One fitting problem: records, a law and a loss, in the coordinates in which it is solved.
 
-Logs are centred, so that neither units nor the data's place on the axes matter, and the objective
-is divided by its value for a constant law, so that tolerances mean the same for every data set.
-Shapes: n points, P coordinates, K starts or resamples.
+Logs are centred, so that neither the units nor the location of the data matter. The objective is
+divided by its value for a constant law, so that tolerances mean the same for every data set.
+Shapes: n points, P coordinates, K starting points or resamples.
 """
 
 import dataclasses
@@ -20,38 +20,45 @@ from scaling.optimize.precision import in_float64
 from scaling.records.records import Records
 
 SQUARES = 1e9
-"""A delta that no residual of a log loss reaches: least squares."""
+"""A delta larger than any residual of a log loss, which makes the objective least squares."""
 _STAGES = (0.1, 0.01)
-"""Deltas on the way to a smaller one. Huber's loss with a small delta is all kinks, between which
-Newton's method advances slowly, and lets a start far away settle with a dead term; a start that
-follows the minimum down from a wide delta meets neither (docs/DECISIONS.md has the figures)."""
+"""Intermediate deltas. Huber's loss with a small delta has many kinks: Newton's method is slow
+between them, and a distant starting point may end with a dead term. Following the minimum down from
+a wide delta avoids both (docs/DECISIONS.md has the figures)."""
 _DEAD = 1e-4
 """A term that makes up less than this share of the loss at every point is dead."""
 _FLAT = 0.1
-"""A term whose log falls by less than this over the data cannot be told from a constant."""
+"""A term whose log falls by less than this over the data is as good as constant."""
 _SAME_OBJECTIVE = 1e-6
-"""Objectives closer than this, relatively, belong to one minimum."""
+"""Objectives whose relative difference is smaller than this belong to one minimum."""
 _FINE = (0.1, 0.03, 0.01, 0.003)
+"""A finer sequence of intermediate deltas."""
 _FEW = 100
-"""With fewer points the kinks of Huber's loss leave local minima on any one way down, and an
-outlier can draw the wide delta's minimum into a dead term: the starts also go straight down, and
-by _FINE."""
+"""With fewer points, the kinks of Huber's loss leave local minima on any sequence of deltas, and an
+outlier can pull the wide delta's minimum towards a dead term. So each starting point is also solved
+without intermediate deltas, and through _FINE."""
 _MANY = 2000
-"""With more points starts that have met go on as one: each of them costs time."""
+"""With more points, descents that have met are continued as one, since each costs time."""
 _ROUNDS = 4
-"""How often the best descent that has not ended may go on."""
+"""How often the best descents that have not converged are continued."""
 
 _THINNED = 5000
-"""Points that the wide deltas see at most, evenly spread over the losses."""
+"""The most points used at a wide delta, evenly spread over the losses."""
 _ROWS, _ROOM = 4096, 2**23
-"""Fits and resamples of few points (rows x points within the room) share one compiled program."""
+"""Fits and resamples share one compiled program of _ROWS rows if rows x points is within _ROOM."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Solutions:
-    """Local minima, one for each start: theta (K, P) centred, the objective's sum (K,), whether
-    each has converged, the number of evaluations, and which descent it ended with (K,): starts
-    that have met share one."""
+    """Local minima, one for each starting point.
+
+    Attributes:
+      theta: (K, P) centred coordinates.
+      objective: (K,) sums of the objective.
+      converged: (K,) bool.
+      evaluations: (K,) numbers of evaluations.
+      descent: (K,) the index of the descent; descents that have met share one.
+    """
 
     theta: np.ndarray
     objective: np.ndarray
@@ -65,20 +72,29 @@ class Solutions:
         return int(np.argmin(np.where(np.isfinite(self.objective), self.objective, np.inf)))
 
     def reached(self, tolerance: float) -> np.ndarray:
-        """(K,) bool: has converged to the best objective."""
+        """(K,) bool: which solutions have converged to the best objective."""
         least = self.objective[self.best]
         return self.converged & (self.objective <= least * (1 + _SAME_OBJECTIVE) + tolerance)
 
     def descents(self, among: np.ndarray) -> int:
-        """How many descents were made to their end by the solutions `among` (K,) bool."""
+        """The number of distinct descents among the solutions selected by `among`, (K,) bool."""
         return len(np.unique(self.descent[among]))
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """logs (centred) and log_loss of the points, their weights (mean 1), centre and delta.
+    """The data of a fit in centred logs, its law and its loss.
 
-    `fixed` are the parameters held at a value, `plane` what that leaves free (None: everything).
+    Attributes:
+      law: the law to fit.
+      logs: centred ln of each variable, (n,).
+      log_loss: ln of the losses, (n,).
+      weights: (n,), with mean 1.
+      centre: the mean that was subtracted from the logs of each variable.
+      delta: of Huber's loss, in nats of log loss.
+      unit: the objective of a constant law, by which the objective is divided.
+      fixed: parameters fixed at a value.
+      plane: the coordinates that stay free; None for all.
     """
 
     law: Law
@@ -99,10 +115,11 @@ class Problem:
         delta: float | None,
         fixed: Mapping[str, float] | None = None,
     ) -> "Problem":
-        """The problem of fitting `law` to records; delta None means least squares.
+        """Set up the fit of `law` to records; delta=None means least squares.
 
         Raises:
-          ScalingError: fewer points than parameters, a column missing, a variable that is constant.
+          ScalingError: fewer points than free parameters, a missing column, a constant variable,
+            or a delta that is not positive.
         """
         if delta is not None and not delta > 0:
             raise ScalingError(f"delta={delta} must be above 0; None means least squares.")
@@ -134,14 +151,17 @@ class Problem:
         return np.eye(len(self.law.coordinates)) if self.plane is None else self.plane.basis_PxQ
 
     def starts(self) -> np.ndarray:
-        """The law's data-driven starts, centred (K, P), where what is fixed has its value."""
+        """The law's starting points for these data, (K, P) centred, moved onto the plane."""
         starts = np.asarray(self.law.starts(self.logs, self.log_loss), float)
         if self.plane is None:
             return starts
         return self.plane.outside(self.plane.inside(starts))
 
     def search(self) -> Solutions:
-        """The minima reached from the law's starts, by more than one way where one may miss."""
+        """The minima reached from the law's starting points.
+
+        Several sequences of deltas are tried if one may miss the best minimum.
+        """
         starts = self.starts()
         found = self.solve(starts, self._stages(_STAGES))
         ways = [(), self._stages(_FINE)]
@@ -152,24 +172,25 @@ class Problem:
             least = np.min(found.objective, initial=np.inf, where=found.converged)
             if not np.any(lower < least * (1 - _SAME_OBJECTIVE)):
                 break
-            # The program is compiled for as many lanes as there are starts.
+            # The program is compiled for as many lanes as there are starting points.
             going = np.argsort(lower, kind="stable")[: len(starts)]
             found = _replaced(found, going, self.solve(found.theta[going], ()))
         return found
 
     def proper(self, found: Solutions) -> bool:
-        """Whether the best of the solutions has converged, with no dead or constant term."""
+        """Whether the best solution has converged and has no dead or constant term."""
         return bool(found.converged[found.best]) and not self.defects(found.theta[found.best])
 
     def solve(self, starts: np.ndarray, stages: Sequence[float] | None = None) -> Solutions:
-        """Minimize from each start (K, P), centred, in one call for each of the deltas `stages`
-        (by default _STAGES) and one for the problem's own.
+        """Minimize from each starting point (K, P), centred.
 
-        Of more than _MANY points starts whose ways have met go on as one.
+        One call solves each of the intermediate deltas `stages` (default: _STAGES), and a last one
+        the problem's own delta. With more than _MANY points, descents that have met are continued
+        as one.
         """
         stages = self._stages(_STAGES) if stages is None else stages
         theta, evaluations = np.asarray(starts, float), np.zeros(len(starts), int)
-        at = np.arange(len(theta))  # where each start is now
+        at = np.arange(len(theta))  # row of theta for each starting point
         for delta in (*stages, self.delta):
             weights = np.broadcast_to(self.weights, (len(theta), len(self)))
             found = self._minimize(theta, weights, delta)
@@ -181,16 +202,17 @@ class Problem:
         fun, slope = np.asarray(found.fun), np.asarray(found.jac)
         with np.errstate(invalid="ignore", over="ignore"):
             decrement = np.einsum("kp,kpq,kq->k", slope, np.asarray(found.hess_inv), slope)
-            # What Newton's step could still gain, against what there is.
+            # Compare the gain of one more Newton step with the objective.
             small = np.abs(decrement) <= 1e-9 * fun + 1e-16
         converged = (np.asarray(found.status) == 0) | (small & np.isfinite(fun))
         return Solutions(theta[at], fun[at] * self.unit, converged[at], evaluations, at)
 
     def refit(self, starts: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """The best minimum (R, P) of each of R problems with weights (R, n), all from M starts.
+        """The best minimum (R, P) of each of R problems with weights (R, n).
 
-        starts: (M, P). Starts whose ways have met go on as one. A single start is taken to be near
-        its minimum and goes there directly.
+        All problems begin at the starting points (M, P); descents that have met are continued as
+        one. A single starting point is assumed to be near its minimum and uses no intermediate
+        deltas.
         """
         problems, size = len(weights), starts.shape[1]
         owner = np.repeat(np.arange(problems), len(starts))
@@ -206,14 +228,14 @@ class Problem:
         return np.asarray(found.x)[first].reshape(problems, size)
 
     def _stages(self, deltas: Sequence[float]) -> list[float]:
-        """Those of the deltas that lie well above this problem's own."""
+        """The deltas that are well above this problem's own."""
         return [delta for delta in deltas if delta > 2 * self.delta]
 
     def _minimize(self, starts: np.ndarray, weights: np.ndarray, delta: float) -> Result:
-        """Where something is fixed, jac and hess_inv are those within the plane."""
+        """Minimize from each start at one delta; with a plane, jac and hess_inv are within it."""
         log_loss, logs = self.log_loss, self.logs
         if delta != self.delta and len(self) > _THINNED:
-            # On the way only: where it ends, all points count.
+            # Only at intermediate deltas: the last one uses all points.
             some = np.linspace(0, len(self) - 1, _THINNED).round().astype(int)
             some = np.argsort(log_loss, kind="stable")[some]
             log_loss, weights = log_loss[some], weights[:, some]
@@ -240,18 +262,18 @@ class Problem:
         return dataclasses.replace(found, x=self.plane.outside(np.asarray(found.x)))
 
     def _planes(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The plane once for each of `count` lanes."""
+        """The base and basis of the plane, repeated for `count` lanes."""
         assert self.plane is not None
         parts = (self.plane.base_P, self.plane.basis_PxQ)
         base, basis = (np.broadcast_to(part, (count, *part.shape)) for part in parts)
         return base, basis
 
     def solve_on_planes(self, base: np.ndarray, basis: np.ndarray, rows: int = 1) -> np.ndarray:
-        """Least objectives (K,) over theta = base_k + basis_k y; base (K, P), basis (K, P, Q).
+        """The least objective (K,) on each of K planes theta = base_k + basis_k y.
 
-        rows: as of `minimize_many`.
+        base is (K, P), basis (K, P, Q); rows as in `minimize_many`.
         """
-        if basis.shape[-1] == 0:  # nothing left to vary
+        if basis.shape[-1] == 0:  # no free coordinate
             return np.array([self.loss_of(self.residuals(theta)) for theta in base])
         found = minimize_many(
             objective_on_plane(self.law),
@@ -268,17 +290,17 @@ class Problem:
 
     @in_float64
     def log_terms(self, theta: np.ndarray) -> np.ndarray:
-        """Logs of the law's terms at the points, (T, n), for centred theta (P,)."""
+        """The logs of the law's T terms at the points, (T, n), for centred theta (P,)."""
         return np.array(
             [np.broadcast_to(t, len(self)) for t in self.law.log_terms_of(theta, self.logs)]
         )
 
     def residuals(self, theta: np.ndarray) -> np.ndarray:
-        """ln L - ln L(N, D) at the points, (n,)."""
+        """The residuals ln L - ln L(N, D) at the points, (n,)."""
         return self.log_loss - np.logaddexp.reduce(self.log_terms(theta), axis=0)
 
     def jacobian(self, theta: np.ndarray, step: float = 1e-6) -> np.ndarray:
-        """d ln L / d theta at the points, (n, P), by central differences."""
+        """The derivatives d ln L / d theta at the points, (n, P), by central differences."""
         columns = []
         for i in range(len(theta)):
             shift = np.zeros(len(theta))
@@ -288,11 +310,11 @@ class Problem:
         return np.stack(columns, -1)
 
     def loss_of(self, residual: np.ndarray) -> float:
-        """The objective's sum for residuals (n,)."""
+        """The sum of the objective for residuals (n,)."""
         return float(np.sum(self.weights * huber(self.delta, residual)))
 
     def defects(self, theta: np.ndarray) -> list[str]:
-        """What makes a solution degenerate, in words; empty for a proper one."""
+        """The reasons why a solution is degenerate, in words; empty if it is not."""
         terms = self.log_terms(theta)
         if len(terms) == 1:
             return []
@@ -314,14 +336,14 @@ class Problem:
 
 
 def _width(points: int) -> int:
-    """Problems at work at a time: so many that what is computed at their points stays in memory."""
+    """The number of lanes: limited so that intermediate arrays over all points fit in memory."""
     return int(np.clip(2**22 // points, 1, 128))
 
 
 def _meetings(owner: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points (K, P) of one owner (K,) that coincide to five digits count as one.
+    """Group the points (K, P) of one owner (K,) that coincide to five digits.
 
-    Returns the index of one point of each meeting, and the meeting of each point (K,).
+    Returns the index of one point of each group, and the group of each point (K,).
     """
     order = np.lexsort((theta[:, 0], owner))
     owner, theta = owner[order], theta[order]
@@ -334,7 +356,7 @@ def _meetings(owner: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _together(several: Sequence[Solutions]) -> Solutions:
-    """The solutions of several ways as one; each way's descents are its own."""
+    """Concatenate solutions; each keeps descents of its own."""
     shifts = np.cumsum([0, *(len(s.theta) for s in several[:-1])])
     columns = {f.name: [getattr(s, f.name) for s in several] for f in dataclasses.fields(Solutions)}
     columns["descent"] = [d + shift for d, shift in zip(columns["descent"], shifts, strict=True)]
@@ -342,7 +364,7 @@ def _together(several: Sequence[Solutions]) -> Solutions:
 
 
 def _replaced(found: Solutions, rows: np.ndarray, new: Solutions) -> Solutions:
-    """The solutions with those of `rows` gone on to `new`."""
+    """The solutions, with those in `rows` continued to `new`."""
     columns = {f.name: getattr(found, f.name).copy() for f in dataclasses.fields(Solutions)}
     for name in ("theta", "objective", "converged"):
         columns[name][rows] = getattr(new, name)
@@ -369,11 +391,11 @@ def _check(records: Records, law: Law, fixed: Mapping[str, float]) -> None:
         if variable == "U":
             continue
         values = getattr(records, variable)
-        # With something fixed one value may be enough; `identify` says where it is not.
+        # With fixed parameters one value may be enough; `identify` reports if it is not.
         if np.ptp(np.log(values)) < 1e-6 and not fixed:
             others = [v for v in "ND" if v != variable]
             raise ScalingError(
-                f"{variable} is the same in all {len(records)} records ({values[0]:.4g}), so that "
-                f"law={law.name} cannot be determined.\nAdd other values, or fit in one variable: "
-                f"law=power_{others[0]}."
+                f"{variable} is the same in all {len(records)} records ({values[0]:.4g}), so "
+                f"law={law.name} cannot be determined.\nAdd records with other values, or fit a "
+                f"law of one variable: law=power_{others[0]}."
             )

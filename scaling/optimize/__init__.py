@@ -1,1 +1,1 @@
-"""scipy.optimize's interface over optimizers in JAX."""
+"""Optimizers in JAX with the interface of scipy.optimize."""

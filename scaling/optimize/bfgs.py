@@ -1,4 +1,4 @@
-"""BFGS: the inverse Hessian is learned from the gradients met on the way.
+"""BFGS: an approximate inverse Hessian, updated from the gradients seen so far.
 
 Nocedal and Wright, "Numerical Optimization", 2nd ed., section 6.1. Shapes: P parameters.
 """
@@ -17,13 +17,13 @@ def _start_memory(size: int, options: Options) -> Memory:
 def _learn(state: State, step: jax.Array, change: jax.Array) -> Memory:
     assert state.hess_inv is not None
     curvature = step @ change
-    # The identity is scaled (equation 6.20) only where it is too small: BFGS corrects too long
-    # steps soon, too short ones slowly.
+    # The identity is scaled (equation 6.20) only if it is too small: BFGS corrects steps that are
+    # too long quickly, and steps that are too short slowly.
     scale = jnp.maximum(1.0, curvature / (change @ change))
     eye = jnp.eye(step.shape[0], dtype=step.dtype)
     inverse = jnp.where(state.fresh, scale * eye, state.hess_inv)
-    # The two projections of equation 6.17 one after the other: multiplied out, they would lose an
-    # inverse much smaller than the old one to cancellation.
+    # Apply the two projections of equation 6.17 one after the other. Multiplied out, they would
+    # lose an inverse much smaller than the old one to cancellation.
     inverse = inverse - jnp.outer(inverse @ change, step) / curvature
     inverse = inverse - jnp.outer(step, change @ inverse) / curvature
     return {"hess_inv": inverse + jnp.outer(step, step) / curvature}

@@ -1,4 +1,4 @@
-"""Where compiled programs are kept, so that the same command is quick the second time."""
+"""Keeps compiled programs on disk, so that the same command is faster the second time."""
 
 import os
 import socket
@@ -8,11 +8,11 @@ import jax
 
 
 def keep_programs(folder: str | Path | None = None) -> None:
-    """Keep compiled programs in `folder`/xla, or in the user's own cache folder.
+    """Keep compiled programs in `folder`/xla; without `folder`, in the user's cache folder.
 
-    A program is of one machine and one version of the compiler: each pair has a folder. What the
-    caller, or JAX_COMPILATION_CACHE_DIR, has set stays as it is. A folder that cannot be written
-    costs nothing but the time to compile again.
+    A program is valid for one machine and one compiler version, so each pair has its own
+    subfolder. A cache folder set by the caller or by JAX_COMPILATION_CACHE_DIR is left unchanged.
+    If the folder cannot be written, programs are compiled again each time.
     """
     if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]  # set at run time
         return
@@ -29,6 +29,6 @@ def keep_programs(folder: str | Path | None = None) -> None:
     if not os.access(place, os.W_OK):
         return
     jax.config.update("jax_compilation_cache_dir", str(place.absolute()))
-    # Small ones too: a command has dozens of them, and reading one is ten times as fast.
+    # Keep small ones too: a command has dozens, and reading one is ten times as fast as compiling.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -1,8 +1,8 @@
-"""L-BFGS: BFGS that remembers only the last pairs of steps and gradients; heeds bounds.
+"""L-BFGS: BFGS with limited memory, the last pairs of step and gradient change; supports bounds.
 
 The two-loop recursion of Nocedal and Wright, "Numerical Optimization", 2nd ed., algorithm 7.4. With
 bounds the recursion runs in the subspace of the parameters that may move (two-metric projection;
-Bertsekas, SIAM J. Control Optim. 20 (1982)). Shapes: P parameters, H remembered pairs.
+Bertsekas, SIAM J. Control Optim. 20 (1982)). Shapes: P parameters, H stored pairs.
 """
 
 import jax
@@ -50,7 +50,7 @@ def _product(state: State, gradient: jax.Array) -> jax.Array:
 
     pairs = (steps_HxP, changes_HxP, weight_H)
     vector, part_H = jax.lax.scan(backward, gradient, pairs, reverse=True)
-    # The newest pair tells the scale of the part that no pair has seen (equation 7.20).
+    # The newest pair sets the scale of the part that no pair covers (equation 7.20).
     scale_H = curvature_H / jnp.maximum(jnp.sum(changes_HxP**2, axis=1), jnp.finfo(float).tiny)
     newest = jnp.max(jnp.where(known_H, jnp.arange(known_H.shape[0]), -1))
     scale = jnp.where(newest >= 0, scale_H[newest], 1.0)

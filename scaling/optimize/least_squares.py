@@ -3,7 +3,7 @@
     result = least_squares(residuals, [1.0, 1.0], args=(t, y), loss="huber")
     parameters, covariance = curve_fit(model, x, y, p0=[1.0, 1.0])
 
-Both may be put under `jit` and `vmap`. Shapes: P parameters, M residuals.
+Both may be called under `jit` and `vmap`. Shapes: P parameters, M residuals.
 """
 
 import dataclasses
@@ -42,10 +42,10 @@ def _soft_l1(square: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return 2 * square / (1 + root), 1 / root, -0.5 / root**3
 
 
-# (lower, upper), each a number or one for each parameter.
+# (lower, upper), each one number or one per parameter.
 Box = Sequence[ArrayLike]
 
-# Of the squared residual in units of f_scale: the loss and its first two derivatives.
+# (residual / f_scale)**2 -> the loss and its first two derivatives.
 _LOSSES = {"linear": _linear, "huber": _huber, "soft_l1": _soft_l1}
 
 
@@ -56,10 +56,20 @@ _LOSSES = {"linear": _linear, "huber": _huber, "soft_l1": _soft_l1}
 )
 @dataclasses.dataclass(frozen=True)
 class LeastSquares(Outcome):
-    """What scipy's least_squares returns; leading axes under vmap.
+    """The outcome of a least-squares fit, with the fields of scipy's least_squares.
 
-    `status` has the codes of `minimize`: 0 is convergence. As in scipy, `fun` is the residuals and
-    `jac` their Jacobian, scaled so that jac.T @ jac approximates the Hessian of a robust cost.
+    Attributes:
+      x: (P,) the best point found.
+      cost: () half the sum of loss(residuals**2) at x.
+      fun: (M,) the residuals at x.
+      jac: (M, P) their Jacobian, scaled so that jac.T @ jac approximates the Hessian of a robust
+        cost.
+      grad: (P,) the gradient of the cost.
+      optimality: () the largest component of the gradient, excluding those that push against a
+        bound.
+      nit: () iterations.
+      nfev: () evaluations of the residuals.
+      status: () 0 means converged; `scaling.optimize.method` lists the other codes.
     """
 
     x: Array
@@ -67,21 +77,21 @@ class LeastSquares(Outcome):
     fun: Array
     jac: Array
     grad: Array
-    optimality: Array  # largest gradient component, without those that push against a bound
+    optimality: Array
     nit: Array
     nfev: Array
     status: Array
 
 
 def _robust(residuals: jax.Array, jacobian: jax.Array, loss: str, f_scale: jax.Array) -> Evaluation:
-    """The cost, and residuals and Jacobian of the linear least squares that approximate it.
+    """The cost, and the residuals and Jacobian of the linear problem that approximates it.
 
     Triggs et al., "Bundle adjustment - a modern synthesis" (2000), section 4.3.
     """
     square = (residuals / f_scale) ** 2
     value, slope, bend = _LOSSES[loss](square)
     cost = 0.5 * f_scale**2 * jnp.sum(value)
-    # A far outlier curves nothing; a trace of curvature keeps its scaled residual finite.
+    # A far outlier adds no curvature; a small one keeps its scaled residual finite.
     weight = jnp.sqrt(jnp.maximum(slope + 2 * bend * square, 1e-4 * slope))
     return Evaluation(
         cost, residuals=residuals * slope / weight, jacobian=jacobian * weight[:, None]
@@ -129,24 +139,25 @@ def _solve(
 
 
 def _as_box(bounds: Box | None, size: int) -> tuple[jax.Array, jax.Array]:
-    """Two (P,) arrays from scipy's (lower, upper), each a number or one for each parameter."""
+    """Two (P,) arrays from scipy's (lower, upper), each one number or one per parameter."""
     if bounds is None:
         bounds = (-jnp.inf, jnp.inf)
     if len(bounds) != 2:
         raise ScalingError(
-            f"bounds must be (lower, upper), each a number or {size} of them; "
+            f"bounds must be (lower, upper), each one number or {size} numbers; "
             f"{len(bounds)} entries were given."
         )
     try:
         lower, upper = (jnp.broadcast_to(jnp.asarray(side, float), size) for side in bounds)
     except ValueError:
         raise ScalingError(
-            f"bounds must be (lower, upper), each a number or {size} of them."
+            f"bounds must be (lower, upper), each one number or {size} numbers."
         ) from None
     for index in range(size):
         if not isinstance(lower, jax.core.Tracer) and lower[index] > upper[index]:
             raise ScalingError(
-                f"bounds of parameter {index}: {lower[index]} lies above {upper[index]}."
+                f"bounds of parameter {index}: the lower bound {lower[index]} is above the upper "
+                f"bound {upper[index]}."
             )
     return lower, upper
 
@@ -165,30 +176,33 @@ def least_squares(
     gtol: float | None = None,
     max_nfev: int | None = None,
 ) -> LeastSquares:
-    """Minimize half the sum of loss(residuals**2) by Levenberg-Marquardt.
+    """Minimize half the sum of loss(residuals**2) in float64 by Levenberg-Marquardt (Moré 1978).
 
     Args:
       fun: `fun(x, *args)` -> (M,) residuals, written with jax.numpy.
-      x0: the start, (P,); moved into the bounds.
-      args: further arguments of `fun`, arrays or trees of arrays; floats are promoted.
-      jac: None differentiates `fun`; else a function that returns the (M, P) Jacobian.
-      bounds: (lower, upper), each a number or (P,).
-      loss: linear, huber or soft_l1, of (residual / f_scale)**2.
-      f_scale: the residual at which an inlier ends.
-      ftol: converged when the linear model promises no larger relative decrease (default 1e-16:
+      x0: (P,) starting point; clipped to the bounds.
+      args: tuple of further arguments of `fun`, arrays or trees of arrays; integers and floats are
+        converted to float64.
+      jac: None (automatic differentiation), or a function that returns the (M, P) Jacobian.
+      bounds: (lower, upper), each one number or (P,).
+      loss: linear, huber or soft_l1, applied to (residual / f_scale)**2.
+      f_scale: the residual, in the units of `fun`, beyond which a point counts as an outlier.
+      ftol: converged when the linear model predicts no larger relative decrease (default 1e-16:
         the parameters move less than 1e-8 of their standard errors).
-      xtol: or when the Gauss-Newton step is relatively no longer (default 1e-10).
-      gtol: or when no column of the Jacobian has a larger cosine with the residuals (1e-10).
-      max_nfev: evaluations of `fun` with its Jacobian, 200 (P + 1) by default.
+      xtol: converged when the Gauss-Newton step is relatively no longer (default 1e-10).
+      gtol: converged when no column of the Jacobian has a larger cosine with the residuals
+        (default 1e-10).
+      max_nfev: limit of evaluations of `fun` and its Jacobian (default 200 (P + 1)).
 
     Returns:
-      `LeastSquares`. A failure is told by status and message.
+      `LeastSquares`. Its status and message report a failure, which never raises an exception.
 
     Raises:
-      ScalingError: wrong loss, bounds or shapes; called in a float32 jit.
+      ScalingError: unknown loss; wrong bounds or shapes; called inside a jit that was traced
+        without 64-bit types.
     """
     if loss not in _LOSSES:
-        raise ScalingError(f"loss={loss!r} is none of: {', '.join(_LOSSES)}.")
+        raise ScalingError(f"loss={loss!r} does not exist. Choose from: {', '.join(_LOSSES)}.")
     x0, args = promote(jnp.asarray(x0)), promote(tuple(args))
     if x0.ndim != 1:
         raise ScalingError(f"x0 must be a vector; its shape is {x0.shape}.")
@@ -200,7 +214,7 @@ def least_squares(
 
 @functools.lru_cache(maxsize=64)
 def _residuals(function: Function) -> Function:
-    """The weighted residuals of a model; one object for each model, lest each fit compile anew."""
+    """The weighted residuals of a model; cached per model, so that each compiles only once."""
 
     def residuals(
         parameters: jax.Array, xdata: Any, ydata: jax.Array, sigma: jax.Array
@@ -223,28 +237,30 @@ def curve_fit(
     absolute_sigma: bool = False,
     bounds: Box | None = None,
 ) -> tuple[Array, Array]:
-    """Fit `f(xdata, *parameters)` to ydata by least squares.
+    """Fit `f(xdata, *parameters)` to ydata by weighted least squares, like scipy's curve_fit.
 
     Args:
       f: the model, written with jax.numpy; returns (M,).
       xdata: anything that `f` takes, usually (M,).
       ydata: (M,) observations.
-      p0: (P,) first guess.
-      sigma: None, (M,) standard deviations, or the (M, M) covariance of the observations.
-      absolute_sigma: whether sigma is meant as it stands, or only relatively.
-      bounds: (lower, upper), each a number or (P,).
+      p0: (P,) initial guess.
+      sigma: None, (M,) standard deviations, or the (M, M) covariance of the observations, in the
+        units of ydata.
+      absolute_sigma: True if sigma is absolute; False if only its ratios matter, so that the
+        covariance is scaled by the residuals.
+      bounds: (lower, upper), each one number or (P,).
 
     Returns:
-      (P,) parameters and their (P, P) covariance; infinite where the data do not determine all
-      parameters, and under jit or vmap also where the fit failed.
+      The (P,) parameters and their (P, P) covariance. The covariance is infinite if the data do
+      not determine all parameters; under jit or vmap, also if the fit failed.
 
     Raises:
-      ScalingError: the fit failed; wrong shapes or bounds.
+      ScalingError: the fit failed (outside jit and vmap); wrong shapes or bounds.
     """
     ydata, xdata, p0 = jnp.ravel(promote(ydata)), promote(xdata), promote(jnp.asarray(p0))
     weight = jnp.ones_like(ydata) if sigma is None else promote(jnp.asarray(sigma))
     if weight.shape not in (ydata.shape, ydata.shape * 2):
-        raise ScalingError(f"sigma has shape {weight.shape}; ydata has {ydata.shape}.")
+        raise ScalingError(f"sigma has shape {weight.shape}, but ydata has shape {ydata.shape}.")
     if weight.ndim == 2:
         weight = jnp.linalg.cholesky(weight)
     found = least_squares(_residuals(f), p0, args=(xdata, ydata, weight), bounds=bounds)

@@ -1,9 +1,9 @@
-"""Levenberg-Marquardt as a trust-region method, exact in every step.
+"""Levenberg-Marquardt as a trust-region method; each subproblem is solved exactly.
 
 Moré, "The Levenberg-Marquardt algorithm: implementation and theory" (1978): the region is an
-ellipsoid in the scale of the Jacobian's columns. The step comes from a singular value decomposition
-in place of the paper's QR, so that a rank-deficient Jacobian needs no special case. Bounds are
-heeded by fixing the parameters that the step leads onto them.
+ellipsoid scaled by the norms of the Jacobian's columns. The step comes from a singular value
+decomposition instead of the paper's QR, so a rank-deficient Jacobian needs no special case.
+Parameters that a step would take beyond a bound are held at that bound.
 Shapes: P parameters, M residuals, S = min(M, P) singular values.
 """
 
@@ -32,13 +32,13 @@ _TINY = 1e-300
 
 class State(NamedTuple):
     trial: jax.Array
-    predicted: jax.Array  # decrease that the linear model promises for the trial
-    interior: jax.Array  # whether the trial is the Gauss-Newton step, the region no hindrance
+    predicted: jax.Array  # decrease that the linear model predicts for the trial
+    interior: jax.Array  # whether the trial is the full Gauss-Newton step, inside the region
     x: jax.Array
     fun: jax.Array  # the cost
     jac: jax.Array  # gradient of the cost
-    residuals: jax.Array  # (M,), and their Jacobian (M, P): scaled, where the loss is robust
-    jacobian: jax.Array
+    residuals: jax.Array  # (M,), scaled if the loss is robust
+    jacobian: jax.Array  # (M, P), likewise
     scale: jax.Array  # (P,) largest norm so far of each column of the Jacobian
     radius: jax.Array
     lower: jax.Array
@@ -52,11 +52,11 @@ class Step(NamedTuple):
     step: jax.Array
     interior: jax.Array
     whole: jax.Array  # the Gauss-Newton step, (P,)
-    promise: jax.Array  # decrease that the linear model promises for that
+    promise: jax.Array  # decrease that the linear model predicts for `whole`
 
 
 def start(x0: jax.Array, count: int, lower: jax.Array, upper: jax.Array) -> State:
-    """The state that asks for `count` residuals at x0 first."""
+    """The first state: `count` residuals are evaluated at x0 first."""
     x0 = jnp.clip(x0, lower, upper)
     zero = jnp.zeros((), jnp.int32)
     nothing = jnp.zeros((), x0.dtype)
@@ -108,7 +108,7 @@ def damped_step(
 
 
 def bounded_step(state: State, scale: jax.Array, bounded: bool) -> Step:
-    """The damped step among the parameters that may move, the rest held at their bounds."""
+    """The damped step of the parameters that may move; the others are held at their bounds."""
     x, jacobian, residuals = state.x, state.jacobian, state.residuals
     if not bounded:
         return damped_step(residuals, jacobian, scale, state.radius)
@@ -124,11 +124,11 @@ def bounded_step(state: State, scale: jax.Array, bounded: bool) -> Step:
     first, step, folded = attempt(held, place)
     promise = first.promise
     whole = jnp.clip(x + first.whole, state.lower, state.upper) - x
-    # Who is led beyond a bound is held there, and the others step again, knowing that.
+    # Hold each parameter that would pass a bound there, and recompute the step of the others.
     for _ in range(2):
         held = held | (folded != step)
         _, step, folded = attempt(held, jnp.where(held, folded, 0.0))
-    # Should that not lead down: the steepest way, as far as the model likes.
+    # If that step does not lead down, take the steepest one to the minimum of the model.
     reach = state.radius / jnp.maximum(jnp.linalg.norm(state.jac / scale), _TINY)
     steepest = jnp.clip(x - reach * state.jac / scale**2, state.lower, state.upper) - x
     bend = jnp.sum((jacobian @ steepest) ** 2)
@@ -138,20 +138,20 @@ def bounded_step(state: State, scale: jax.Array, bounded: bool) -> Step:
 
 
 def _promise(state: State, step: jax.Array) -> jax.Array:
-    """The decrease of the cost that the linear model promises for a step."""
+    """The decrease of the cost that the linear model predicts for a step."""
     return -(state.jac @ step + 0.5 * jnp.sum((state.jacobian @ step) ** 2))
 
 
 def _steepness(state: State, x: jax.Array, jac: jax.Array) -> jax.Array:
-    """The size of the gradient in the region's scale, as far as bounds allow a step down it."""
+    """The norm of the projected gradient, scaled like the trust region."""
     return jnp.linalg.norm(projected(x, jac, state.lower, state.upper) / state.scale)
 
 
 def _new_radius(
     state: State, ratio: jax.Array, decrease: jax.Array, length: jax.Array
 ) -> jax.Array:
-    """The trust radius after a step of this scaled length brought `ratio` of its promise."""
-    # Where the parabola through value, slope and the new value has its minimum.
+    """The trust radius after a step of scaled `length` gave `ratio` of its predicted decrease."""
+    # The minimum of the parabola through the value, the slope and the new value.
     slope = -(state.jac @ (state.trial - state.x))
     cut = jnp.where(decrease >= 0, 0.5, 0.5 * slope / jnp.maximum(slope - decrease, _TINY))
     cut = jnp.clip(jnp.where(jnp.isfinite(decrease), cut, 0.1), 0.1, 0.5)
@@ -161,7 +161,7 @@ def _new_radius(
 
 
 def advance(state: State, at: Evaluation, options: Options, bounded: bool) -> State:
-    """Judge the trial by the decrease it was to bring, move or stay, and ask for the next point."""
+    """Accept or reject the trial by its share of the predicted decrease; choose the next trial."""
     assert at.residuals is not None and at.jacobian is not None
     gtol = 1e-10 if options.gtol is None else options.gtol
     ftol = 1e-16 if options.ftol is None else options.ftol
@@ -176,7 +176,7 @@ def advance(state: State, at: Evaluation, options: Options, bounded: bool) -> St
     noise = 8 * EPS * jnp.abs(state.fun)
     ratio = (decrease + noise) / (state.predicted + noise)
     gradient = at.jacobian.T @ at.residuals
-    # Where the decrease drowns in rounding, the slopes decide.
+    # If the decrease is lost in rounding, the gradients decide.
     steepness = _steepness(state, state.x, state.jac)
     gentler = (decrease >= -noise) & (_steepness(state, state.trial, gradient) < steepness)
     accept = finite & (first | ((ratio > 1e-4) & ((decrease >= 0) | gentler)))
@@ -196,7 +196,7 @@ def advance(state: State, at: Evaluation, options: Options, bounded: bool) -> St
         x=x, fun=fun, jac=jac, residuals=residuals, jacobian=jacobian, radius=radius, scale=scale
     )
     found = bounded_step(state, scale, bounded)
-    # The first step tells how long a step may sensibly be.
+    # The first step limits the radius to a sensible length.
     length = jnp.linalg.norm(scale * found.step)
     radius = jnp.where(first, jnp.minimum(radius, length), radius)
 
@@ -214,7 +214,7 @@ def advance(state: State, at: Evaluation, options: Options, bounded: bool) -> St
         state.status,
         (first & ~finite, NOT_FINITE),
         (jnp.max(jnp.abs(x)) > FAR, UNBOUNDED),
-        # A step that cannot move x is a failure, unless the gain to be had is below rounding.
+        # A step that cannot move x is a failure, unless the predicted decrease is below rounding.
         (arrived | stuck & (found.promise <= 8 * EPS * fun), CONVERGED),
         (stuck, NO_PROGRESS),
         (nfev >= limit, EVALUATION_LIMIT),

@@ -1,9 +1,9 @@
 """A line search for the strong Wolfe conditions, one evaluation at a time.
 
 Moré and Thuente, "Line search algorithms with guaranteed sufficient decrease", ACM TOMS 20 (1994):
-an interval that holds an acceptable step shrinks by cubic, quadratic and secant interpolation. Near
-a minimum, where the function's decrease drowns in rounding, the slopes decide instead (approximate
-Wolfe conditions; Hager and Zhang, SIAM J. Optim. 16 (2005), section 4).
+an interval that contains an acceptable step is narrowed by cubic, quadratic and secant
+interpolation. Near a minimum, where the decrease of the function is lost in rounding, the slopes
+decide instead (approximate Wolfe conditions; Hager and Zhang, SIAM J. Optim. 16 (2005), section 4).
 """
 
 from typing import NamedTuple
@@ -13,35 +13,35 @@ import jax.numpy as jnp
 
 SEARCHING, FOUND, FAILED = range(3)
 
-_DECREASE = 1e-4  # of what the slope promises, at least
-_CURVATURE = 0.9  # of the first slope may remain, at most
-_NOISE = 1e-12  # rounding error of a function, relative to its value: generous, for long sums
-_NARROW = 1e-14  # an interval this narrow, relative to its ends, holds no other step
-_PATIENCE = 20  # trials after which any decrease is enough
-_LIMIT = 60
+_DECREASE = 1e-4  # least decrease, as a share of that predicted by the first slope
+_CURVATURE = 0.9  # largest final slope, as a share of the first slope
+_NOISE = 1e-12  # rounding error of the function relative to its value; generous, for long sums
+_NARROW = 1e-14  # an interval this narrow, relative to its ends, contains no other step
+_PATIENCE = 20  # trials after which any decrease is accepted
+_LIMIT = 60  # trials after which the search fails
 
 
 class Search(NamedTuple):
     """A search along one direction; every field is a scalar."""
 
-    step: jax.Array  # the next to try
+    step: jax.Array  # the next trial
     fun: jax.Array  # at step 0
-    slope: jax.Array
-    low: jax.Array  # the best step so far, an end of the interval
+    slope: jax.Array  # at step 0
+    low: jax.Array  # the best step so far, one end of the interval
     low_fun: jax.Array
     low_slope: jax.Array
-    high: jax.Array  # the interval's other end, once `bracketed`
+    high: jax.Array  # the other end of the interval, once `bracketed`
     high_fun: jax.Array
     high_slope: jax.Array
     bracketed: jax.Array
-    width: jax.Array  # of the interval one and two trials ago
-    width_before: jax.Array
+    width: jax.Array  # of the interval one trial ago
+    width_before: jax.Array  # two trials ago
     cap: jax.Array  # the longest step allowed
-    tried: jax.Array
+    tried: jax.Array  # number of trials so far
 
 
 def begin(fun: jax.Array, slope: jax.Array, step: jax.Array | float, cap: jax.Array) -> Search:
-    """A search from a point with this value and (negative) slope, `step` to be tried first."""
+    """Begin a search at a point with value `fun` and negative `slope`; `step` is tried first."""
     zero = jnp.zeros_like(fun)
     return Search(
         step=jnp.minimum(step, cap) + zero,
@@ -69,7 +69,7 @@ def _cubic(
     fun_b: jax.Array,
     slope_b: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Where the cubic through both ends has its minimum, and that as a fraction from a to b."""
+    """The minimum of the cubic through both ends: its place, also as a fraction from a to b."""
     theta = 3 * (fun_a - fun_b) / (b - a) + slope_a + slope_b
     scale = jnp.maximum(jnp.abs(theta), jnp.maximum(jnp.abs(slope_a), jnp.abs(slope_b)))
     scale = jnp.where(scale > 0, scale, 1.0)
@@ -88,7 +88,7 @@ def _propose(
 ) -> tuple[jax.Array, jax.Array]:
     """The next step by interpolation (section 4 of the paper), and whether a minimum is bracketed.
 
-    `fun` and `slope` at search.step, and those in `search`, are the auxiliary function's.
+    All values and slopes, including those in `search`, belong to the auxiliary function.
     """
     step, low = search.step, search.low
     back, fraction = _cubic(step, fun, slope, low, search.low_fun, search.low_slope)
@@ -104,22 +104,22 @@ def _propose(
     def farther(a: jax.Array, b: jax.Array, to: jax.Array) -> jax.Array:
         return jnp.where(jnp.abs(a - to) > jnp.abs(b - to), a, b)
 
-    # 1. Higher: the minimum lies between. The cubic, or half way from it to the parabola.
+    # 1. Higher: the minimum lies between. Take the cubic, or halfway from it to the parabola.
     curve = (search.low_fun - fun) / (step - low) + search.low_slope
     parabola = low + 0.5 * _ratio(search.low_slope, curve) * (step - low)
     forth, _ = _cubic(low, search.low_fun, search.low_slope, step, fun, slope)
     close = jnp.abs(forth - low) < jnp.abs(parabola - low)
     first = jnp.where(close, forth, forth + 0.5 * (parabola - forth))
-    # 2. Lower, the slope turned round: the minimum lies between.
+    # 2. Lower, and the slope has changed sign: the minimum lies between.
     second = jnp.where(blurred, secant, farther(back, secant, step))
-    # 3. Lower, and the slope fades: the minimum lies ahead, if the cubic has one there.
+    # 3. Lower, and the slope is smaller: the minimum lies ahead, if the cubic has one there.
     ahead = jnp.where(fraction < 0, back, far)
     ahead = jnp.where(blurred, secant, ahead)
     limit = step + 0.66 * (search.high - step)
     inside = nearer(ahead, secant, step)
     inside = jnp.where(step > low, jnp.minimum(limit, inside), jnp.maximum(limit, inside))
     third = jnp.where(search.bracketed, inside, farther(ahead, secant, step))
-    # 4. Lower, and the slope grows: toward the interval's other end, or far ahead.
+    # 4. Lower, and the slope is larger: go towards the other end of the interval, or far ahead.
     across, _ = _cubic(step, fun, slope, search.high, search.high_fun, search.high_slope)
     fourth = jnp.where(search.bracketed, across, far)
 
@@ -130,14 +130,14 @@ def _propose(
 def advance(
     search: Search, fun: jax.Array, slope: jax.Array, finite: jax.Array
 ) -> tuple[Search, jax.Array]:
-    """Judge the function's value and slope at `search.step`; give the search with its next step.
+    """Take the function's value and slope at `search.step` and choose the next step.
 
     Returns:
-      The search and FOUND (the step just tried is acceptable), FAILED (none is; `low` is the best
-      step met, 0 if none was lower) or SEARCHING.
+      The updated search, and a verdict: FOUND (the step just tried is acceptable), FAILED (no step
+      is; `low` is the best one tried, 0 if none was lower) or SEARCHING.
     """
     step = search.step
-    # Where the function is not finite stands a wall, as steep as the way down to it.
+    # A point where the function is not finite is treated as a wall, as steep as the descent to it.
     rise = jnp.abs(search.low_slope * (step - search.low))
     fun = jnp.where(finite, fun, search.low_fun + rise + jnp.abs(search.low_fun) * 1e-3)
     slope = jnp.where(finite, slope, jnp.sign(step - search.low) * jnp.abs(search.low_slope))
@@ -145,13 +145,14 @@ def advance(
     tried = search.tried + 1
 
     enough = fun <= search.fun + _DECREASE * step * search.slope
-    # Interpolation between slopes says the same as `enough`, without the function's rounding.
+    # The same condition as `enough`, from slopes alone: free of the function's rounding.
     nearly = (fun <= search.fun + noise) & (slope <= -0.8 * search.slope)
     gentle = jnp.abs(slope) <= -_CURVATURE * search.slope
     at_cap = (step >= search.cap) & (slope <= 0)
     found = finite & (gentle & (enough | nearly) | enough & at_cap)
 
-    # The auxiliary function, less the decrease demanded, has its minimum where both hold.
+    # The auxiliary function, with the required decrease subtracted, has its minimum where both
+    # conditions hold.
     def less(fun: jax.Array, step: jax.Array) -> jax.Array:
         return fun - search.fun - _DECREASE * step * search.slope
 
@@ -163,7 +164,7 @@ def advance(
         high_slope=search.high_slope - demand,
     )
     aux_fun, aux_slope = less(fun, step), slope - demand
-    # A function without a minimum is left by strides that grow.
+    # Steps grow, so that a function without a minimum is left quickly.
     reach = jnp.where(tried < 8, 4.0, 1e3) * (step - search.low)
     proposal, bracketed = _propose(aux, aux_fun, aux_slope, noise, step + reach)
     proposal = jnp.where(
@@ -192,7 +193,7 @@ def advance(
     proposal = jnp.minimum(proposal, search.cap)
 
     narrow = bracketed & (width <= _NARROW * jnp.maximum(jnp.abs(low), jnp.abs(high)))
-    # Where slopes jump there may be no gentle one in the interval: what was gained is taken.
+    # If the slope jumps, the interval may contain no gentle one: accept the decrease so far.
     weary = bracketed & (tried >= _PATIENCE) & (low_fun < search.fun - noise)
     failed = narrow | weary | (tried >= _LIMIT) | (proposal == step)
     verdict = jnp.where(found, FOUND, jnp.where(failed, FAILED, SEARCHING))

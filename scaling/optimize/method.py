@@ -1,10 +1,10 @@
-"""What an optimization method is: a state that names the next point to evaluate, and an update.
+"""The interface of an optimization method: a state with the next trial point, and an update.
 
 Every method is written as *ask and tell* (reverse communication): its state holds the `trial` point
-at which it wants the function, and `advance` takes the evaluation there and moves on. One advance
-is one evaluation, never an inner loop of them. Therefore a batch of problems under `vmap`, each in
-another phase of its own line search, evaluates all its trial points together and no lane waits for
-another's inner loop; and finished lanes can be exchanged for waiting problems (`minimize_many`).
+to evaluate next, and `advance` takes that evaluation and chooses the next one. One advance uses one
+evaluation, never an inner loop. Under `vmap`, a batch of problems in different phases of their line
+searches therefore evaluates all trial points together, and no lane waits for the inner loop of
+another. `minimize_many` can also refill finished lanes with waiting problems.
 
 Shapes: P parameters.
 """
@@ -32,41 +32,41 @@ MESSAGES = {
 FLOOR = -1e100
 """A function below this counts as unbounded."""
 FAR = 1e30
-"""Parameters beyond this have run away: there is no minimum, or it lies at infinity."""
+"""Parameters larger than this have diverged: there is no minimum, or it lies at infinity."""
 
 
 class Outcome:
-    """What a result says of its own `status`, a code or an array of codes."""
+    """Success and message, derived from `status`: one code or an array of codes."""
 
     status: Array
 
     @property
     def success(self) -> Array | np.bool:
-        """Whether the method's own convergence test held."""
+        """Whether the method converged by its own test."""
         return self.status == CONVERGED
 
     @property
     def message(self) -> str | list[str]:
-        """The status in words (a list of them for several problems)."""
+        """The status in words; a list for several problems."""
         if jnp.ndim(self.status) == 0:
             return MESSAGES[int(self.status)]
         return [MESSAGES[int(code)] for code in jnp.ravel(self.status)]
 
 
 class Options(NamedTuple):
-    """Tolerances and limits; a None is filled in by the method. Static under jit."""
+    """Tolerances and limits; each method has its own default for None. Static under jit."""
 
-    gtol: float | None = None  # largest gradient component (infinity norm) at convergence
-    ftol: float | None = None  # relative decrease of the function below which it has converged
-    xtol: float | None = None  # relative size of a step below which it has converged
+    gtol: float | None = None  # converged below this largest gradient component
+    ftol: float | None = None  # converged below this relative decrease of the function
+    xtol: float | None = None  # converged below this relative step size
     maxiter: int | None = None
     maxfev: int | None = None
-    radius: float = 1.0  # newton: first trust radius
-    history: int = 10  # l-bfgs: remembered pairs
+    radius: float = 1.0  # newton: initial trust radius
+    history: int = 10  # l-bfgs: number of stored pairs
 
 
 class Evaluation(NamedTuple):
-    """The function at a trial point; which fields are set is the method's `order`."""
+    """The function at a trial point; the method's `order` decides which fields are set."""
 
     fun: jax.Array  # scalar; least squares: half the sum of squares
     jac: jax.Array | None = None  # (P,) gradient
@@ -76,7 +76,7 @@ class Evaluation(NamedTuple):
 
 
 class Progress(Protocol):
-    """What every method's state has; `jac` too where `order` is above 0."""
+    """The fields that every state has; methods of order 1 and 2 add `jac`."""
 
     @property
     def trial(self) -> jax.Array: ...
@@ -93,21 +93,21 @@ class Progress(Protocol):
 
 
 class Method(NamedTuple):
-    """`start(x0, lower, upper, options)` and `advance(state, evaluation, options)`, both pure.
+    """A pair of pure functions: `start` makes the first state, `advance` the next one.
 
-    A state is a NamedTuple with at least the fields of `Progress`. `status` is RUNNING until the
-    method's own test ends it; `advance` is never told about a state that has ended. x, fun and jac
-    are the best point so far.
+    A state is a NamedTuple with at least the fields of `Progress`; x, fun and jac are the best
+    point so far. `status` is RUNNING until the method stops; the result of `advance` on a stopped
+    state is discarded.
     """
 
-    order: int  # derivatives wanted: 0 none, 1 gradient, 2 Hessian
+    order: int  # derivatives needed: 0 none, 1 gradient, 2 Hessian
     start: Callable[[jax.Array, jax.Array, jax.Array, Options], Progress]
     advance: Callable[[Any, Evaluation, Options], Progress]  # Any: the state of this method
-    bounded: bool = False  # whether it heeds lower and upper
+    bounded: bool = False  # whether it respects lower and upper
 
 
 def first_status(status: jax.Array, *cases: tuple[jax.Array, int]) -> jax.Array:
-    """`status`, or the code of the first case that holds."""
+    """The code of the first case that holds, or else `status`."""
     for condition, code in reversed(cases):
         status = jnp.where(condition, code, status)
     return status

@@ -1,12 +1,12 @@
-"""`minimize`: scipy's interface over optimizers that can be jitted and batched.
+"""`minimize`: scipy's interface to optimizers that can be jitted and batched.
 
     result = minimize(rosenbrock, [-1.2, 1.0], method="bfgs")
     result.x, result.fun, result.success
 
-`minimize` solves one problem and may itself be put under `jit` and `vmap`. `minimize_many` solves
-thousands, from many starts or for many data, in one compiled loop in which a problem that has
-converged makes room for the next.
-Shapes: P parameters, K problems, W lanes at work.
+`minimize` solves one problem and may itself be called under `jit` and `vmap`. `minimize_many`
+solves thousands, from many starting points or for many data sets, in one compiled loop: a problem
+that has converged makes room for the next.
+Shapes: P parameters, K problems, W lanes (problems being solved at the same time).
 """
 
 import dataclasses
@@ -24,11 +24,11 @@ from scaling.errors import ScalingError
 from scaling.optimize.method import RUNNING, Evaluation, Method, Options, Outcome, Progress
 from scaling.optimize.precision import Array, ArrayLike, in_float64, promote, promoted
 
-# A user's own function, or its derivative: `Any` is what it takes beside x, and gives.
+# A user's function or its derivative. `Any`: its arguments after x, and what it returns.
 Function = Callable[..., Any]
 Derivative = Function | bool | None
 Trees = tuple[Any, ...]  # arrays, or trees of them
-Bounds = Sequence[Any] | np.ndarray  # a (lower, upper) for each parameter, None for none
+Bounds = Sequence[Any] | np.ndarray  # (lower, upper) for each parameter; None: unbounded
 Tree = TypeVar("Tree")
 
 _MODULES = {
@@ -47,10 +47,20 @@ _SYNONYMS = {"l-bfgs-b": "l-bfgs", "lbfgs": "l-bfgs", "trust-exact": "newton"}
 )
 @dataclasses.dataclass(frozen=True)
 class Result(Outcome):
-    """What scipy's OptimizeResult holds; leading axes where there were several problems.
+    """The outcome of a minimization, with the fields of scipy's OptimizeResult.
 
-    `status` 0 is convergence; `scaling.optimize.method` names the other codes. `hess_inv` is
-    the inverse Hessian, or the method's approximation of it, and None for methods that have none.
+    With several problems, each field has a leading axis K. `success` and `message` are derived
+    from `status`.
+
+    Attributes:
+      x: (P,) the best point found.
+      fun: () the function at x.
+      jac: (P,) the gradient at x; None for nelder-mead.
+      hess_inv: (P, P) the inverse Hessian at x (newton) or its approximation (bfgs); None for the
+        other methods.
+      nit: () iterations.
+      nfev: () evaluations of the function.
+      status: () 0 means converged; `scaling.optimize.method` lists the other codes.
     """
 
     x: Array
@@ -63,21 +73,25 @@ class Result(Outcome):
 
 
 def find_method(name: str) -> Method:
-    """The method of that name, in any case. Raises ScalingError, naming those that exist."""
+    """Look up a method by its name, in upper or lower case.
+
+    Raises ScalingError for an unknown name and lists the methods.
+    """
     key = str(name).lower()
     key = _SYNONYMS.get(key, key)
     if key not in _MODULES:
-        raise ScalingError(f"method={name!r} is none of: {', '.join(_MODULES)}.")
+        raise ScalingError(f"method={name!r} does not exist. Choose from: {', '.join(_MODULES)}.")
     return cast(Method, importlib.import_module(_MODULES[key]).METHOD)
 
 
 def evaluator(
     fun: Function, jac: Derivative, hess: Derivative, order: int
 ) -> Callable[[jax.Array, Trees], Evaluation]:
-    """(x, args) -> Evaluation, with the derivatives that a method of this order wants.
+    """Build (x, args) -> Evaluation with the derivatives that a method of this order needs.
 
-    jac and hess: None differentiates `fun`, a function returns the derivative; jac=True means that
-    `fun` returns (value, gradient), hess=True that it returns (value, gradient, Hessian).
+    With None for `jac` or `hess`, `fun` is differentiated automatically; a function returns the
+    derivative. jac=True means that `fun` returns (value, gradient), hess=True that it returns
+    (value, gradient, Hessian).
     """
 
     def value_and_gradient(x: jax.Array, args: Trees) -> tuple[jax.Array, jax.Array]:
@@ -111,32 +125,37 @@ def evaluator(
 
 
 def as_options(tol: float | None, options: Mapping[str, Any] | None) -> Options:
-    """Options with scipy's precedence: `tol` sets each tolerance that `options` leaves open.
+    """Combine `tol` and `options` as scipy does: `tol` sets each tolerance missing in `options`.
 
-    Raises ScalingError for an option that does not exist.
+    Raises ScalingError for an unknown option.
     """
     given = {} if options is None else dict(options)
     unknown = sorted(set(given) - set(Options._fields))
     if unknown:
-        raise ScalingError(f"no such option: {unknown[0]!r}; there are {list(Options._fields)}.")
+        raise ScalingError(
+            f"option {unknown[0]!r} does not exist. Choose from: {', '.join(Options._fields)}."
+        )
     if tol is not None:
         given = {"gtol": tol, "ftol": tol, "xtol": tol} | given
     return Options(**given)
 
 
 def as_bounds(bounds: Bounds | None, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two (P,) arrays from scipy's list of (lower, upper), None meaning unbounded."""
+    """Two (P,) arrays from scipy's list of (lower, upper), where None means unbounded."""
     if bounds is None:
         return np.full(size, -np.inf), np.full(size, np.inf)
     if not isinstance(bounds, Sequence | np.ndarray) or not all(np.size(p) == 2 for p in bounds):
-        raise ScalingError("bounds must be a list with (lower, upper) for each parameter.")
+        raise ScalingError("bounds must be a list with one (lower, upper) for each parameter.")
     if len(bounds) != size:
         raise ScalingError(f"{len(bounds)} bounds were given for {size} parameters.")
     lower = [-np.inf if low is None else low for low, _ in bounds]
     upper = [np.inf if high is None else high for _, high in bounds]
     for index, (low, high) in enumerate(zip(lower, upper, strict=True)):
         if low > high:
-            raise ScalingError(f"bounds of parameter {index}: {low} lies above {high}.")
+            raise ScalingError(
+                f"bounds of parameter {index}: the lower bound {low} is above the upper bound "
+                f"{high}."
+            )
     return np.asarray(lower, float), np.asarray(upper, float)
 
 
@@ -178,7 +197,9 @@ def _prepare(
     found = find_method(method)
     if bounds is not None and not found.bounded:
         able = [name for name in _MODULES if find_method(name).bounded]
-        raise ScalingError(f"method={method!r} takes no bounds; these do: {', '.join(able)}.")
+        raise ScalingError(
+            f"method={method!r} does not support bounds. Choose from: {', '.join(able)}."
+        )
     return found, *as_bounds(bounds, size)
 
 
@@ -194,25 +215,30 @@ def minimize(
     tol: float | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Result:
-    """Minimize a scalar function of P parameters, in float64, with scipy's arguments.
+    """Minimize a scalar function of P parameters in float64, with scipy's arguments.
 
     Args:
-      fun: `fun(x, *args)`, x of shape (P,), written with jax.numpy; differentiated automatically.
-      x0: the start, (P,).
-      args: further arguments of `fun`, arrays or trees of arrays, or one that is no tuple; floats
-        are promoted.
-      method: bfgs, l-bfgs, nelder-mead or newton (a trust region, exact Hessian).
-      jac: None, a function returning the gradient, or True where `fun` returns (value, gradient).
-      hess: likewise for newton; True where `fun` returns (value, gradient, Hessian).
-      bounds: a (lower, upper) for each parameter, None for none; not every method takes them.
-      tol: sets gtol, ftol and xtol at once.
+      fun: `fun(x, *args)` -> scalar, written with jax.numpy; x has shape (P,).
+      x0: (P,) starting point.
+      args: further arguments of `fun`: a tuple of arrays or trees of arrays, or a single argument
+        that is not a tuple. Integers and floats are converted to float64.
+      method: bfgs (Nocedal and Wright, section 6.1), l-bfgs (algorithm 7.4), nelder-mead (1965) or
+        newton (trust region with the exact Hessian; Moré and Sorensen 1983).
+      jac: None (automatic differentiation), a function that returns the (P,) gradient, or True if
+        `fun` returns (value, gradient).
+      hess: used by newton only: None, a function that returns the (P, P) Hessian, or True if `fun`
+        returns (value, gradient, Hessian).
+      bounds: (lower, upper) for each parameter, with None for no bound; l-bfgs and nelder-mead
+        only.
+      tol: sets gtol, ftol and xtol at once; `options` has precedence.
       options: fields of `scaling.optimize.method.Options`.
 
     Returns:
-      `Result`. A failure is told by its status and message, never by an exception or a NaN alone.
+      `Result`. Its status and message report a failure, which never raises an exception.
 
     Raises:
-      ScalingError: wrong method, options, bounds or shape of x0; called in a float32 jit.
+      ScalingError: unknown method or option; wrong bounds or shape of x0; called inside a jit that
+        was traced without 64-bit types.
     """
     args = args if isinstance(args, tuple) else (args,)  # as scipy does
     x0, args = promoted(x0), promote(args)
@@ -222,7 +248,7 @@ def minimize(
     return _solve(fun, jac, hess, found, as_options(tol, options), x0, lower, upper, args)
 
 
-# The states at work, their own arguments, the problem of each, the next problem, all results.
+# States of the lanes, their lane_args, the problem in each lane, the next problem, all results.
 Carry = tuple[Progress, Trees, jax.Array, jax.Array, Result]
 
 
@@ -241,7 +267,7 @@ def _solve_many(
     args: Trees,
     lane_args: Trees,
 ) -> Result:
-    """A pool of `width` lanes works through `count` problems (rows beyond it are padding)."""
+    """Solve `count` problems in `width` lanes; rows beyond `count` are padding."""
     evaluate = evaluator(fun, jac, hess, method.order)
     rows = x0_KxP.shape[0]
     lanes = jnp.arange(width)
@@ -278,7 +304,7 @@ def _solve_many(
         states = select(states.status == RUNNING, moved, states)
         ended = jnp.sum((states.status != RUNNING) & (index < count))
         working = jnp.sum((states.status == RUNNING) & (index < count))
-        # Exchanging lanes moves data, so it waits until a good part of them has ended.
+        # Refilling lanes moves data, so it waits until an eighth of them has ended.
         exchange = (ended * 8 >= width) | (working == 0)
         carry = (states, own, index, following, results)
         return jax.lax.cond(exchange, refill, lambda carry: carry, carry)
@@ -306,32 +332,37 @@ def minimize_many(
     width: int = 128,
     rows: int = 1,
 ) -> Result:
-    """Minimize K problems in one call; each ends by its own test and makes room for the next.
+    """Minimize K problems in one call. Each stops by its own test and makes room for the next.
 
     Args:
-      fun: `fun(x, *lane_args, *args)` of one problem.
-      x0_KxP: the starts.
-      args: arguments that all problems share.
-      lane_args: arrays with a leading axis K (data, weights): each problem gets its own row.
-      width: problems at work at a time.
-      rows: take room for at least so many problems, so that calls with fewer share one program:
-        compiling one takes longer than thousands of small problems.
-      Others as in `minimize`.
+      fun: `fun(x, *lane_args, *args)` -> scalar, for one problem.
+      x0_KxP: (K, P) starting points.
+      args: tuple of arguments that all problems share.
+      lane_args: tuple of arrays with a leading axis K (data, weights); each problem gets one row.
+      width: number of lanes, that is, of problems solved at the same time.
+      rows: pad to at least this many problems, so that smaller calls share one compiled program:
+        compiling one takes longer than solving thousands of small problems.
+      method, jac, hess, bounds, tol, options: as in `minimize`.
 
     Returns:
       `Result` with a leading axis K.
+
+    Raises:
+      ScalingError: as in `minimize`; lane_args whose leading axis is not K.
     """
     x0_KxP = promoted(x0_KxP)
     if x0_KxP.ndim != 2:
-        raise ScalingError(f"x0 must be problems x parameters; its shape is {x0_KxP.shape}.")
+        raise ScalingError(f"x0 must have shape (problems, parameters), not {x0_KxP.shape}.")
     count, size = x0_KxP.shape
     lane_args = promote(tuple(lane_args))
     for leaf in jax.tree.leaves(lane_args):
         if leaf.shape[:1] != (count,):
-            raise ScalingError(f"lane_args need a leading axis {count}; one has {leaf.shape}.")
+            raise ScalingError(
+                f"lane_args need a leading axis of {count} problems; one has shape {leaf.shape}."
+            )
     found, lower, upper = _prepare(method, bounds, size)
     chosen = as_options(tol, options)
-    # Sizes in powers of four, so that another number of problems rarely needs another program.
+    # Sizes are powers of four, so that a new number of problems rarely needs a new program.
     padded = 4 ** math.ceil(math.log(max(count, rows, 1), 4))
     x0_KxP, lane_args = _rows((x0_KxP, lane_args), np.minimum(np.arange(padded), count - 1))
     lanes = min(width, padded)
@@ -343,9 +374,9 @@ def minimize_many(
 
 
 def _rows(tree: Tree, index: np.ndarray | slice) -> Tree:
-    """The rows `index` of every leaf, by NumPy: JAX would compile a program for each shape.
+    """The rows `index` of every leaf, taken by NumPy: JAX would compile a program for each shape.
 
-    Leaves of a trace stay in it.
+    Traced leaves stay JAX arrays.
     """
 
     def taken(leaf: Array) -> Array:

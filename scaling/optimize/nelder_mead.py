@@ -1,8 +1,9 @@
-"""The simplex method of Nelder and Mead (Computer Journal 7, 1965): no derivatives, noise is borne.
+"""The simplex method of Nelder and Mead (Computer Journal 7, 1965).
 
-Moves, tests and first simplex as in scipy, so that both walk the same path. But a simplex may
-shrink onto a point that is no minimum (McKinnon, SIAM J. Optim. 9 (1998)); therefore both sides of
-the end point are probed along each parameter, and where one is lower a new simplex starts.
+It needs no derivatives and tolerates noise. Moves, tests and first simplex are those of scipy, so
+both follow the same path. But a simplex may shrink onto a point that is not a minimum (McKinnon,
+SIAM J. Optim. 9 (1998)). Therefore the end point is probed on both sides along each parameter, and
+a new simplex starts wherever the function is lower.
 Shapes: P parameters, V = P + 1 vertices.
 """
 
@@ -25,15 +26,15 @@ from scaling.optimize.method import (
     first_status,
 )
 
-# What the trial is; FIRST and SHRINK go on vertex by vertex, PROBE side by side.
+# What the trial point is for. FIRST and SHRINK evaluate one vertex at a time, PROBE one side.
 FIRST, REFLECT, EXPAND, OUTSIDE, INSIDE, SHRINK, PROBE = range(7)
 
 
 class State(NamedTuple):
     trial: jax.Array
     phase: jax.Array
-    vertex: jax.Array  # evaluated now, in FIRST and SHRINK; in PROBE which of 2 P sides
-    simplex_VxP: jax.Array  # the best first, once the phase is past FIRST
+    vertex: jax.Array  # the trial: one of V vertices (FIRST, SHRINK), one of 2 P sides (PROBE)
+    simplex_VxP: jax.Array  # sorted, best first, once the phase is past FIRST
     values_V: jax.Array
     reflected: jax.Array  # (P,) and its value
     reflected_value: jax.Array
@@ -47,15 +48,15 @@ class State(NamedTuple):
 
 
 def _around(x0: jax.Array, lower: jax.Array, upper: jax.Array) -> jax.Array:
-    """(V, P) x0, and each parameter in turn 5 % larger, or 0.00025 where it is 0."""
+    """(V, P) x0, then x0 with each parameter in turn 5 % larger, or 0.00025 where it is 0."""
     nudged = jnp.where(x0 != 0, 1.05 * x0, 0.00025)
-    # A vertex beyond the upper bound is mirrored at it, lest the simplex be flat.
+    # A vertex above the upper bound is reflected at it: clipping would make the simplex flat.
     nudged = jnp.clip(jnp.where(nudged > upper, 2 * upper - nudged, nudged), lower, upper)
     return jnp.concatenate([x0[None], jnp.where(jnp.eye(x0.shape[0], dtype=bool), nudged, x0)])
 
 
 def start(x0: jax.Array, lower: jax.Array, upper: jax.Array, options: Options) -> State:
-    """The state that asks for the first simplex, vertex by vertex."""
+    """The first state: the vertices of the first simplex are evaluated in turn."""
     x0 = jnp.clip(x0, lower, upper)
     zero = jnp.zeros((), jnp.int32)
     infinite = jnp.asarray(jnp.inf, x0.dtype)
@@ -78,14 +79,14 @@ def start(x0: jax.Array, lower: jax.Array, upper: jax.Array, options: Options) -
 
 
 def _along(state: State, multiple: jax.Array) -> jax.Array:
-    """The worst vertex mirrored at the others' centre, the distance multiplied."""
+    """The worst vertex reflected through the centre of the others, at `multiple` its distance."""
     centre = jnp.mean(state.simplex_VxP[:-1], axis=0)
     point = (1 + multiple) * centre - multiple * state.simplex_VxP[-1]
     return jnp.clip(point, state.lower, state.upper)
 
 
 def _side(state: State, distance: float) -> jax.Array:
-    """The best vertex with one parameter moved: up, and then down, each parameter in turn."""
+    """The best vertex with one parameter moved up or down, as `state.vertex` selects."""
     best = state.simplex_VxP[0]
     far = jnp.where(state.vertex % 2 == 0, distance, -distance) * jnp.maximum(1.0, jnp.abs(best))
     moved = jnp.where(jnp.arange(best.shape[0]) == state.vertex // 2, best + far, best)
@@ -93,7 +94,7 @@ def _side(state: State, distance: float) -> jax.Array:
 
 
 def _judge(state: State, value: jax.Array) -> tuple[State, jax.Array]:
-    """Put the trial's value to its use. Returns the state and whether the iteration is over."""
+    """Use the trial's value. Returns the state and whether the iteration is over."""
     phase, best, worst = state.phase, state.values_V[0], state.values_V[-1]
     reflecting, expanding = phase == REFLECT, phase == EXPAND
     better_than_second = value < state.values_V[-2]
@@ -111,7 +112,7 @@ def _judge(state: State, value: jax.Array) -> tuple[State, jax.Array]:
     full = listed & (state.vertex == state.values_V.shape[0] - 1)
     over = settled | expanding | hit | full
 
-    # The point that takes the worst one's place: the trial, or after a vain expansion the mirror.
+    # The worst vertex is replaced by the trial, or by the reflection if expanding did not help.
     vain = expanding & (value >= state.reflected_value)
     point = jnp.where(vain, state.reflected, state.trial)
     point_value = jnp.where(vain, state.reflected_value, value)
@@ -130,7 +131,7 @@ def _judge(state: State, value: jax.Array) -> tuple[State, jax.Array]:
 
 
 def advance(state: State, at: Evaluation, options: Options) -> State:
-    """Judge the trial, sort the vertices when an iteration is over, and choose the next point."""
+    """Use the trial, sort the vertices when an iteration is over, and choose the next trial."""
     xtol = 1e-10 if options.xtol is None else options.xtol
     ftol = 1e-10 if options.ftol is None else options.ftol
     size = state.x.shape[0]
@@ -161,7 +162,7 @@ def advance(state: State, at: Evaluation, options: Options) -> State:
         [phase == REFLECT, phase == EXPAND, phase == OUTSIDE], [1.0, 2.0, 0.5], -0.5
     )
     vertex = jnp.minimum(vertex, size)
-    # A shrinking vertex goes half way to the best one; its value is asked for in turn.
+    # A shrinking vertex moves halfway to the best one and is then evaluated.
     shrunk = simplex_VxP[0] + 0.5 * (simplex_VxP[vertex] - simplex_VxP[0])
     shrunk = jnp.clip(shrunk, state.lower, state.upper)
     trial = jnp.where(phase == SHRINK, shrunk, _along(state, multiple))

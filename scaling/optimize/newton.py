@@ -1,8 +1,10 @@
-"""Newton's method with a trust region, exact in every step (Moré and Sorensen 1983).
+"""Newton's method with a trust region; each subproblem is solved exactly.
 
-The Hessian's eigenvectors turn the subproblem min g.s + s.H.s/2, |s| <= radius into one equation in
-one unknown (Conn, Gould and Toint 2000, section 7.3), the hard case included. Meant for few
-parameters (P up to a hundred or so), where a decomposition costs less than an evaluation.
+Moré and Sorensen, SIAM J. Sci. Stat. Comput. 4 (1983). In the basis of the Hessian's eigenvectors,
+the subproblem min g.s + s.H.s/2 with |s| <= radius becomes one equation in one unknown, including
+the hard case (Conn, Gould and Toint, "Trust Region Methods" (2000), section 7.3). The method is
+meant for small P, up to about a hundred, where a decomposition costs less than an evaluation.
+Shapes: P parameters.
 """
 
 from typing import NamedTuple
@@ -32,7 +34,7 @@ _EPS = 2.220446049250313e-16
 
 class State(NamedTuple):
     trial: jax.Array
-    predicted: jax.Array  # decrease that the model promises for the trial
+    predicted: jax.Array  # decrease that the quadratic model predicts for the trial
     x: jax.Array
     fun: jax.Array
     jac: jax.Array
@@ -44,7 +46,7 @@ class State(NamedTuple):
 
 
 def start(x0: jax.Array, lower: jax.Array, upper: jax.Array, options: Options) -> State:
-    """The state that asks for the function at x0 first."""
+    """The first state: x0 is evaluated first. `lower` and `upper` are ignored."""
     size = x0.shape[0]
     infinite = jnp.asarray(jnp.inf, x0.dtype)
     zero = jnp.zeros((), jnp.int32)
@@ -65,10 +67,10 @@ def start(x0: jax.Array, lower: jax.Array, upper: jax.Array, options: Options) -
 def subproblem(
     gradient: jax.Array, hessian: jax.Array, radius: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The step that minimizes the quadratic model within the radius.
+    """Minimize the quadratic model g.s + s.H.s/2 subject to |s| <= radius.
 
     Returns:
-      step (P,), whether it lies inside the region (a Newton step), and the smallest eigenvalue.
+      The step (P,), whether it is a Newton step inside the region, and the smallest eigenvalue.
     """
     eigenvalues, vectors = jnp.linalg.eigh(hessian)
     slopes = vectors.T @ gradient
@@ -91,7 +93,7 @@ def subproblem(
     halfway = lambda low, high: 0.5 * (low + high)  # noqa: E731
     shift = shift_to(radius, -slopes, denominators, low, high, start, halfway)
     boundary = components(shift)
-    # The hard case: no slope along the lowest eigenvector, so that no shift reaches the radius.
+    # The hard case: the slope along the lowest eigenvector is 0, so no shift reaches the radius.
     missing = jnp.sqrt(jnp.maximum(radius**2 - jnp.sum(boundary**2), 0.0))
     hard = (smallest < threshold) & (jnp.sum(boundary**2) < (0.9 * radius) ** 2)
     toward = jnp.where(slopes[0] > 0, -1.0, 1.0)
@@ -102,7 +104,7 @@ def subproblem(
 
 
 def advance(state: State, at: Evaluation, options: Options) -> State:
-    """Judge the trial by the decrease it was to bring, move or stay, and ask for the next point."""
+    """Accept or reject the trial by its share of the predicted decrease; choose the next trial."""
     assert at.jac is not None and at.hess is not None  # order 2
     gtol = 1e-8 if options.gtol is None else options.gtol
     ftol = 1e-19 if options.ftol is None else options.ftol
@@ -115,7 +117,7 @@ def advance(state: State, at: Evaluation, options: Options) -> State:
     decrease = jnp.where(finite, state.fun - at.fun, -jnp.inf)
     noise = 8 * _EPS * jnp.abs(state.fun)
     ratio = (decrease + noise) / (state.predicted + noise)
-    # Where the decrease drowns in rounding, the slopes decide.
+    # If the decrease is lost in rounding, the gradients decide.
     gentler = (decrease >= -noise) & (jnp.linalg.norm(at.jac) < jnp.linalg.norm(state.jac))
     accept = finite & (first | ((ratio > 1e-4) & ((decrease >= 0) | gentler)))
     length = jnp.linalg.norm(state.trial - state.x)
@@ -139,8 +141,8 @@ def advance(state: State, at: Evaluation, options: Options) -> State:
     slope = jnp.max(jnp.abs(jac))
     nit = state.nit + jnp.where(first, 0, 1)
     nfev = state.nfev + 1
-    # A small gradient alone proves nothing: where the function falls towards infinity, Newton's
-    # step stays long. Only along a direction without any curvature is there no step to ask about.
+    # A small gradient alone proves nothing: if the function falls towards infinity, Newton's step
+    # stays long. On the boundary, the test is that some direction has no curvature.
     length = jnp.linalg.norm(step)
     curvature = _EPS * x.shape[0] * jnp.max(jnp.abs(hess))
     short = jnp.where(interior, length <= 1e-6 * (1 + jnp.linalg.norm(x)), smallest <= curvature)

@@ -1,4 +1,4 @@
-"""Double precision here, whatever the caller's global setting."""
+"""Double precision for this package, whatever the caller's global setting."""
 
 import functools
 from collections.abc import Callable
@@ -18,10 +18,10 @@ ArrayLike = jax.Array | npt.ArrayLike
 
 
 def in_float64(function: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
-    """Run `function` with 64-bit types enabled; it gives NumPy arrays where they are not the rule.
+    """Decorator: run `function` with 64-bit types enabled.
 
-    Raises ScalingError inside somebody's jit that was traced without 64-bit types, where a float64
-    computation cannot be had.
+    If the caller has not enabled 64-bit types, results are returned as NumPy arrays. Raises
+    ScalingError inside a jit that was traced without 64-bit types: float64 is impossible there.
     """
 
     @functools.wraps(function)
@@ -41,27 +41,29 @@ def _wide() -> bool:
 
 
 def _as_numpy(leaf: object) -> object:
-    # Without 64-bit types, the caller's own arithmetic on a float64 JAX array would give float32.
+    # Without 64-bit types, arithmetic on a float64 JAX array would give the caller float32.
     concrete = isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
     return np.asarray(leaf) if concrete else leaf
 
 
 def _refuse_traced(leaf: object, name: str) -> None:
-    # vmap's and grad's tracers wrap an array, or the outer tracer, and compute at once; jit's only
-    # writes down what is to be computed, with the types that held when it began.
+    # Tracers of vmap and grad wrap an array or an outer tracer and compute at once. Those of jit
+    # only record the computation, with the types that were enabled when tracing began.
     while isinstance(leaf, jax.core.Tracer) and type(leaf).__name__ != "DynamicJaxprTracer":
         leaf = getattr(leaf, "val", getattr(leaf, "primal", None))
     if isinstance(leaf, jax.core.Tracer):
         raise ScalingError(
             f"{name} computes in float64, but was called inside a jit traced in float32.\n"
-            "Call it outside, or enable 64-bit types: jax.config.update('jax_enable_x64', True)."
+            "Call it outside the jit, or enable 64-bit types: "
+            "jax.config.update('jax_enable_x64', True)."
         )
 
 
 def promote(tree: Any) -> Any:
-    """The tree with every float and integer leaf as a float64 array (booleans and others as is).
+    """Convert every float and integer leaf to a float64 array; other leaves are unchanged.
 
-    Outside a trace by NumPy: JAX would compile a program for each shape. `Any`: trees have no type.
+    Outside a trace NumPy converts: JAX would compile a program for each shape. `Any`: trees have
+    no type.
     """
 
     def one(leaf: ArrayLike) -> Array:
@@ -74,6 +76,6 @@ def promote(tree: Any) -> Any:
 
 
 def promoted(values: ArrayLike) -> Array:
-    """`promote` of one array, given as an array or as lists of numbers."""
+    """Convert an array or nested lists of numbers to one float64 array."""
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
     return cast(Array, promote(jnp.asarray(values) if traced else np.asarray(values)))

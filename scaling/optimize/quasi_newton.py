@@ -1,8 +1,8 @@
-"""Descent along quasi-Newton directions: what BFGS and L-BFGS share.
+"""Descent along quasi-Newton directions: the part that BFGS and L-BFGS share.
 
-A method brings two functions: how it learns from a step, and the product of its inverse Hessian
-with a gradient. Here are the line search, the restart when it fails, the bounds and the tests that
-end the descent. Shapes: P parameters, H remembered pairs.
+A method provides two functions: one updates its memory after a step, the other multiplies its
+inverse Hessian by a gradient. This file adds the line search, the restart when the search fails,
+the bounds and the stopping tests. Shapes: P parameters, H stored pairs.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ EPS = 2.220446049250313e-16
 
 
 class Memory(TypedDict, total=False):
-    """The fields of a state that hold what was learned: of a method the one or the other."""
+    """The fields of a state that hold curvature; each method sets one of them."""
 
     hess_inv: jax.Array
     pairs: tuple[jax.Array, jax.Array]
@@ -47,13 +47,13 @@ class State(NamedTuple):
     direction: jax.Array
     search: linesearch.Search  # along `direction` from x
     low_jac: jax.Array  # gradient at search.low
-    steepest: jax.Array  # largest gradient component met
-    settled: jax.Array  # whether the last point left hardly any decrease to be had
-    fresh: jax.Array  # nothing learned yet (or all forgotten): steepest descent
+    steepest: jax.Array  # largest gradient component seen so far
+    settled: jax.Array  # whether almost no decrease was predicted at the last point
+    fresh: jax.Array  # memory is empty or was cleared: steepest descent
     hess_inv: jax.Array | None  # bfgs: (P, P)
     pairs: (
         tuple[jax.Array, jax.Array] | None
-    )  # l-bfgs: steps and changes of the gradient, (H, P) each, the newest last
+    )  # l-bfgs: steps and gradient changes, (H, P) each, newest last
     lower: jax.Array
     upper: jax.Array
     nit: jax.Array
@@ -62,19 +62,19 @@ class State(NamedTuple):
 
 
 def freely(x: jax.Array, jac: jax.Array, lower: jax.Array, upper: jax.Array) -> jax.Array:
-    """Which parameters may move: not those at a bound beyond which the function falls."""
+    """(P,) bool: which parameters may move. False at a bound beyond which the function falls."""
     return ~((x <= lower) & (jac >= 0) | (x >= upper) & (jac <= 0))
 
 
 def snap(x: jax.Array, lower: jax.Array, upper: jax.Array) -> jax.Array:
-    """x within its bounds; within rounding of a bound, on it."""
+    """Move parameters that lie beyond a bound, or within rounding error of it, onto the bound."""
     near = 4 * EPS * jnp.maximum(1.0, jnp.abs(x))
     x = jnp.where(x - lower <= near, lower, x)
     return jnp.where(upper - x <= near, upper, x)
 
 
 def projected(x: jax.Array, jac: jax.Array, lower: jax.Array, upper: jax.Array) -> jax.Array:
-    """The steepest step of unit rate that stays within bounds: zero at a constrained minimum."""
+    """The step -jac, clipped to the bounds: zero at a constrained minimum."""
     return jnp.clip(-jac, lower - x, upper - x)
 
 
@@ -91,14 +91,14 @@ def descent(
     default_limit: Callable[[int], int],
     bounded: bool,
 ) -> Method:
-    """The method of a memory of curvature.
+    """Make a method from a memory of curvature.
 
     Args:
-      start_memory: (P, options) -> the state's memory fields (`hess_inv`, `pairs`) when empty.
-      learn: (state, step, change of gradient) -> the memory fields.
+      start_memory: (P, options) -> the empty memory (`hess_inv` or `pairs`).
+      learn: (state, step, gradient change) -> the updated memory.
       product: (state, gradient with zeros where a bound holds) -> inverse Hessian times gradient.
-      default_limit: P -> iterations.
-      bounded: whether bounds are heeded.
+      default_limit: P -> default iteration limit.
+      bounded: whether bounds are supported.
     """
 
     def start(x0: jax.Array, lower: jax.Array, upper: jax.Array, options: Options) -> State:
@@ -127,7 +127,7 @@ def descent(
         )
 
     def fold(state: State, free: jax.Array, direction: jax.Array) -> jax.Array:
-        """A downward direction whose full step stays within bounds, meeting several at once."""
+        """A descent direction whose full step stays within bounds and may reach several at once."""
         x, jac, lower, upper = state.x, state.jac, state.lower, state.upper
         folded = jnp.clip(x + direction, lower, upper) - x
         met = folded != direction
@@ -135,8 +135,8 @@ def descent(
         steepest = jnp.clip(x - longest * free, lower, upper) - x
 
         def around(folded: jax.Array) -> jax.Array:
-            # Who meets a bound was led there by the others, and need not belong there: the others
-            # find their direction without it, and it goes down its own slope.
+            # A parameter may reach its bound only because of the others. So the direction of the
+            # others is computed without it, and it follows its own slope.
             alone = -product(state, jnp.where(met, 0.0, free))
             alone = jnp.clip(x + jnp.where(met, steepest, alone), lower, upper) - x
             down = [jac @ way <= 1e-2 * (jac @ steepest) for way in (folded, alone)]
@@ -145,12 +145,12 @@ def descent(
         return jax.lax.cond(jnp.any(met), around, lambda folded: folded, folded)
 
     def depart(state: State) -> State:
-        """Choose a direction at x and begin to search along it."""
+        """Choose a direction at x and begin a line search along it."""
         x, jac, lower, upper = state.x, state.jac, state.lower, state.upper
         free = jnp.where(freely(x, jac, lower, upper), jac, 0.0)
         steepest = -free / jnp.maximum(1.0, jnp.linalg.norm(free))
         learned = -product(state, free)
-        fresh = state.fresh | ~(learned @ free < 0)  # not even downward, by rounding
+        fresh = state.fresh | ~(learned @ free < 0)  # rounding: not even a descent direction
         direction = jnp.where(fresh, steepest, learned)
         if bounded:
             direction = fold(state, free, direction)
@@ -160,7 +160,7 @@ def descent(
         return state._replace(direction=direction, search=search, low_jac=jac, fresh=fresh)
 
     def arrive(state: State, trial: jax.Array, fun: jax.Array, jac: jax.Array) -> State:
-        """Learn from the step to an accepted point, and move there."""
+        """Move to an accepted point and learn from the step."""
         step, change = trial - state.x, jac - state.jac
         curved = step @ change > EPS * jnp.linalg.norm(step) * jnp.linalg.norm(change)
         learned = learn(state, step, change)
@@ -174,7 +174,7 @@ def descent(
         jac = at.jac
         assert jac is not None  # order 1
         gtol = 1e-8 if options.gtol is None else options.gtol
-        # Slopes see the minimum long after the function has drowned in its rounding.
+        # Gradients still show the minimum when changes of the function are lost in rounding.
         ftol = 1e-19 if options.ftol is None else options.ftol
         size = state.x.shape[0]
         limit = default_limit(size) if options.maxiter is None else options.maxiter
@@ -210,23 +210,23 @@ def descent(
         origin = state._replace(x=state.trial, fun=at.fun, jac=jac)
         state = jax.lax.cond(moves, move, lambda state: state, state)
         state = jax.tree.map(lambda a, b: jnp.where(first, a, b), origin, state)
-        # A direction that leads nowhere was learned wrongly: forget all, once.
+        # If the search along a learned direction fails, clear the memory, once.
         state = state._replace(fresh=state.fresh | stays)
 
         turns = first | (verdict != SEARCHING)
         state = jax.lax.cond(turns, depart, lambda state: state, state)
         flat = jnp.max(jnp.abs(projected(state.x, state.jac, state.lower, state.upper))) <= gtol
-        # A small gradient alone proves nothing: where the function falls towards infinity, the
-        # quasi-Newton step stays long.
+        # A small gradient alone proves nothing: if the function falls towards infinity, the
+        # gradient becomes small but the quasi-Newton step stays long.
         length = jnp.linalg.norm(state.direction)
         short = length <= jnp.sqrt(gtol) * (1 + jnp.linalg.norm(state.x))
         promised = 0.5 * jnp.abs(state.jac @ state.direction)
-        # At a kink the memory promises ever less, but there the slope has not faded.
+        # At a kink the predicted decrease shrinks too, but the gradient does not.
         slope = jnp.max(jnp.abs(state.jac))
         steepest = jnp.maximum(state.steepest, slope)
         settled = ~state.fresh & (promised <= ftol * jnp.abs(state.fun)) & short
         settled = settled & (slope <= 1e-2 * steepest) & (slope < 0.9 * before)
-        # Before that is believed, one more search shows whether the function falls there after all.
+        # One more line search confirms that the function does not fall any further.
         confirmed = state.settled & (settled | stays)
         arrived = turns & (flat & (short | state.fresh) | confirmed)
         status = first_status(

@@ -1,4 +1,4 @@
-"""The shift that brings a trust region's step down to its radius: the secular equation.
+"""The secular equation: the shift that reduces a trust-region step to the radius.
 
 Moré and Sorensen, SIAM J. Sci. Stat. Comput. 4 (1983). Shapes: P components, in a basis in which
 the shifted matrix is diagonal.
@@ -24,10 +24,10 @@ def shift_to(
     start: jax.Array,
     middle: Callable[[jax.Array, jax.Array], jax.Array],
 ) -> jax.Array:
-    """The shift in [low, high] at which |numerator / denominators(shift)| is `radius`.
+    """The shift in [low, high] at which the norm of numerator_P / denominators(shift) is `radius`.
 
-    Newton's iteration on 1/|s| - 1/radius, which is nearly linear, kept inside a bracket; where it
-    would leave, `middle` of the bracket is taken.
+    Newton's iteration on 1/|s| - 1/radius, which is nearly linear, starts at `start` and stays in
+    the bracket [low, high]: an iterate outside it is replaced by middle(low, high).
     """
 
     def refine(_: int, bracket: Bracket) -> Bracket:

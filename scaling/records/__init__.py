@@ -1,1 +1,1 @@
-"""Tables in, checked arrays out."""
+"""Reads tables of training runs into checked arrays."""

@@ -1,7 +1,7 @@
-"""Which column holds what: by its name and the unit in it, or as the caller says.
+"""Finds the column of each role, by its name and unit or as the caller states.
 
-roles_of(table, None)                        # params_M, train/tokens, loss (nats), ...
-roles_of(table, "N=size*1e6, loss=c4_val")   # in the caller's words, the rest by name
+roles_of(table, None)                        # by name: params_M, train/tokens, loss (nats), ...
+roles_of(table, "N=size*1e6, loss=c4_val")   # as stated; the other roles by name
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ ROLES = {
     "N": "N", "non_embedding": "N", "total": "N", "D": "D", "C": "C", "loss": "loss", "run": "run",
     "step": "step", "U": "unique", "weight": "weight", "entropy_floor": "floor",
 }  # fmt: skip
-"""Names that stand left of an equals sign in `columns`, and the role of each."""
+"""Names allowed on the left of an equals sign in `columns`, and the role of each."""
 _WRITTEN = ("N", "D", "C", "loss", "floor", "unique", "weight", "step")
 _GUESSES = {
     "N": r"param|size|^n($|[^a-z])", "D": r"tok|data|^[dt]($|[^a-z])",
@@ -32,13 +32,14 @@ _GUESSES = {
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A column in the unit that its head or the caller states.
+    """A column with the unit stated by its heading or by the caller.
 
     Attributes:
-      scale: what its numbers are multiplied by; cells with a unit of their own are not.
-      stated: the caller gave the scale: not to be doubted, unless the numbers are logarithms of C.
-      logarithm: the loss is the logarithm of what is written.
-      constant: the value of all rows, in the place of a column.
+      scale: the factor of its numbers; cells with a unit of their own are not multiplied.
+      stated: the caller gave the unit, so it is not checked (except for logarithms of C).
+      logarithm: the loss is the logarithm of the values.
+      constant: one value for all rows, instead of a column.
+      training: the column is a training loss.
     """
 
     name: str
@@ -49,7 +50,10 @@ class Column:
     training: bool = False
 
     def raw(self, table: Table, small: bool = False) -> np.ndarray:
-        """The values (n,) in FLOPs, parameters, tokens, nats. Raises ScalingError: no number."""
+        """The values (n,) in FLOPs, parameters, tokens or nats.
+
+        Raises ScalingError for a cell that is not a number.
+        """
         if self.constant is not None:
             return np.full(len(table.rows), self.constant)
         values, own = table.numbers_and_units(self.name, small)
@@ -60,17 +64,20 @@ class Column:
         return values
 
     def values(self, table: Table, zero: bool = False, small: bool = False) -> np.ndarray:
-        """`raw`, all finite and positive (`zero`: not negative). Raises ScalingError: the rows."""
+        """`raw`, checked to be finite and positive (with `zero`: not negative).
+
+        Raises ScalingError with the rows.
+        """
         values = self.raw(table, small)
         check_values(table.place, self.name, values, table.noun, table.rows, zero)
         return values
 
 
 def columns_said(text: str) -> dict[str, str]:
-    """Role -> what the caller says of it: "N=size*1e6, loss=c4_val" in parts.
+    """Split text such as "N=size*1e6, loss=c4_val" into {name: expression}.
 
     Raises:
-      ScalingError: not of this form, a role that there is not, or one given twice.
+      ScalingError: the wrong form, an unknown role, or a role that is given twice.
     """
     starts = [
         match
@@ -90,8 +97,8 @@ def columns_said(text: str) -> dict[str, str]:
 
 
 def _no_role(place: str, word: str) -> ScalingError:
-    """The refusal of what stands left of an equals sign, with the role that it may mean."""
-    said = f"{place}: {word!r} is none of the roles {', '.join(ROLES)}."
+    """The error for an unknown role, with a suggestion."""
+    said = f"{place}: {word!r} is not a role. Choose from: {', '.join(ROLES)}."
     head = read_head(word)
     role = head[0] if head else word.lower()
     names = {held: name for name, held in ROLES.items()} | {name: name for name in ROLES}
@@ -124,20 +131,20 @@ def _column_said(table: Table, role: str, text: str) -> Column:
     if (number := _positive(text)) and role in ("N", "D", "C", "floor", "unique"):
         return Column(text, constant=number, stated=True)
     if later := re.search(r"[,;]\s*(\w+)\s*=", text):
-        # A name may have a comma and an equals sign in it, but there is none such.
+        # A column name may contain a comma and an equals sign, but no column has this name.
         if later[1] in ROLES:
             raise ScalingError(f"{table.place}: columns: write a comma before {later[1]}=.")
         raise _no_role(f"{table.place}: columns", later[1])
     close = difflib.get_close_matches(text, list(table.columns), 1)
     raise ScalingError(
-        f"{table.place}: columns: {text!r} is no column (nor COLUMN*NUMBER, COLUMN/NUMBER, "
+        f"{table.place}: columns: {text!r} is not a column (nor COLUMN*NUMBER, COLUMN/NUMBER, "
         f"ln(COLUMN)){f'; did you mean {close[0]!r}?' if close else '.'}\n"
         f"The columns are {table.listed()}."
     )
 
 
 def _scale_of(name: str, role: str) -> float:
-    """The unit in a head, whatever else is in it: size_M."""
+    """The factor of the unit in a heading, even if its name is not known: size_M."""
     head = read_head(name)
     if head and (head[0] == role or (role == "N" and head[0] in COUNTS)):
         return head[1]
@@ -165,11 +172,11 @@ def roles_of(table: Table, said: str | None, notes: list[str]) -> tuple[dict[str
     """The column of each role, and what N counts.
 
     Args:
-      said: the caller's word on some roles, as `columns_said` takes it; `ROLE=` leaves one out.
-      notes: how columns were read is added to it, where that is not plain.
+      said: the roles that the caller states, as in `columns_said`; `ROLE=` ignores a role.
+      notes: a list to which notes on units and ambiguous columns are added.
 
     Raises:
-      ScalingError: a role that is missing, or that several columns could have.
+      ScalingError: a missing role, or a role that several columns could have.
     """
     told = {} if said is None else columns_said(said)
     given = {
@@ -215,10 +222,10 @@ def _sizes(table: Table, sizes: dict[str, list[Column]], count: str) -> list[Col
             f"{table.place}: {names} both give N.\n"
             "Choose with count='non_embedding' or count='total'."
         )
-    # A column that does not say what it counts is taken at the caller's word.
+    # If a column does not state what it counts, the caller's `count` applies.
     columns = sizes.get(count) or sizes.get("unstated")
     if columns is None:
-        raise ScalingError(f"{table.place}: count={count!r}, but N is only there as {names}.")
+        raise ScalingError(f"{table.place}: count={count!r}, but the only column of N is {names}.")
     return columns
 
 
@@ -231,7 +238,7 @@ def _count_of(
 
 
 def _losses(found: dict[str, list[Column]]) -> list[Column]:
-    """A loss, else what can be turned into one, else the loss of training."""
+    """The loss; failing that, perplexity or bits, which are converted; failing that, training."""
     losses, training = found.pop("loss", []), found.pop("training", [])
     others = [
         *(dataclasses.replace(column, logarithm=True) for column in found.pop("perplexity", [])),
@@ -249,27 +256,27 @@ def _several(table: Table, role: str, columns: list[Column]) -> ScalingError:
     word = "all" if len(columns) > 2 else "both"
     if any(" - " in column.name for column in columns):
         return ScalingError(
-            f"{table.place}: {said} {word} give {role}: a chart that W&B exported has a column for "
+            f"{table.place}: {said} {word} give {role}: a chart exported by W&B has a column for "
             "each run.\nExport the table of runs instead, with columns of N, D and the loss."
         )
     return ScalingError(
-        f"{table.place}: {said} {word} give {role}; keep one of them, or choose it:\n"
+        f"{table.place}: {said} {word} give {role}. Remove the others, or choose one:\n"
         f"columns='{role}={max(columns, key=lambda column: 'val' in column.name.lower()).name}'."
     )
 
 
 def _missing(table: Table, roles: dict[str, Column]) -> ScalingError:
-    """The refusal of a table without loss, or with fewer than two of N, D and C."""
+    """The error for a table without a loss, or with fewer than two of N, D and C."""
     lines = [f"{table.place}: its columns are {table.listed()}."]
     if {key(name) for name in table.columns} >= {"walltime", "step", "value"}:
         return ScalingError(
-            f"{lines[0]}\nThat is a curve which TensorBoard exported. Say its N, and D by the "
-            "tokens of a step:\ncolumns='N=124e6, D=Step*524288, loss=Value'."
+            f"{lines[0]}\nThis is a curve exported by TensorBoard. State its N, and D from the "
+            "tokens per step:\ncolumns='N=124e6, D=Step*524288, loss=Value'."
         )
     if any(" - " in name for name in table.columns):
         return ScalingError(
-            f"{lines[0]}\nThat is a chart which W&B exported, without N and D. Export the table of "
-            "runs instead, or say them:\ncolumns='N=124e6, D=Step*524288, loss=...'."
+            f"{lines[0]}\nThis is a chart exported by W&B, without N and D. Export the table of "
+            "runs instead, or state them:\ncolumns='N=124e6, D=Step*524288, loss=...'."
         )
     taken = {column.name for column in roles.values()}
     example = []
@@ -280,19 +287,19 @@ def _missing(table: Table, roles: dict[str, Column]) -> ScalingError:
             example.append(f"{role}={(close or ['COLUMN'])[0]}")
             taken.update(close[:1])
     return ScalingError(
-        f"{lines[0]}\nWanted are the loss (loss, final_loss, val_loss, ...) and two of N (params, "
+        f"{lines[0]}\nRequired: the loss (loss, final_loss, val_loss, ...) and two of N (params, "
         "non_embedding_parameters, ...), D (tokens, ...) and C (flops, compute, ...).\n"
-        f"Say which they are: columns='{', '.join(example)}'."
+        f"State the columns: columns='{', '.join(example)}'."
     )
 
 
 def _readings(table: Table, roles: dict[str, Column]) -> list[str]:
-    """Notes on units, styles of numerals, and what was taken for the loss."""
+    """Notes on units, on styles of numerals, and on the column used as the loss."""
     notes = []
     for name in table.columns:
         role, unit = unknown_unit(name) or ("", "")
         if role and role not in roles:
-            notes.append(f"{table.place}: column {name!r} is left out: {unit!r} is no unit of it.")
+            notes.append(f"{table.place}: column {name!r} skipped: the unit {unit!r} is unknown.")
     for role, column in roles.items():
         if column.constant is not None or role not in _WRITTEN:
             continue
@@ -303,7 +310,7 @@ def _readings(table: Table, roles: dict[str, Column]) -> list[str]:
                 f"{said}, is read {'in bits, and converted to nats' if role == 'loss' else by}."
             )
         if column.logarithm and not column.stated:
-            notes.append(f"{said}, is taken for perplexities; the loss is their logarithm.")
+            notes.append(f"{said}, is read as perplexity; the loss is its logarithm.")
         if column.training:
             notes.append(f"{said}, is a training loss; there is no validation loss.")
         notes += _spelling(table, role, column, said)
@@ -311,7 +318,7 @@ def _readings(table: Table, roles: dict[str, Column]) -> list[str]:
 
 
 def _spelling(table: Table, role: str, column: Column, said: str) -> list[str]:
-    """A note where cells are not plain numbers: the first of them, and what it was read as."""
+    """A note if cells are not plain numbers: the first such cell, and the value it was read as."""
     cells = table.columns[column.name]
     if column.name not in table.styles and numerals.all_plain(cells):
         return []
@@ -324,14 +331,14 @@ def _spelling(table: Table, role: str, column: Column, said: str) -> list[str]:
     try:
         value = table.take([first]).numbers(column.name, small=role == "loss")[0]
     except ScalingError:
-        return []  # it is told with its row, should the row be used
+        return []  # reported with its row, if the row is used
     return [f"{said}: {cells[first]!r} is read as {value:.10g}."]
 
 
 def spelled(text: str, option: Callable[[str], str]) -> str:
-    """The text with columns='...' and other options written as a command line writes them.
+    """Rewrite columns='...' and other options in a text for a command line.
 
     Args:
-      option: from the name of one to what stands before its value.
+      option: name -> the text before the value, such as "job.columns=".
     """
     return re.sub(r"\b(columns|where|count|keep)=(?=')", lambda match: option(match[1]), text)

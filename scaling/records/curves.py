@@ -1,4 +1,4 @@
-"""Which rows of a table are evaluations of one run, and which of them are kept."""
+"""Finds the rows of a table that are evaluations of one run, and selects those to keep."""
 
 import re
 
@@ -8,7 +8,7 @@ from scaling.records.columns import Column
 from scaling.records.files import Table, is_empty, key
 from scaling.records.units import factor
 
-# What W&B says of a run that did not come to its end.
+# States that W&B reports for runs that did not finish.
 _BROKEN = {"crashed", "failed", "killed", "running", "pending", "preempted", "preempting"}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmb])(?![a-z])", re.I)
 
@@ -16,16 +16,18 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmb])(?![a-z])", re.I)
 def select(
     table: Table, found: dict[str, Column], keep: str, notes: list[str], warnings: list[str]
 ) -> tuple[Table, list[str], np.ndarray | None]:
-    """The rows to keep, the run of each, and whether it lies before its run's end (or None).
+    """The rows to keep, the run of each, and whether it is before the end of its run (or None).
 
     Args:
-      notes, warnings: what was left out is added to them.
+      notes, warnings: lists to which a line for each skipped part is added.
     """
     table = _finished(table, notes)
     runs = _runs(table, found, notes)
     if runs is None:
         if "step" in found and "run" not in found:
-            notes.append(f"{table.place}: no column names the run; each row counts as a run's end.")
+            notes.append(
+                f"{table.place}: no column names the run; each row counts as the end of a run."
+            )
         return table, [f"{table.noun} {row}" for row in table.rows], None
     table, runs = _evaluated(table, found["loss"], runs, notes)
     groups, group = np.unique(runs, return_inverse=True)
@@ -37,19 +39,19 @@ def select(
     ranked = np.lexsort((order, group))
     last = np.zeros(size, bool)
     last[ranked[np.append(np.diff(group[ranked]) != 0, True)]] = True
-    # An evaluation before the first step has no training compute to speak of.
+    # An evaluation before the first step has no training compute.
     kept = np.flatnonzero(last | (order > 0) if keep == "all" else last)
     if kept.size < size:
         what = "points after step 0" if keep == "all" else "the last point of each run"
-        hint = "" if keep == "all" else "; keep='all' takes every one"
-        notes.append(f"{table.place}: {what}, {kept.size} of {size}{hint}.")
+        hint = "" if keep == "all" else "; keep='all' keeps them all"
+        notes.append(f"{table.place}: kept {what}, {kept.size} of {size}{hint}.")
     if keep != "all" and 2 * groups.size <= size:
         warnings += _doubted(table, found, groups.size, group)
     return table.take(kept), [runs[i] for i in kept], ~last[kept]
 
 
 def _finished(table: Table, notes: list[str]) -> Table:
-    """Without the runs that W&B's column State calls broken, unless all are."""
+    """The table without runs that W&B's column State marks as unfinished, if any has finished."""
     for name, cells in table.columns.items():
         states = [str(cell).strip().lower() for cell in cells]
         if key(name) in ("state", "status") and "finished" in states:
@@ -57,20 +59,20 @@ def _finished(table: Table, notes: list[str]) -> Table:
             if len(kept) < len(cells):
                 left = len(cells) - len(kept)
                 notes.append(
-                    f"{table.place}: {left} of {len(cells)} rows left out by their {name!r}."
+                    f"{table.place}: {left} of {len(cells)} rows skipped because of their {name!r}."
                 )
             return table.take(kept)
     return table
 
 
 def _runs(table: Table, found: dict[str, Column], notes: list[str]) -> list[str] | None:
-    """The run of each row; None where each row is one of its own."""
+    """The run of each row; None if each row is a run of its own."""
     if "run" in found:
         name = found["run"].name
         reason = "" if found["run"].stated else _not_of_runs(table, found)
         if reason:
             notes.append(
-                f"{table.place}: column {name!r} {reason}: each row counts as a run. If rows of "
+                f"{table.place}: column {name!r} {reason}, so each row counts as a run. If rows of "
                 f"one name are evaluations of one run: columns='run={name}'."
             )
             return None
@@ -79,18 +81,18 @@ def _runs(table: Table, found: dict[str, Column], notes: list[str]) -> list[str]
     if table.one_run or _is_curve(table, found):
         if not table.one_run:
             notes.append(
-                f"{table.place}: its steps at one model size count as evaluations of one run. If "
-                "they are runs: columns='step='."
+                f"{table.place}: steps at one model size count as evaluations of one run. If they "
+                "are separate runs: columns='step='."
             )
         return [table.place] * len(table.rows)
     return None
 
 
 def _not_of_runs(table: Table, found: dict[str, Column]) -> str:
-    """Why what could be the names of runs are none: labels of sizes (20M, small) or of groups.
+    """Why a column does not name runs but sizes (20M, small) or groups; empty if it does.
 
-    A label of size has several token counts. Nothing else tells it from a `name` where there are no
-    steps; a column called `run` has to look like a size, as a `name` beside `steps`.
+    A label of a size has several token counts. For a column `name` in a table without steps that is
+    enough; a column `run`, or a `name` in a table with `steps`, must also look like a size.
     """
     if table.noun == "run" or "middle" in found:
         return ""
@@ -115,15 +117,15 @@ def _not_of_runs(table: Table, found: dict[str, Column]) -> str:
         for match, mean in zip(said, means, strict=True)
     )
     if like_sizes or ("step" not in found and key(found["run"].name) == "name"):
-        return "names sizes rather than runs, since its values have several token counts each"
+        return "names sizes rather than runs, since each value has several token counts"
     return ""
 
 
 def _doubted(table: Table, found: dict[str, Column], names: int, group: np.ndarray) -> list[str]:
-    """A warning where names may be those of sizes (tiny, d12), as no column tells steps.
+    """A warning if names may be those of sizes (tiny, d12), in a table without steps.
 
     Args:
-      group: the number of the name of each row (n,).
+      group: an index of the name in each row (n,).
     """
     if "run" not in found or found["run"].stated or table.noun == "run":
         return []
@@ -136,13 +138,13 @@ def _doubted(table: Table, found: dict[str, Column], names: int, group: np.ndarr
     why = " (several names have the same token counts, as in a grid of runs)" if grid else ""
     return [
         f"{table.place}: column {found['run'].name!r} has {names} name{'s' * (names > 1)} for "
-        f"{len(group)} rows, and only the last row of each name counts. If they name sizes rather "
-        f"than runs{why}, columns='run=' counts every row"
+        f"{len(group)} rows, and only the last row of each name is used. If they name sizes rather "
+        f"than runs{why}, columns='run=' uses every row"
     ]
 
 
 def _is_total(step: Column) -> bool:
-    """Whether a column tells how long runs were (`steps`) rather than where in a run it is."""
+    """Whether a column gives the length of runs (`steps`) rather than the position in a run."""
     return key(step.name).endswith(("steps", "iterations", "iters"))
 
 
@@ -154,9 +156,10 @@ def _sizes(table: Table, found: dict[str, Column]) -> np.ndarray:
 
 
 def _is_curve(table: Table, found: dict[str, Column]) -> bool:
-    """Whether rows without a run's name are the evaluations of one: a step, one size, more tokens.
+    """Whether rows without a run name are the evaluations of one run.
 
-    Runs of several lengths have `steps`.
+    They are if they have different steps, one size, and tokens that grow with the steps. A column
+    of `steps` means runs of several lengths instead.
     """
     if "step" not in found or _is_total(found["step"]):
         return False
@@ -172,7 +175,7 @@ def _is_curve(table: Table, found: dict[str, Column]) -> bool:
 def _evaluated(
     table: Table, loss: Column, runs: list[str], notes: list[str]
 ) -> tuple[Table, list[str]]:
-    """Without the rows of a run where nothing but training was logged."""
+    """The table without the rows of a run in which only training was logged."""
     if loss.name not in table.columns:
         return table, runs
     there = [not is_empty(cell) for cell in table.columns[loss.name]]
@@ -180,5 +183,5 @@ def _evaluated(
     kept = [i for i, has in enumerate(there) if has or runs[i] not in evaluated]
     if len(kept) < len(runs):
         left = len(runs) - len(kept)
-        notes.append(f"{table.place}: {left} of {len(runs)} rows without {loss.name!r} left out.")
+        notes.append(f"{table.place}: {left} of {len(runs)} rows without {loss.name!r} skipped.")
     return table.take(kept), [runs[i] for i in kept]

@@ -1,6 +1,4 @@
-"""Tables of named columns from CSV, JSON, JSON lines, npy and parquet files, and what errors say of
-them.
-"""
+"""Reads tables of named columns from CSV, JSON, JSON lines, npy and parquet files."""
 
 import csv
 import dataclasses
@@ -22,46 +20,47 @@ from scaling.records.numerals import Cell
 
 Columns = dict[str, list[Cell]]
 Json = dict[str, Any]
-"""An object as it was parsed: its values may be anything."""
+"""A parsed object; its values may be anything."""
 
-Reader = Callable[..., Columns | list[Json]]  # of the path, and for CSV of the notes, too
+Reader = Callable[..., Columns | list[Json]]  # takes the path; for CSV, also the notes
 
 
 @dataclasses.dataclass
 class Table:
-    """Columns as they were read: numbers, text or None; and how an error names a row."""
+    """Columns as read (numbers, text or None), with names of the rows for errors."""
 
     place: str
     columns: Columns
     rows: list[str]
-    count: str | None  # what N counts, where the caller says it
+    count: str | None  # what N counts, if the caller states it
     noun: str = "row"
     one_run: bool = False
     styles: dict[str, str] = dataclasses.field(default_factory=dict)  # of numerals, by column
-    notes: tuple[str, ...] = ()  # how the file was read, where it could have been otherwise
-    named: bool = True  # by the caller, rather than found in a folder
+    notes: tuple[str, ...] = ()  # how the file was read, if it was ambiguous
+    named: bool = True  # named by the caller, not found in a folder
 
     def take(self, indices: Iterable[int]) -> "Table":
+        """The table with only these rows."""
         columns = {name: [cells[i] for i in indices] for name, cells in self.columns.items()}
         return dataclasses.replace(self, columns=columns, rows=[self.rows[i] for i in indices])
 
     def numbers(self, name: str, small: bool = False) -> np.ndarray:
-        """A column in float64. Raises ScalingError for a cell that is not a number.
+        """A column (n,) in float64. Raises ScalingError for a cell that is not a number.
 
         Args:
-          small: the values are small, so that 3,960 alone is 3.96 and not 3960.
+          small: the values are small, so 3,960 alone is read as 3.96, not as 3960.
         """
         return self.numbers_and_units(name, small)[0]
 
     def numbers_and_units(self, name: str, small: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """`numbers`, and which cells bear a unit of their own, as 10.2M: both (n,)."""
+        """`numbers`, and which cells have their own unit, such as 10.2M: both (n,)."""
         style = self.styles.get(name, numerals.POINT)
         if style == numerals.UNCLEAR:
             style = numerals.COMMA
             if not small:
                 cell = next(cell for cell in self.columns[name] if "," in str(cell))
                 raise ScalingError(
-                    f"{self.place}, column {name!r}: {cell!r} can be "
+                    f"{self.place}, column {name!r}: {cell!r} can mean "
                     f"{numerals.number(cell, numerals.COMMA)[0]:g} or "
                     f"{numerals.number(cell)[0]:g}.\nWrite it without a comma."
                 )
@@ -69,7 +68,7 @@ class Table:
         if wrong is not None:
             cell = self.columns[name][wrong]
             said = "an empty cell" if is_empty(cell) else repr(cell)[:40]
-            hint = f"\nwhere='{name}>0' leaves such rows out." if is_empty(cell) else ""
+            hint = f"\nTo skip such rows: where='{name}>0'." if is_empty(cell) else ""
             raise ScalingError(
                 f"{self.place}, {self.noun} {self.rows[wrong]}, column {name!r}: "
                 f"{said} is not a number.{hint}"
@@ -77,13 +76,13 @@ class Table:
         return values, own
 
     def checked(self, name: str, zero: bool = False) -> np.ndarray:
-        """`numbers`, all of them finite and positive. Raises ScalingError with the rows."""
+        """`numbers`, checked to be finite and positive. Raises ScalingError with the rows."""
         values = self.numbers(name)
         check_values(self.place, name, values, self.noun, self.rows, zero)
         return values
 
     def listed(self) -> str:
-        """The names of the columns, for an error."""
+        """The names of the columns, for an error message."""
         names = [repr(name)[:30] for name in self.columns]
         return ", ".join(names[:15]) + f" and {len(names) - 15} more" * (len(names) > 15)
 
@@ -93,7 +92,7 @@ def is_empty(cell: Cell) -> bool:
 
 
 def key(name: str) -> str:
-    """A name without case and without what different exporters put between its words."""
+    """A name in lower case, without the separators that exporters put between words."""
     return re.sub(r"[\s_/.#()\[\]-]", "", name.lower())
 
 
@@ -105,14 +104,15 @@ def check_values(
     rows: Sequence[object],
     zero: bool = False,
 ) -> None:
-    """Raises ScalingError where values are not finite, or not positive (`zero`: negative)."""
+    """Raise ScalingError if values are not finite or not positive (with `zero`: negative)."""
     bad = np.flatnonzero(~np.isfinite(values) | (values < 0 if zero else values <= 0))
     if bad.size:
         listed = ", ".join(f"{rows[i]} ({values[i]:g})" for i in bad[:5])
         more = f" and {bad.size - 5} more" * (bad.size > 5)
         raise ScalingError(
-            f"{place}, column {name!r}: not finite and {'not negative' if zero else 'positive'} "
-            f"in {noun}{'s' * (bad.size > 1)} {listed}{more}.\nCorrect or remove these points."
+            f"{place}, column {name!r}: values must be finite and "
+            f"{'not negative' if zero else 'positive'}, but are not in "
+            f"{noun}{'s' * (bad.size > 1)} {listed}{more}.\nCorrect or remove these points."
         )
 
 
@@ -130,11 +130,11 @@ def read_text(path: Path) -> str:
 
 
 _MAGICS = {
-    b"\x80": "a pickle, which is never opened: it can run any code",
-    b"PAR1": "a parquet file; let its name end in .parquet",
+    b"\x80": "a pickle, which is never opened because it can run any code",
+    b"PAR1": "a parquet file; rename it to end in .parquet",
     b"PK": "a zip archive or a spreadsheet; export it as CSV",
-    b"\x1f\x8b": "compressed; let its name end in .gz",
-    b"\x93NUMPY": "an array of numpy; let its name end in .npy",
+    b"\x1f\x8b": "compressed; rename it to end in .gz",
+    b"\x93NUMPY": "a NumPy array; rename it to end in .npy",
     b"\xff\xfe": "UTF-16; save it as UTF-8",
     b"\xfe\xff": "UTF-16; save it as UTF-8",
 }
@@ -145,7 +145,7 @@ def _read_bytes(path: Path) -> bytes:
         content = path.read_bytes()
         return gzip.decompress(content) if path.suffix.lower() == ".gz" else content
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ScalingError(f"{path} is not compressed by gzip, or damaged: {error}.") from error
+        raise ScalingError(f"{path} is not a gzip file, or is damaged: {error}.") from error
     except OSError as error:
         raise ScalingError(f"cannot read {path}: {error.strerror or error}.") from error
 
@@ -170,7 +170,7 @@ def _refuse_doubles(names: list[str], place: str) -> None:
 
 
 def reader_of(path: Path) -> Reader | None:
-    """What reads a file of records of this name; None for other files."""
+    """The reader for a file of records with this name; None for other files."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     packed = suffixes[-1:] == [".gz"]
     suffix = (suffixes[:-1] if packed else suffixes)[-1:]
@@ -179,25 +179,26 @@ def reader_of(path: Path) -> Reader | None:
 
 
 def read_table(path: Path, count: str | None) -> Table:
-    """The columns of a file of records. Raises ScalingError: what is wrong with the file."""
+    """Read the columns of a file of records. Raises ScalingError if the file is unusable."""
     reader = reader_of(path)
     if reader is None:
         if path.suffix.lower() in _NEVER:
             raise ScalingError(
-                f"{path}: pickles (and {', '.join(_NEVER[2:])}) are never opened, since they can "
-                "run any code.\nSave the records as CSV: DataFrame.to_csv, or csv.writer."
+                f"{path}: pickles (and {', '.join(_NEVER[2:])}) are never opened, because they can "
+                "run any code.\nSave the records as CSV, with DataFrame.to_csv or csv.writer."
             )
         raise ScalingError(
-            f"{path}: files of records end in {', '.join(_READERS)} (or that + .gz)."
+            f"{path} is not a file of records: these end in {', '.join(_READERS)}, or in one of "
+            "these followed by .gz."
         )
     notes: list[str] = []
     columns = reader(path, notes) if reader is _csv else reader(path)
     columns = as_columns(columns) if isinstance(columns, list) else columns
     lengths = {len(cells) for cells in columns.values()} or {0}
     if len(lengths) > 1:
-        raise ScalingError(f"{path}: its columns have different lengths, {sorted(lengths)}.")
+        raise ScalingError(f"{path}: the columns have different lengths, {sorted(lengths)}.")
     if lengths == {0}:
-        raise ScalingError(f"{path} holds no points.")
+        raise ScalingError(f"{path} contains no points.")
     rows = [str(row) for row in range(1, lengths.pop() + 1)]
     plain = all(map(numerals.all_plain, columns.values()))
     styles = {} if plain else numerals.styles(columns, reader is _csv and not notes)
@@ -213,7 +214,7 @@ def as_columns(objects: list[Json]) -> Columns:
 
 def _csv(path: Path, notes: list[str]) -> Columns:
     text = read_text(path)
-    # A spreadsheet's word on its own separator.
+    # Spreadsheets may state the separator on the first line.
     stated = _STATED.match(text)
     text = text[stated.end() :] if stated else text
     separator = stated[1].replace("\\t", "\t") if stated else _separator(text)
@@ -230,9 +231,7 @@ def _csv(path: Path, notes: list[str]) -> Columns:
             cells = f"{len(line)} cells, but the header has {len(header)}"
             hint = ""
             if separator == "," and len(line) > len(header):
-                hint = (
-                    "\nAre there decimal commas? Put such cells in quotes, or semicolons between."
-                )
+                hint = "\nFor decimal commas, quote the cells or separate them with semicolons."
             raise ScalingError(f"{path}, row {row}: {cells}.{hint}")
     if separator != ",":
         name = _SEPARATORS.get(separator, repr(separator))
@@ -245,7 +244,7 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 def _separator(text: str) -> str:
-    """What separates the cells of the header: the sign that cuts it into most of them."""
+    """The separator of the cells: the one that occurs most often in the header."""
     header = next((line for line in text.splitlines() if line.strip()), "")
     header = re.sub('"[^"]*"', "", header)
     return max(_SEPARATORS, key=header.count)
@@ -265,7 +264,7 @@ def _json(path: Path) -> Columns | list[Json]:
         return [_unfolded(item) for item in content]
     if isinstance(content, dict) and _are(list, content.values()):
         return content
-    raise ScalingError(f"{path}: wanted is a list of objects, or an object of columns (lists).")
+    raise ScalingError(f"{path} must contain a list of objects, or an object of columns (lists).")
 
 
 def _are(kind: type | tuple[type, ...], values: Iterable[object]) -> bool:
@@ -277,7 +276,7 @@ def _flat(objects: list[Json]) -> list[Any]:
 
 
 def _unfolded(item: Json, above: str = "") -> Json:
-    """Objects inside an object as columns named outer/inner."""
+    """Flatten nested objects into columns named outer/inner."""
     found: Json = {}
     for name, value in item.items():
         if isinstance(value, dict):
@@ -300,11 +299,11 @@ def _by_key(content: dict[str, Json]) -> Columns | list[Json]:
 
 
 def read_jsonl(path: Path) -> list[Json]:
-    # Not splitlines: JSON text may hold other line separators.
+    # Not splitlines: JSON text may contain other line separators.
     lines = [line for line in read_text(path).split("\n") if line.strip()]
     objects = [parse_json(line, f"{path}, row {row}") for row, line in enumerate(lines, 1)]
     if not all(isinstance(item, dict) for item in objects):
-        raise ScalingError(f"{path}: wanted is an object on each line.")
+        raise ScalingError(f"{path} must contain an object on each line.")
     return objects
 
 
@@ -315,15 +314,15 @@ def _npy(path: Path) -> Columns:
     except (OSError, ValueError, EOFError) as error:
         said = str(error)
         if "pickle" in said.lower():
-            said = "it holds pickled objects, which are never opened. Save an array of numbers."
-        raise ScalingError(f"{path} is not an array that numpy reads: {said}") from error
+            said = "it contains pickled objects, which are never opened. Save an array of numbers."
+        raise ScalingError(f"{path} is not an array that NumPy can read: {said}") from error
     if array.dtype.names and array.ndim == 1:
         return {name: array[name].tolist() for name in array.dtype.names}
     if array.ndim == 2 and array.shape[1] == 4 and array.dtype.kind in "fiu":
         return dict(zip(("step", "tokens", "flops", "loss"), array.T.tolist(), strict=True))
     raise ScalingError(
-        f"{path}: its shape is {array.shape}, its type {array.dtype}.\n"
-        "Wanted are named fields, or n rows of step, tokens, FLOPs, loss."
+        f"{path} has shape {array.shape} and type {array.dtype}.\n"
+        "It must have named fields, or n rows of step, tokens, FLOPs, loss."
     )
 
 
@@ -332,14 +331,14 @@ def _parquet(path: Path) -> Columns:
         from pyarrow import ArrowException, parquet
     except ImportError:
         raise ScalingError(
-            f"{path}: reading parquet takes pyarrow. Install it: pip install pyarrow\n"
+            f"{path}: reading parquet requires pyarrow. Install it: pip install pyarrow\n"
             "(or save the records as CSV)."
         ) from None
     try:
         return parquet.read_table(path).to_pydict()
     except (ArrowException, OSError, ValueError) as error:
         said = str(error).splitlines()[0]
-        raise ScalingError(f"{path} is not a parquet file that pyarrow reads: {said}") from error
+        raise ScalingError(f"{path} is not a parquet file that pyarrow can read: {said}") from error
 
 
 _READERS: dict[str, Reader] = {
@@ -360,7 +359,7 @@ def choose(table: Table, where: str) -> Table:
     names = [name for name in table.columns if match and key(name) == key(match[1])]
     if match is None or not names:
         raise ScalingError(
-            f"where={where!r}: give column=value, column<value or column>value.\n"
+            f"where={where!r} must be column=value, column<value or column>value.\n"
             f"The columns of {table.place} are {table.listed()}."
         )
 

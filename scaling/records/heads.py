@@ -1,4 +1,4 @@
-"""What the name of a column says: what is in it, and in which unit (params_M, loss (nats))."""
+"""Column headings: the role of a column and its unit, such as params_M or loss (nats)."""
 
 import math
 import re
@@ -10,7 +10,7 @@ COUNTS = ("non_embedding", "total", "unstated")
 _LOSS = r"(loss|crossentropy|nll|xent)"
 _HELD = r"(val|valid|validation|eval|evaluation|test)"
 _NON = r"(nonemb|nonembed|nonembedding)s?"
-# What a column holds, by `key` of its name.
+# Patterns of column names for each role, after `key`.
 _NAMES = {
     "non_embedding": rf"(n|num)?{_NON}(param(eter)?s?)?|(n|num)?param(eter)?s?{_NON}|n{_NON}|nne",
     "total": r"(n|num)?(total|all)param(eter)?s?|param(eter)?s?total|ntotal",
@@ -32,7 +32,7 @@ _NAMES = {
     "natural": r"naturaltext",
 }
 _SCALED = {*COUNTS, "D", "C", "unique"}
-# What words in a unit count, and the roles that are counted so.
+# Words in a unit that name what is counted, and the roles they belong to.
 _COUNTED = {
     r"param(eter)?s?|weights?": {*COUNTS},
     r"tok(en)?s?": {"D", "unique"},
@@ -41,7 +41,7 @@ _COUNTED = {
 
 
 def read_head(name: str) -> tuple[str, float] | None:
-    """The role that the name of a column has, and the factor of the unit in it."""
+    """The role of a column and the factor of its unit, from its name; None if it has no role."""
     # W&B puts the run before the name of a curve: "Group: x - val/loss".
     name = name.rpartition(" - ")[2] or name
     own = _by_name(name)
@@ -52,22 +52,22 @@ def read_head(name: str) -> tuple[str, float] | None:
     for base, unit in divided(name):
         role = _by_name(base)
         if role in ("loss", "training"):
-            # By token or by byte: the law is the same.
+            # The law is the same for a loss per token and per byte.
             scale = factor(
                 re.sub(r"(?i)\s*(/|\bper\b|_per_)\s*(token|tok|byte|char(acter)?)s?$", "", unit)
             )
-            of_text = scale is None and re.search(r"[(\[][\w ./-]+[)\]]$", name)  # loss (C4)
+            of_text = scale is None and re.search(r"[(\[][\w ./-]+[)\]]$", name)  # e.g. loss (C4)
             if scale in (1.0, math.log(2)) or of_text:
                 return role, scale or 1.0
         elif role in _SCALED:
             scale = factor(unit)
-            if scale is not None and scale >= 1 and not _of_another(role, unit):  # no bits
+            if scale is not None and scale >= 1 and not _of_another(role, unit):  # not bits
                 return role, scale
     return (role, 1.0) if (role := _by_path(name)) else None
 
 
 def _of_another(role: str, unit: str) -> bool:
-    """Whether a unit counts something else than the role: N in tokens, D in PF-days."""
+    """Whether a unit belongs to another role: N in tokens, D in PF-days."""
     if role != "C" and compute_factor(unit) is not None:
         return True
     words = re.findall("[a-z]+", unit.lower())
@@ -78,7 +78,7 @@ def _of_another(role: str, unit: str) -> bool:
 
 
 def unknown_unit(name: str) -> tuple[str, str] | None:
-    """The role and the unit of a head such as compute (GPU hours), whose unit is none of ours."""
+    """The role and the unit of a heading with an unknown unit, such as compute (GPU hours)."""
     match = re.fullmatch(r"(.+?)\s*[(\[](.+)[)\]]", name)
     if match is None or (role := _by_name(match[1])) not in _SCALED or read_head(name) is not None:
         return None
@@ -91,7 +91,7 @@ def _by_name(name: str) -> str | None:
 
 
 def _by_path(name: str) -> str | None:
-    """The role of the end of a name such as metrics/val_loss or config.n_params."""
+    """The role of the last parts of a name such as metrics/val_loss or config.n_params."""
     parts = re.split(r"[/.]", name)
     for cut in range(1, len(parts)):
         role = _by_name("/".join(parts[cut:])) if len(parts[-1]) > 1 else None  # not D/N
@@ -103,9 +103,9 @@ def _by_path(name: str) -> str | None:
 
 
 def divided(name: str) -> list[tuple[str, str]]:
-    """The ways to take a head apart into a base and a unit, those with the longest base first.
+    """All ways to split a heading into (base, unit), longest base first.
 
-    Of n_tokens_B the base is n_tokens rather than n, which is N.
+    So the base of n_tokens_B is n_tokens, not n, which would be N.
     """
     found = []
     for form in (
@@ -120,7 +120,7 @@ def divided(name: str) -> list[tuple[str, str]]:
     words = [word for word in re.split(r"[\s_./-]+", name) if word]
     for cut in range(1, len(words)):
         first, last = " ".join(words[:cut]), " ".join(words[cut:])
-        # n_b and d_k are dimensions, N_B is a count.
+        # n_b and d_k are dimensions, but N_B is a count.
         found += [pair for pair in ((first, last), (last, first)) if len(pair[0]) > 1]
         if len(first) == 1 and not last.islower() or len(last) > 1:
             found.append((first, last))

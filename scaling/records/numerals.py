@@ -1,5 +1,5 @@
-"""Cells as numbers: 1.3e9, 1,234,567, 1 234 567, 10.2M, 6.1 x 10^18, and 3,9602 where commas are
-decimal. What a comma or a dot means is decided by a whole column, and by the others of its file.
+"""Reads cells as numbers: 1.3e9, 1,234,567, 1 234 567, 10.2M, 6.1 x 10^18, and 3,9602 if commas are
+decimal. The whole column decides what a comma or a dot means, and if need be the whole file.
 """
 
 import re
@@ -11,7 +11,7 @@ import numpy as np
 from scaling.records.units import factor, plain_powers
 
 Cell = str | float | None
-"""What stands in a table; whatever else a file may hold is no number."""
+"""The content of a cell; anything else that a file may contain is not a number."""
 POINT, COMMA, UNCLEAR = "decimal points", "decimal commas", "unclear"
 _CELL = re.compile(r"([+-]?)(\d[\d.,' _]*\d|[\d.,]+)(?:e([+-]?\d{1,3}))?\s*([^\d\s].*)?", re.I)
 _TIMES_TEN_TO = re.compile(r"\s*[x*]\s*10\s*(?:\^|\*\*)\s*")
@@ -24,7 +24,7 @@ _BLANKS = str.maketrans({c: " " for c in "\u00a0\u2009\u202f\u2007"} | {"’": "
 
 
 def split(cell: str) -> tuple[str, str, str, str] | None:
-    """(sign, digits with their dots and commas, exponent, unit) of a cell; None for other text."""
+    """(sign, digits with dots and commas, exponent, unit) of a cell; None for other text."""
     text = cell.strip()
     if not text.isascii():
         text = plain_powers(text.translate(_BLANKS))
@@ -47,7 +47,7 @@ def all_plain(cells: Sequence[Cell]) -> bool:
 
 
 def _floats(cells: Sequence[Cell]) -> np.ndarray | None:
-    """The cells of a column in which all are numbers as Python writes them; else None."""
+    """The cells (n,) if all are numbers that Python can read; else None."""
     if set(map(type, cells)) <= {str, int, float}:
         try:
             return np.array(list(map(float, cast(Sequence[str | float], cells))))
@@ -57,7 +57,7 @@ def _floats(cells: Sequence[Cell]) -> np.ndarray | None:
 
 
 def is_plain(cell: Cell) -> bool:
-    """Whether Python reads the cell as a number, or nothing is in it."""
+    """Whether the cell is empty or a number that Python can read."""
     if isinstance(cell, str) and cell.strip():
         try:
             float(cell)
@@ -67,7 +67,7 @@ def is_plain(cell: Cell) -> bool:
 
 
 def styles(columns: Mapping[str, Sequence[Cell]], lists_by_comma: bool) -> dict[str, str]:
-    """What separates decimals in each column whose cells are text: POINT, COMMA or UNCLEAR.
+    """The decimal separator of each column whose cells are text: POINT, COMMA or UNCLEAR.
 
     Args:
       lists_by_comma: commas separate the cells of the file, so that 1,234 in quotes is 1234.
@@ -86,7 +86,7 @@ def styles(columns: Mapping[str, Sequence[Cell]], lists_by_comma: bool) -> dict[
 
 
 def _allowed(cells: Iterable[Cell]) -> set[str]:
-    """In which styles all cells can be read; none for a column of anything else than numbers."""
+    """The styles in which all cells can be read; empty if the column has no numbers as text."""
     found, marked = {POINT, COMMA}, False
     for cell in cells:
         if not isinstance(cell, str) or not cell.strip():
@@ -100,8 +100,8 @@ def _allowed(cells: Iterable[Cell]) -> set[str]:
 
 
 def number(cell: Cell, style: str = POINT) -> tuple[float, bool]:
-    """The value of a cell, and whether it bears a unit of its own. Raises ValueError."""
-    # Python takes a bool for a number; here it tells of a mistaken column.
+    """The value of a cell, and whether it has its own unit. Raises ValueError if not a number."""
+    # Python treats a bool as a number; here it means that the column is the wrong one.
     if isinstance(cell, bool) or not isinstance(cell, str):
         return float("true" if isinstance(cell, bool) or cell is None else cell), False
     if style == POINT:
@@ -123,7 +123,7 @@ def number(cell: Cell, style: str = POINT) -> tuple[float, bool]:
 
 
 def numbers(cells: Sequence[Cell], style: str) -> tuple[np.ndarray, np.ndarray, int | None]:
-    """Values (n,), which cells bear their own unit (n,) bool, and the first that is no number."""
+    """Values (n,), which cells have their own unit (n,), and the first that is not a number."""
     values, own = np.empty(len(cells)), np.zeros(len(cells), bool)
     if style == POINT and (plain := _floats(cells)) is not None:
         return plain, own, None

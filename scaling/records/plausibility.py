@@ -1,4 +1,4 @@
-"""Whether N, D, C and the loss can be what they are said to be, and which units would fit.
+"""Checks whether N, D, C and the loss are plausible in their units, and which units would fit.
 
 Shapes: n points.
 """
@@ -13,18 +13,18 @@ from scaling.records.columns import Column
 from scaling.records.files import Table
 from scaling.records.units import COMPUTE, SCALES, short
 
-_FAR = 10.0  # C and 6 N D further apart than this are in different units
+_FAR = 10.0  # C and 6 N D are in different units if they differ by a larger factor
 _SMALLEST, _LARGEST = {"N": 1e3, "D": 1e3}, {"N": 1e14, "D": 1e17}
-_FEWEST, _MOST = 0.02, 1e6  # tokens a parameter of the median run
-_FEW = 1.0  # ... that can be, but hardly is: doubted in a warning
-_UNEVEN = 1.0  # spread of log C / 6 N D: no unit is off by another factor in each row
+_FEWEST, _MOST = 0.02, 1e6  # tokens per parameter of the median run
+_FEW = 1.0  # tokens per parameter that are possible but unlikely: a warning
+_UNEVEN = 1.0  # spread of log C / 6 N D; a wrong unit would be the same factor in each row
 _BASES = {"log10": 10.0, "ln": np.e}
-_LARGEST_LOSS = 25.0  # nats: of a vocabulary of 7e10, each equally likely
+_LARGEST_LOSS = 25.0  # nats: uniform guessing over a vocabulary of 7e10
 
 
 @dataclasses.dataclass(frozen=True)
 class Points:
-    """What is judged: arrays (n,), the columns they come from, and how an error names a row."""
+    """The points to check: arrays (n,), their columns, and names of the rows for errors."""
 
     place: str
     values: dict[str, np.ndarray]  # of N, D, C, loss
@@ -40,7 +40,7 @@ class Points:
         values: dict[str, np.ndarray],
         mask: np.ndarray,
     ) -> "Points":
-        """The points of a table that a mask (n,) selects."""
+        """The points of a table selected by a mask (n,)."""
         roles = ("N", "D", "C", "loss")
         return cls(
             table.place,
@@ -51,36 +51,36 @@ class Points:
         )
 
     def doubted(self, *roles: str) -> list[str]:
-        """Those of the roles that the table has, and whose unit the caller did not state."""
+        """The roles, of those given, that the table has without a unit stated by the caller."""
         return [r for r in roles if r in self.columns and not self.columns[r].stated]
 
     def named(self, role: str) -> str:
-        """N (column 'params')."""
+        """The role and its column: N (column 'params')."""
         if role in self.columns:
             return f"{role} (column {self.columns[role].name!r})"
-        return f"{role} (that is C / 6 {'D' if role == 'N' else 'N'})"
+        return f"{role} (computed as C / 6 {'D' if role == 'N' else 'N'})"
 
     def where(self, mask: np.ndarray) -> str:
-        """Some of the rows that a mask (n,) selects, in words."""
+        """The first rows selected by a mask (n,), in words."""
         found = [self.rows[i] for i in np.flatnonzero(mask)]
         more = f" and {len(found) - 5} more" * (len(found) > 5)
         return f"{self.noun}{'s' * (len(found) > 1)} {', '.join(found[:5])}{more}"
 
     def option(self, role: str, scale: float) -> str:
-        """How the caller says that a column is to be multiplied by this."""
+        """The option that multiplies a column by `scale`."""
         column = self.columns[role]
-        # The unit of a head has been applied already; what the caller states replaces it.
+        # The unit in the heading has been applied already; an option replaces it.
         return f"{role}={column.name}*{short(column.scale * scale)}"
 
 
 def judge(points: Points, natural_text: bool) -> tuple[list[str], list[str]]:
-    """Notes and warnings on points that can be true.
+    """Check points, and return notes and warnings on plausible ones.
 
     Args:
-      natural_text: models and corpora may be as small as they like where this is False.
+      natural_text: if False, models and corpora may be arbitrarily small.
 
     Raises:
-      ScalingError: what cannot be true, in which column and rows, and the unit that would fit.
+      ScalingError: implausible values, with their column and rows, and the unit that would fit.
     """
     _judge_loss(points)
     if natural_text:
@@ -93,18 +93,18 @@ def judge(points: Points, natural_text: bool) -> tuple[list[str], list[str]]:
     N, D = points.values["N"], points.values["D"]
     if natural_text and N.max() < 1e5 and D.max() < 1e7 and points.doubted("N", "D"):
         warnings.append(
-            f"{points.place}: the largest model has {N.max():,.0f} parameters and saw at most "
-            f"{D.max():,.0f} tokens. Should these be in thousands or millions, say it: "
+            f"{points.place}: the largest model has {N.max():,.0f} parameters, and at most "
+            f"{D.max():,.0f} tokens were seen. If they are in thousands or millions, state it: "
             f"columns='N={points.columns.get('N', Column('COLUMN')).name}*1e6'"
         )
     typical = float(np.median(D / N))
     if natural_text and typical < _FEW and points.doubted("N", "D", "C"):
         hint = ""
         if points.doubted("D"):
-            hint = f" Should D be in thousands, say it: columns='{points.option('D', 1e3)}'"
+            hint = f" If D is in thousands, state it: columns='{points.option('D', 1e3)}'"
         warnings.append(
-            f"{points.place}: a typical run saw {typical:.2g} tokens a parameter, fewer than any "
-            f"model is trained with.{hint}"
+            f"{points.place}: a typical run saw {typical:.2g} tokens per parameter, fewer than any "
+            f"model is trained on.{hint}"
         )
     return notes, warnings
 
@@ -114,31 +114,32 @@ def _judge_loss(points: Points) -> None:
     high = loss > _LARGEST_LOSS
     if not np.any(high) or column.stated:
         return
-    said = f"{points.place}, column {column.name!r}: {_range(loss[high])} nats is no cross-entropy"
-    said += " of tokens"
+    said = f"{points.place}, column {column.name!r}: {_range(loss[high])} nats is too high for a"
+    said += " cross-entropy per token"
     if np.median(loss) > _LARGEST_LOSS:
         raise ScalingError(
-            f"{said}.\nIf they are perplexities: columns='loss=ln({column.name})', or call the "
+            f"{said}.\nIf these are perplexities: columns='loss=ln({column.name})', or name the "
             "column 'perplexity'."
         )
     raise ScalingError(
         f"{said} ({points.where(high)}).\n"
-        f"Correct these points, or leave them out: where='{column.name}<{_LARGEST_LOSS:g}'."
+        f"Correct these points, or skip them: where='{column.name}<{_LARGEST_LOSS:g}'."
     )
 
 
 def _judge_compute(points: Points) -> tuple[list[str], list[str]]:
-    """Notes and warnings on how far C is from 6 N D.
+    """Notes and warnings on the difference between C and 6 N D.
 
     Raises:
-      ScalingError: beyond a factor of 10, unless the caller stated the unit; logarithms always.
+      ScalingError: C is a logarithm, or differs by more than a factor of 10 and the caller did not
+        state its unit.
     """
     N, D, C = (points.values[name] for name in "NDC")
     with np.errstate(all="ignore"):
         ratio = C / (6 * N * D)
     typical = float(np.median(ratio))
     far = (ratio > _FAR * 1.0001) | (ratio < 1 / _FAR / 1.0001)
-    apart, without = points.named("C"), "To take 6 N D in its place: columns='C='."
+    apart, without = points.named("C"), "To use 6 N D instead: columns='C='."
     uneven = _spread(ratio) > _UNEVEN
     if np.any(far) and (logarithm := _logarithm_of_compute(points, ratio)):
         raise ScalingError(
@@ -151,8 +152,8 @@ def _judge_compute(points: Points) -> tuple[list[str], list[str]]:
             range_ = least if least == most else f"{least} to {most}"
             near = "about equal to" if 0.9 < typical < 1.1 else _times(typical)
             raise ScalingError(
-                f"{points.place}: {apart} is {range_} 6 N D in {points.where(far)}, but {near} it "
-                f"in a typical row.\nCorrect these rows. {without}"
+                f"{points.place}: {apart} is {range_} 6 N D in {points.where(far)}, but {near} "
+                f"6 N D in a typical row.\nCorrect these rows. {without}"
             )
         raise ScalingError(
             f"{points.place}: {apart} is {_times(typical)} 6 N D.\n"
@@ -160,8 +161,8 @@ def _judge_compute(points: Points) -> tuple[list[str], list[str]]:
         )
     if uneven and np.mean(far) > 0.25:
         return [], [
-            f"{points.place}: {apart} is {ratio.min():.3g} to {ratio.max():.3g} times 6 N D, which "
-            "no unit makes equal in all rows; it is used as stated. " + without
+            f"{points.place}: {apart} is {ratio.min():.3g} to {ratio.max():.3g} times 6 N D, so no "
+            "unit fits all rows; it is used as stated. " + without
         ]
     if max(ratio.max(), 1 / ratio.min()) <= 1.1:
         return [], []
@@ -178,13 +179,13 @@ def _judge_compute(points: Points) -> tuple[list[str], list[str]]:
 
 
 def _spread(ratio: np.ndarray) -> float:
-    """About the standard deviation of log ratio (n,), of the middle two thirds of the rows."""
+    """A robust standard deviation of log ratio (n,), from the middle two thirds of the rows."""
     low, high = np.quantile(np.log(ratio), (1 / 6, 5 / 6))
     return float(high - low) / 2
 
 
 def _logarithm_of_compute(points: Points, ratio: np.ndarray) -> str:
-    """log10 or ln, where that makes C equal to 6 N D and no unit does as well; else nothing."""
+    """log10 or ln if that explains C better than any unit does; else an empty string."""
 
     def apart(ratio: np.ndarray) -> float:
         with np.errstate(all="ignore"):
@@ -216,8 +217,8 @@ def _round(value: float) -> str:
 
 def _reason(N: np.ndarray, ratio: np.ndarray, typical: float) -> str:
     for share, what in (
-        (1 / 3, "2 N D, a forward pass alone"),
-        (0.5, "3 N D, as of MACs"),
+        (1 / 3, "2 N D, the forward pass only"),
+        (0.5, "3 N D, MACs instead of FLOPs"),
         (1 / 6, "N D, the MACs of a forward pass"),
         (4 / 3, "8 N D, with recomputation"),
     ):
@@ -225,22 +226,23 @@ def _reason(N: np.ndarray, ratio: np.ndarray, typical: float) -> str:
             return f" ({what}?)"
     if typical < 1 and ratio.max() < 1.05 and np.ptp(N) > 0 and np.ptp(ratio) > 0.05:
         if np.all(np.diff(ratio[np.argsort(N)]) > -0.01):
-            return " (does N count embeddings, and C not?)"
+            return " (does N count embeddings, while C does not?)"
     return ""
 
 
 def _fitting(points: Points, ratio: np.ndarray) -> str:
-    """Which unit of C, or of N and D, brings C to 6 N D; or that none does."""
+    """A sentence on the unit of C, or of N or D, that makes C equal to 6 N D, if there is one."""
     N, D, C = (points.values[name] for name in "NDC")
     typical = float(np.median(ratio))
     column = points.columns["C"]
     per_token = np.log(C / (6 * N))
     spread = float(np.std(np.log(ratio)))
     if np.std(np.log(D)) > 0 and np.std(per_token) < spread and abs(np.median(per_token)) < 1.5:
-        return "It looks like FLOPs a token, where the FLOPs of the whole training are wanted."
+        return "It looks like FLOPs per token, but the FLOPs of the whole training are required."
     if _spread(ratio) > _UNEVEN:
         return (
-            f"No unit fits, as it differs from row to row: {ratio.min():.3g} to {ratio.max():.3g}."
+            f"No unit fits, because C / 6 N D differs from row to row: {ratio.min():.3g} to "
+            f"{ratio.max():.3g}."
         )
     fits = {name: abs(np.log10(typical * scale)) for name, scale in COMPUTE.items()}
     name = min(fits, key=lambda name: fits[name])
@@ -256,22 +258,22 @@ def _fitting(points: Points, ratio: np.ndarray) -> str:
             options = " or ".join(f"columns='{points.option(role, scale)}'" for role in found)
             if options:
                 return f"{' or '.join(found)} in {word} would fit: {options}."
-    return "No usual unit fits (hours of a GPU are no FLOPs)."
+    return "No common unit fits (GPU hours cannot be converted to FLOPs)."
 
 
 def _bare(name: str) -> str:
-    """A head without the unit in brackets that it has."""
+    """A heading without its unit in brackets."""
     return name.partition(" (")[0].strip() or name
 
 
 def _judge_sizes(points: Points) -> None:
-    """Raises ScalingError for models and corpora of a size that there is not."""
+    """Raise ScalingError for models and corpora of an implausible size."""
     N, D = points.values["N"], points.values["D"]
     wrong, said = np.zeros(len(N), bool), []
     for role in ("N", "D"):
         values = points.values[role]
         bad = (values < _SMALLEST[role]) | (values > _LARGEST[role])
-        # A derived one is as doubtful as what it comes from.
+        # A computed role is as doubtful as the columns it is computed from.
         if np.any(bad) and (
             points.doubted(role) or (role not in points.columns and points.doubted("C", "N", "D"))
         ):
@@ -284,7 +286,7 @@ def _judge_sizes(points: Points) -> None:
             wrong[:] = True
             said.append(
                 f"{points.named('N')} is {_range(N)} and {points.named('D')} {_range(D)}: "
-                f"{typical:.2g} tokens a parameter"
+                f"{typical:.2g} tokens per parameter"
             )
         else:
             wrong = ((ratio < typical / 1e3) & (ratio < _FEWEST)) | (
@@ -297,13 +299,13 @@ def _judge_sizes(points: Points) -> None:
     if np.mean(wrong) < 0.5 and _apart(points, wrong):
         raise ScalingError(
             f"{points.place}: {' and '.join(said)} in {points.where(wrong)}.\n"
-            "Are these rows in another unit? Correct them, or leave them out with where='...'."
+            "Are these rows in another unit? Correct them, or skip them with where='...'."
         )
     raise ScalingError(f"{points.place}: {' and '.join(said)}.\n{_advice(points)}")
 
 
 def _apart(points: Points, wrong: np.ndarray) -> bool:
-    """Whether the wrong rows lie orders of magnitude from the others, and not at their end."""
+    """Whether the wrong rows are separated from the others by orders of magnitude."""
     right = ~wrong
     for values in (points.values["N"], points.values["D"], points.values["D"] / points.values["N"]):
         gaps = np.abs(np.log10(values[wrong])[:, None] - np.log10(values[right])[None])
@@ -321,24 +323,24 @@ def _advice(points: Points) -> str:
     found = _units(points)
     given = points.doubted("N", "D", "C")
     kept = ", ".join(points.option(role, 1.0) for role in given)
-    keep = f"If they are right as they are: columns='{kept}'."
+    keep = f"If the values are correct: columns='{kept}'."
     if logarithms := _logarithms(points, found):
         return f"{logarithms}: write the numbers themselves.\n{keep}"
     if not found:
-        return f"No usual unit fits. {keep}"
+        return f"No common unit fits. {keep}"
     parts = []
     for role, scale in found.items():
         unit = next((n for n, s in COMPUTE.items() if s == scale), "") if role == "C" else ""
         word = unit or SCALES.get(scale)
-        parts.append(f"{role} in {word}" if word else f"{role} without the unit in its head")
+        parts.append(f"{role} in {word}" if word else f"{role} without the unit in its heading")
     options = ", ".join(points.option(role, scale) for role, scale in found.items())
     return f"{' and '.join(parts)} would fit: columns='{options}'.\n{keep}"
 
 
 def _units(points: Points) -> dict[str, float]:
-    """The units, by role, that make the points those of models that there are: the fewest.
+    """The smallest set of units, by role, with which the points are plausible models.
 
-    Among as many the ones whose losses are closest to what Chinchilla's law says.
+    Among sets of equal size, the one whose losses are closest to Chinchilla's law.
     """
     roles = points.doubted("N", "D", "C")
     every = {
@@ -355,9 +357,9 @@ def _units(points: Points) -> dict[str, float]:
 
 
 def _logarithms(points: Points, units: dict[str, float]) -> str:
-    """Which of N, D and C look like logarithms, where that explains the losses better than units.
+    """Which of N, D and C look like logarithms, if that explains the losses better than units do.
 
-    How the losses vary is compared with Chinchilla's law, not how high they are.
+    The comparison with Chinchilla's law uses the variation of the losses, not their level.
     """
     roles = points.doubted("N", "D", "C")
 
@@ -384,12 +386,12 @@ def _logarithms(points: Points, units: dict[str, float]) -> str:
 
 
 def _undoing(column: Column) -> list[float]:
-    """What undoes the unit in a head, should the numbers below it not be in that."""
+    """The factor that removes the unit in a heading, in case the numbers do not have it."""
     return [1 / column.scale] if column.scale > 1 else []
 
 
 def _rate(points: Points, scales: dict[str, float]) -> tuple[float, float] | None:
-    """(units that are not 1, distance from a known law) of a choice; None if it cannot be true."""
+    """(number of units that are not 1, distance from a known law); None if implausible."""
     values: dict[str, np.ndarray] = {
         role: points.values[role] * scales.get(role, 1.0)
         for role in ("N", "D", "C")
@@ -403,7 +405,7 @@ def _rate(points: Points, scales: dict[str, float]) -> tuple[float, float] | Non
 
 
 def _possible(values: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
-    """N and D of two or three of N, D and C; None if there are no such models."""
+    """N and D from two or three of N, D and C; None if such models are implausible."""
     with np.errstate(all="ignore"):
         if "N" not in values:
             values = values | {"N": values["C"] / 6 / values["D"]}
@@ -419,5 +421,5 @@ def _possible(values: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray] | 
 
 
 def _law(N: np.ndarray, D: np.ndarray) -> np.ndarray:
-    """The loss of Chinchilla's models, after Besiroglu et al. 2024."""
+    """The loss of Chinchilla's models, as fitted by Besiroglu et al. 2024."""
     return 1.82 + 482 / N**0.348 + 2085 / D**0.366

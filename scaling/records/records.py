@@ -1,10 +1,10 @@
-"""Records of training runs, from any usual file or from run directories, as checked arrays.
+"""Records of training runs, from common file formats or from run directories, as checked arrays.
 
     records = read_records("points.csv", count="total", where="in_fit=1")
     records = read_records("runs/ladder")  # every finished run below the folder
 
-What was left out or assumed on the way stands in `records.notes`, what should be doubted in
-`records.warnings`.
+`records.notes` lists what was skipped or assumed while reading, `records.warnings` what is
+doubtful.
 """
 
 import csv
@@ -31,41 +31,45 @@ _OPTIONAL = ("unique", "weight", "middle")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Records:
-    """n points, all arrays (n,) and in float64 but for `run` and `middle`.
+    """n points. All arrays are (n,) in float64, except for `run` and `middle`.
 
-    Raises ScalingError: lengths that differ; values that are not finite or not positive, with
-    their rows (from 1).
+    Raises ScalingError, with the rows (from 1), if lengths differ or if values are not finite or
+    not positive.
     """
 
-    N: np.ndarray  # parameters, counted as `count` says
+    N: np.ndarray  # parameters; `count` states which ones
     D: np.ndarray  # training tokens
     loss: np.ndarray  # nats per token
-    C: np.ndarray  # training FLOPs: as recorded, else 6 N D
-    run: np.ndarray  # text: points of one training share it
+    C: np.ndarray  # training FLOPs as recorded, or else 6 N D
+    run: np.ndarray  # text: the name of the run, which its points share
     count: str  # non_embedding, total or unstated
     unique: np.ndarray | None = None  # unique training tokens
     weight: np.ndarray | None = None  # weights for the fit
-    middle: np.ndarray | None = None  # bool: the learning rate still had to decay
+    middle: np.ndarray | None = None  # bool: before the end of the learning-rate decay
     source: str = ""
-    natural_text: bool = True  # False for the built-in grammar
+    natural_text: bool = True  # False for synthetic corpora
     floor: float | None = None  # exact entropy of the corpus, nats per token
-    notes: tuple[str, ...] = ()  # what was left out or assumed while reading
-    warnings: tuple[str, ...] = ()  # what should be doubted
+    notes: tuple[str, ...] = ()  # what was skipped or assumed while reading
+    warnings: tuple[str, ...] = ()  # what is doubtful
 
     def __post_init__(self) -> None:
         if self.count not in COUNTS:
-            raise ScalingError(f"count={self.count!r} is none of: {', '.join(COUNTS)}.")
+            raise ScalingError(
+                f"count={self.count!r} is not valid. Choose from: {', '.join(COUNTS)}."
+            )
         size, place = np.size(self.N), self.source or "records"
         for name in self.arrays():
             kind = {"run": np.str_, "middle": np.bool_}.get(name, np.float64)
             try:
                 array: np.ndarray = np.asarray(getattr(self, name), kind)
             except (TypeError, ValueError) as error:
-                raise ScalingError(f"{place}: {name} is no array of numbers: {error}.") from error
+                raise ScalingError(
+                    f"{place}: {name} is not an array of numbers: {error}."
+                ) from error
             if array.shape != (size,):
                 raise ScalingError(
-                    f"{place}: {name} has the shape {array.shape}; N has {size} values, "
-                    "and each needs one value a point."
+                    f"{place}: {name} has the shape {array.shape}, but N has {size} values: each "
+                    "array needs one value per point."
                 )
             if kind is np.float64:
                 check_values(place, name, array, "row", range(1, size + 1), zero=name == "weight")
@@ -75,17 +79,17 @@ class Records:
         return len(self.N)
 
     def arrays(self) -> list[str]:
-        """The names of the arrays that are recorded."""
+        """The names of the arrays that are not None."""
         names = ("N", "D", "loss", "C", "run", *_OPTIONAL)
         return [name for name in names if getattr(self, name) is not None]
 
     def where(self, mask: ArrayLike) -> "Records":
-        """The points that `mask`, (n,) bool or indices, selects, in its order."""
+        """The points selected by `mask`, (n,) bool or indices; indices determine the order."""
         chosen = {name: getattr(self, name)[np.asarray(mask)] for name in self.arrays()}
         return dataclasses.replace(self, **chosen)
 
     def respelled(self, option: Callable[[str], str]) -> "Records":
-        """The records with the options in their notes as a command line writes them: `spelled`."""
+        """Rewrite the options in notes and warnings for a command line, as `spelled` does."""
         notes, warnings = (
             tuple(spelled(text, option) for text in texts) for texts in (self.notes, self.warnings)
         )
@@ -102,7 +106,13 @@ class Records:
         count: str = "unstated",
         **others: Any,  # the other fields
     ) -> "Records":
-        """Records of arrays: C is 6 N D where it is not given, and each point a run of its own."""
+        """Make records from arrays (n,): N in parameters, D in tokens, the loss in nats per token.
+
+        C defaults to 6 N D FLOPs. By default each point is a run of its own.
+
+        Raises:
+          ScalingError: as in `Records`, or arrays that do not contain numbers.
+        """
         if C is None and np.shape(N) == np.shape(D):
             try:
                 C = 6.0 * np.asarray(N, np.float64) * np.asarray(D, np.float64)
@@ -121,9 +131,9 @@ class Records:
         return cls(**fields, count=count, **others)
 
     def to_csv(self, path: str | Path) -> None:
-        """Writes a file that `read_records(path, keep="all")` reads back to the same bits.
+        """Write a CSV file that `read_records(path, keep="all")` reads back bit for bit.
 
-        Points that cannot be true, or that repeat others, are not read back.
+        Implausible points and duplicates are refused or merged when the file is read back.
         """
         heads = {"N": {"unstated": "N"}.get(self.count, f"{self.count}_parameters")}
         columns = {heads.get(name, name): getattr(self, name).tolist() for name in self.arrays()}
@@ -146,33 +156,39 @@ def read_records(
     where: str | None = None,
     columns: str | None = None,
 ) -> Records:
-    """The records of one or several files or run directories.
+    """Read the records of one or several files or run directories.
 
     Args:
       source: a file, a run directory, a folder of runs or of files, a glob, or a list of these.
-        Files: CSV (cells separated by commas, semicolons, tabs or bars), JSON (objects, an object
-        of columns, or one run), JSON lines, parquet, or npy (one run: named fields, or the columns
-        step, tokens, FLOPs, loss). Columns may bear any usual name, with a unit (`params_M`,
-        `compute (PF-days)`); of N, D and C two suffice. Rows of one run share its name; without
-        names, values of `step` at a single model size are one run.
-      count: what N counts, "non_embedding" or "total", where the file does not say it or has both.
-        Run directories: non_embedding unless told otherwise.
-      keep: "final", the last point of each run; "best", of these the lowest loss at each N and D;
-        or "all", every evaluation.
-      where: "column=value", "column<value" or "column>value": only these rows; they are chosen
-        before the last of each run is.
-      columns: which column holds what, "N=size*1e6, D=tokens, loss=c4_val": a column, times or
-        over a number where one is given (then believed, but for logarithms of C), ln(column),
-        a number for all rows, or nothing, which leaves a role out.
+        Files may be CSV (cells separated by commas, semicolons, tabs or bars), JSON (a list of
+        objects, an object of columns, or one run), JSON lines, parquet, or npy (one run: named
+        fields, or the columns step, tokens, FLOPs, loss). Columns may have any common name with a
+        unit (`params_M`, `compute (PF-days)`); two of N, D and C suffice. Rows of one run share
+        its name; without names, rows with a `step` at a single model size are one run.
+      count: what N counts, "non_embedding" or "total", if the file does not state it or has both.
+        For run directories it defaults to non_embedding.
+      keep: "final" keeps the last point of each run; "best" keeps, of these, the lowest loss at
+        each N and D; "all" keeps every evaluation.
+      where: keep only rows with "column=value", "column<value" or "column>value". This selection
+        comes before `keep`.
+      columns: defines columns, as in "N=size*1e6, D=tokens, loss=c4_val". The right side may be a
+        column, a column times or over a number, ln(column), a number for all rows, or nothing,
+        which ignores the role. A factor given this way is not checked, except that logarithms of
+        C are refused.
+
+    Returns:
+      `Records` in parameters, tokens, FLOPs and nats per token.
 
     Raises:
-      ScalingError: what is wrong, in which file, row and column. N, D, C and losses that cannot be
-        true in the units that they are said to be in are refused with the unit that would fit.
+      ScalingError: bad input, with its file, row and column. Values of N, D, C or loss that are
+        implausible in their unit are refused, and the message suggests the unit that would fit.
     """
     if count not in (None, "non_embedding", "total"):
-        raise ScalingError(f"count={count!r}: give 'non_embedding' or 'total'.")
+        raise ScalingError(f"count={count!r} is not valid. Choose from: 'non_embedding', 'total'.")
     if keep not in KEEPS:
-        raise ScalingError(f"keep={keep!r}: give {', '.join(map(repr, KEEPS))}.")
+        raise ScalingError(
+            f"keep={keep!r} is not valid. Choose from: {', '.join(map(repr, KEEPS))}."
+        )
     items = [source] if isinstance(source, (str, Path)) else list(source)
     shown = ", ".join(str(item) for item in items)
     notes: list[str] = []
@@ -193,18 +209,18 @@ def read_records(
 
 
 def _is_of_records(table: Table, columns: str | None, notes: list[str]) -> bool:
-    """Whether a file that lies in a folder has N, D and loss; a note where it has not."""
+    """Whether a file found in a folder has N, D and loss; if not, a note is added."""
     try:
         roles_of(table, columns, [])
     except ScalingError as error:
-        notes.append(f"left out: {str(error).splitlines()[0]}")
+        notes.append(f"skipped: {str(error).splitlines()[0]}")
         return False
     return True
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Part:
-    """The records of one table, and what tells its points apart beside their numbers: (n,)."""
+    """The records of one table, and lists (n,) of what else distinguishes its points."""
 
     records: Records
     names: list[str | None]
@@ -213,7 +229,7 @@ class _Part:
 
 
 def _records(table: Table, keep: str, said: str | None, several: bool) -> _Part:
-    """The points of a table. Raises ScalingError for what is missing, mistaken or not positive."""
+    """The points of a table. Raises ScalingError for missing, implausible or bad values."""
     notes: list[str] = list(table.notes)
     found, count = roles_of(table, said, notes)
     warnings: list[str] = []
@@ -249,13 +265,13 @@ def _records(table: Table, keep: str, said: str | None, several: bool) -> _Part:
 
 
 def _numbers(table: Table, found: dict[str, Column], notes: list[str]) -> dict[str, np.ndarray]:
-    """N, D, C, loss and what else is recorded, all positive; one of N, D, C may follow from two."""
+    """All recorded numbers, checked to be positive; one of N, D and C may be computed from two."""
     loss = found["loss"].raw(table, small=True)
     if np.all(loss < 0):
         name = found["loss"].name
         raise ScalingError(
-            f"{table.place}, column {name!r}: all losses are negative, as log-likelihoods are.\n"
-            f"If they are, and a token's: columns='loss={name}*-1'."
+            f"{table.place}, column {name!r}: all losses are negative, like log-likelihoods.\n"
+            f"If they are log-likelihoods per token: columns='loss={name}*-1'."
         )
     given = {}
     for name in ("N", "D", "C", "loss", "unique", "weight"):
@@ -267,7 +283,10 @@ def _numbers(table: Table, found: dict[str, Column], notes: list[str]) -> dict[s
             if name not in given:
                 given[name] = given["C"] / 6 / given[other]
                 if table.noun != "run" and not table.one_run:
-                    notes.append(f"{table.place}: no column gives {name}; it is C / 6 {other}.")
+                    notes.append(
+                        f"{table.place}: there is no column for {name}; it is computed as "
+                        f"C / 6 {other}."
+                    )
         given.setdefault("C", 6 * given["N"] * given["D"])
     return given
 
@@ -287,7 +306,7 @@ def _floors(table: Table, found: dict[str, Column]) -> list[float | None]:
 
 
 def _below(table: Table, loss: np.ndarray, floors: list[float | None]) -> list[str]:
-    """A warning where losses are below what any model can reach."""
+    """A warning if losses are below the least that any model can reach."""
     known = np.array([-np.inf if floor is None else floor for floor in floors])
     below = np.flatnonzero(loss < known - 1e-9)
     if not below.size:
@@ -295,31 +314,31 @@ def _below(table: Table, loss: np.ndarray, floors: list[float | None]) -> list[s
     deepest = below[np.argmax(known[below] - loss[below])]
     return [
         f"{table.place}: {below.size} of {len(loss)} losses are below the entropy floor, by up to "
-        f"{known[deepest] - loss[deepest]:.3g} nats ({table.noun} {table.rows[deepest]}): no model "
-        "can reach that; the floor or the loss is of another text or unit"
+        f"{known[deepest] - loss[deepest]:.3g} nats ({table.noun} {table.rows[deepest]}). No model "
+        "can reach that: the floor and the loss belong to different texts or units"
     ]
 
 
 def _one_floor(floors: list[float | None], notes: list[str]) -> float | None:
-    """The entropy that all points share; None, with a note, where they have several or lack it."""
+    """The entropy that all points share; None, with a note, if it differs or is partly missing."""
     known = [floor for floor in floors if floor is not None]
     if not known:
         return None
     if len(known) < len(floors) or max(known) - min(known) > 1e-6:
-        notes.append("the points have no common entropy floor, so none is taken.")
+        notes.append("the points have no common entropy floor, so none is used.")
         return None
-    # From the first one, so that the mean of equal floors is the same number.
+    # Computed as a difference from the first, so that the mean of equal floors is the same number.
     return float(known[0] + np.mean(np.subtract(known, known[0])))
 
 
 def _join(parts: list[_Part], source: str, notes: list[str], keep: str) -> Records:
-    """The records of several tables as one. Raises ScalingError where they do not fit together."""
+    """Join the records of several tables. Raises ScalingError if they do not fit together."""
     tables = [part.records for part in parts]
     counts = sorted({table.count for table in tables})
     if len(counts) > 1:
         raise ScalingError(
             f"{source}: N counts different things in these files ({', '.join(counts)}).\n"
-            "Say what it counts with count='non_embedding' or count='total'."
+            "Choose with count='non_embedding' or count='total'."
         )
     joined: dict[str, Any] = {}  # fields of several types
     for name in dict.fromkeys(name for table in tables for name in table.arrays()):
@@ -329,7 +348,7 @@ def _join(parts: list[_Part], source: str, notes: list[str], keep: str) -> Recor
             arrays = [np.zeros(n) if a is None else a for a, n in zip(arrays, sizes, strict=True)]
         lacking = [table.source for table, a in zip(tables, arrays, strict=True) if a is None]
         if lacking:
-            raise ScalingError(f"{lacking[0]} has no {name} column, but other files have one.")
+            raise ScalingError(f"{lacking[0]} has no {name} column, but other files do.")
         joined[name] = np.concatenate(arrays)
     notes = [*notes, *(note for table in tables for note in table.notes)]
     records = Records(
@@ -344,7 +363,7 @@ def _join(parts: list[_Part], source: str, notes: list[str], keep: str) -> Recor
 
 
 def _thinned(records: Records, parts: list[_Part], notes: list[str], keep: str) -> Records:
-    """The records without repetitions, and with keep="best" only the best at each N and D."""
+    """The records without duplicates; with keep="best", only the best point at each N and D."""
     warnings = list(records.warnings)
     repeated = repeats.duplicates(
         [getattr(records, name) for name in records.arrays() if name != "run"],
@@ -372,6 +391,6 @@ def _thinned(records: Records, parts: list[_Part], notes: list[str], keep: str) 
 
 
 def spread(C_m: np.ndarray, most: int = 1000) -> np.ndarray:
-    """Indices of at most so many points, evenly spread over their compute; in order."""
+    """Sorted indices of at most `most` points, evenly spread over the ranks of C (m,)."""
     places = np.linspace(0, len(C_m) - 1, min(len(C_m), most)).round().astype(int)
     return np.sort(np.argsort(C_m, kind="stable")[places])

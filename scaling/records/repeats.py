@@ -1,4 +1,4 @@
-"""Points that stand in the records more than once, and runs at one N and D that are no equals."""
+"""Duplicate points, and runs that share N and D but differ in their settings."""
 
 import re
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ _SETTINGS = re.compile(
 )
 _SEEDS = re.compile(r"(random|data|model|init)?seed|replicate|repeat")
 _SAME = 0.005  # N and D closer than this are the same: batches do not divide every budget
-_APART = 0.05  # of the loss: seeds of one setting hardly ever differ by more
+_APART = 0.05  # relative loss difference that seeds of one setting hardly ever exceed
 _EXACT = 8  # digits of a loss that two runs do not share by chance
-_ROUNDED = 2e-4  # of a loss: less than rounding to four digits changes
+_ROUNDED = 2e-4  # relative loss difference that rounding to four digits may cause
 _INDEX = re.compile(r"|unnamed: ?\d+|index|_?id|row", re.I)
 
 Cells = tuple[tuple[str, str], ...]  # (column, cell) of one row
@@ -36,7 +36,7 @@ class Points(Protocol):
 
 
 def groups(N: np.ndarray, D: np.ndarray) -> np.ndarray:
-    """A number for each point (n,), the same for those at one N and D."""
+    """A label for each point (n,), shared by points with the same N and D."""
     labels = []
     for values in (N, D):
         order = np.argsort(values, kind="stable")
@@ -44,7 +44,7 @@ def groups(N: np.ndarray, D: np.ndarray) -> np.ndarray:
         label = np.empty(len(values), int)
         start = 0
         while start < len(logs):
-            # From the smallest of a group on, lest values in small steps become one.
+            # Measured from the smallest of a group, so that values in small steps do not merge.
             end = int(np.searchsorted(logs, logs[start] + _SAME, "right"))
             label[order[start:end]] = start
             start = end
@@ -53,7 +53,7 @@ def groups(N: np.ndarray, D: np.ndarray) -> np.ndarray:
 
 
 def best(N: np.ndarray, D: np.ndarray, loss: np.ndarray) -> np.ndarray:
-    """The index of the lowest loss at each N and D, in the order of the points."""
+    """The indices of the lowest loss at each N and D, in the order of the points."""
     group = groups(N, D)
     ranked = np.lexsort((loss, group))
     first = np.append(True, np.diff(group[ranked]) != 0)
@@ -61,7 +61,7 @@ def best(N: np.ndarray, D: np.ndarray, loss: np.ndarray) -> np.ndarray:
 
 
 def sweep(table: Table, N: np.ndarray, D: np.ndarray, loss: np.ndarray) -> str | None:
-    """A warning where runs at the same N and D differ in their settings or by too much."""
+    """A warning if runs at the same N and D differ in their settings or too much in their loss."""
     group = groups(N, D)
     count = np.bincount(group)
     low, high = np.full(len(count), np.inf), np.zeros(len(count))
@@ -80,14 +80,14 @@ def sweep(table: Table, N: np.ndarray, D: np.ndarray, loss: np.ndarray) -> str |
     far = f"{worst:.0%}" if worst < 1 else f"a factor of {1 + worst:.2g}"
     return (
         f"{table.place}: {int(count[apart].sum())} points share {places} "
-        f"pair{'s' * (places > 1)} of N and D{by}, with losses up to {far} apart, and count "
-        "as equals. If they are a search for the best settings, keep='best' takes the lowest loss "
+        f"pair{'s' * (places > 1)} of N and D{by}, with losses up to {far} apart, and all count "
+        "equally. If they are a search for the best settings, keep='best' keeps the lowest loss "
         "at each N and D"
     )
 
 
 def _varied(table: Table, group: np.ndarray, names: re.Pattern[str]) -> list[str]:
-    """The columns of these names that have several values at one N and D."""
+    """The columns with matching names that have several values at one N and D."""
     found = []
     for name, cells in table.columns.items():
         if names.fullmatch(key(name)):
@@ -100,10 +100,10 @@ def _varied(table: Table, group: np.ndarray, names: re.Pattern[str]) -> list[str
 def described(
     table: Table, taken: set[str]
 ) -> tuple[list[Cells], list[frozenset[tuple[str, str]]]]:
-    """For each row its settings and seeds, and everything else that stands in it.
+    """The settings and seeds of each row, and all its cells.
 
     Args:
-      taken: the columns of numbers, which are compared as such.
+      taken: columns that were read as numbers, which are compared separately.
     """
     names = [name for name in table.columns if name not in taken and not _INDEX.fullmatch(name)]
     own = [n for n in names if _SETTINGS.fullmatch(key(n)) or _SEEDS.fullmatch(key(n))]
@@ -124,15 +124,15 @@ def duplicates(
 ) -> np.ndarray:
     """Which points (n,) repeat an earlier one.
 
-    A repetition has the same numbers to the bit, the same settings, and either a loss of so many
-    digits that no two runs share it by chance, or nothing else that differs. A run of the same
-    name in two tables may also have been rounded in one of them.
+    A duplicate has bit-identical numbers and the same settings. In addition, either its loss has
+    so many digits that two runs do not share it by chance, or all other cells agree too. A run of
+    the same name in two tables may also be rounded in one of them.
 
     Args:
-      arrays: what is recorded of each point, in numbers: arrays (n,).
+      arrays: all recorded numbers of the points, arrays (n,).
       records: N, D and loss of the points.
-      table: the number of the table that each comes from (n,).
-      names: of the runs, None where a table has none.
+      table: the number of the table of each point (n,).
+      names: the names of the runs, None if the table has none.
       settings, others: from `described`.
     """
     repeated = np.zeros(len(records.loss), bool)

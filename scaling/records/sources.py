@@ -1,4 +1,4 @@
-"""From a path, folder or glob to tables: files of records and run directories."""
+"""Finds and reads the tables below a path, folder or glob: files of records and run directories."""
 
 import dataclasses
 import glob
@@ -22,11 +22,11 @@ from scaling.records.files import (
 def read_sources(
     items: list[str | Path], count: str | None, keep: str, notes: list[str]
 ) -> list[Table]:
-    """The tables of files, and one of all run directories; empty ones are left out.
+    """One table for each file, and one for all run directories; empty ones are dropped.
 
     Raises:
-      ScalingError: nothing there, or a file that cannot be read. One that was not named but lies
-        in a folder is left out with a note instead.
+      ScalingError: a path that does not exist, or a named file that cannot be read. A file found
+        in a folder is skipped with a note instead.
     """
     found: dict[Path, tuple[Path, bool]] = {}
     for item in items:
@@ -41,7 +41,7 @@ def read_sources(
         except ScalingError as error:
             if named:
                 raise
-            notes.append(f"left out: {str(error).splitlines()[0]}")
+            notes.append(f"skipped: {str(error).splitlines()[0]}")
     tables = _single_rows_joined(tables)
     tables.append(
         _read_runs([path for path, _ in found.values() if path.is_dir()], keep, count, notes)
@@ -50,12 +50,12 @@ def read_sources(
 
 
 def _expand(path: Path, notes: list[str]) -> list[tuple[Path, bool]]:
-    """The files and run directories of a path, folder or glob, and whether it names them."""
+    """The files and run directories of a path, folder or glob, and whether each was named."""
     if path.exists():
         matches = [path]
     elif glob.has_magic(str(path)):
         matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
-        # Beside run directories lie reports and the like.
+        # Files next to run directories are reports and the like.
         matches = [match for match in matches if match.is_dir()] or matches
     else:
         raise ScalingError(f"there is no file or folder {path}.")
@@ -71,7 +71,7 @@ def _expand(path: Path, notes: list[str]) -> list[tuple[Path, bool]]:
         runs = _runs_below(match)
         below = runs or _files_below(match)
         if not below:
-            notes.append(f"{match}: left out, there is no run in it, nor a file of records.")
+            notes.append(f"{match}: skipped, because it contains no run and no file of records.")
         found.extend((path, bool(runs)) for path in below)
     return found
 
@@ -100,7 +100,7 @@ def _files_below(folder: Path) -> list[Path]:
 
 
 def _single_rows_joined(tables: list[Table]) -> list[Table]:
-    """Files with one row each and the same columns, as a run's results often are, as one table."""
+    """Join files of one row and the same columns, such as the results of one run each."""
     single: dict[tuple[Path, tuple[str, ...]], list[Table]] = {}
     joined = []
     for table in tables:
@@ -126,19 +126,19 @@ _UNFINISHED = {"status": "unfinished"}
 
 
 def _read_runs(folders: list[Path], keep: str, count: str | None, notes: list[str]) -> Table:
-    """The finished ones of our run directories: a row each, or one for each evaluation."""
+    """A table of the finished run directories: one row for each, or for each evaluation."""
     points: list[Json] = []
     for folder in folders:
         path = folder / "summary.json"
         try:
             summary: Json = parse_json(read_text(path), str(path)) if path.exists() else _UNFINISHED
         except ScalingError as error:
-            notes.append(f"{folder}: left out, {str(error).splitlines()[0]}")
+            notes.append(f"{folder}: skipped, because {str(error).splitlines()[0]}")
             continue
         status = summary.get("status") if isinstance(summary, dict) else None
         if status != "finished" or summary.get("val_loss") is None:
             reason = "it was never evaluated" if status == "finished" else f"its status is {status}"
-            notes.append(f"{folder}: left out, {reason}.")
+            notes.append(f"{folder}: skipped, because {reason}.")
             continue
         path = folder / "config.yaml"
         config = read_text(path) if path.exists() else ""
@@ -154,22 +154,22 @@ def _read_runs(folders: list[Path], keep: str, count: str | None, notes: list[st
                 for line in lines
                 if line.get("kind") == "eval"
             ]
-        # At a constant rate no point lacks a decay.
+        # With a constant learning rate, no point is before the end of a decay.
         decays = _setting(config, "schedule", "name") != "constant"
         for index, point in enumerate(found, 1):
             point["middle"] = int(decays and index < len(found))
-            # `flops` counts without embeddings, so for all parameters C is derived anew.
+            # `flops` excludes embeddings, so with count="total" C is computed as 6 N D.
             if count == "total":
                 point.pop("flops", None)
         points.extend(found)
     if count == "total" and points:
-        notes.append("C of the run directories is 6 N D, N counting all parameters.")
+        notes.append("C of the run directories is 6 N D, where N counts all parameters.")
     rows = [f"{point['run']} at step {point.get('step')}" for point in points]
     default = count or "non_embedding"
     return Table("run directories", as_columns(points), rows, noun="run", count=default)
 
 
 def _setting(config: str, section: str, name: str) -> str | None:
-    """A value of config.yaml, whose sections are indented by two spaces."""
+    """One value of config.yaml, where keys of a section are indented by two spaces."""
     match = re.search(rf"(?m)^{section}:\n(?:  .*\n)*?  {name}: (\S+)", config)
     return match and match[1]

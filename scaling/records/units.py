@@ -1,4 +1,4 @@
-"""Units of sizes, tokens, compute and loss, as heads of columns and cells of tables write them."""
+"""Units of size, tokens, compute and loss, as written in column headings and cells."""
 
 import math
 import re
@@ -15,7 +15,7 @@ _WORDS = {
     "billions": 1e9,
     "trillion": 1e12, "trillions": 1e12, "bit": math.log(2), "bits": math.log(2),
 }  # fmt: skip
-# In lower case these letters are indices and dimensions rather than units.
+# In lower case these letters usually stand for indices and dimensions, not units.
 _CAPITALS = {"G": 1e9, "T": 1e12}
 _NEUTRAL = {
     "in", "of", "x", "times", "param", "params", "parameter", "parameters", "token", "tokens",
@@ -29,33 +29,33 @@ COMPUTE = {
     "exaFLOPs": 1e18, "zettaFLOPs": 1e21, "yottaFLOPs": 1e24, "TF-days": 8.64e16,
     "PF-days": 8.64e19, "EF-days": 8.64e22, "PF-hours": 3.6e18,
 }  # fmt: skip
-"""Units in which training compute is given, in FLOPs."""
+"""Common units of training compute, in FLOPs."""
 SCALES = {1e3: "thousands", 1e6: "millions", 1e9: "billions", 1e12: "trillions"}
 
 
 def plain_powers(text: str) -> str:
-    """The text with powers of ten written as 1e18: x10^18 and their superscripts included."""
+    """Replace superscripts and multiplication signs: ×10¹⁸ becomes x10^18."""
     raised = re.sub(r"(?<=10)([⁰¹²³⁴⁵⁶⁷⁸⁹]+)", r"^\1", text)
     return raised.translate(_SUPERSCRIPTS).replace("×", "x").replace("·", "x")
 
 
 def compute_factor(text: str) -> float | None:
-    """FLOPs in GFLOPs, exaFLOP, PF-days, petaflop/s-days, MACs and the like; None for others."""
+    """FLOPs per unit of compute: GFLOPs, exaFLOP, PF-days, petaflop/s-days, MACs. Else None."""
     squeezed = re.sub(r"[\s_./-]", "", text.lower())
     found = re.fullmatch(rf"({_PREFIX})?f(?:lop)?(?:s|ps|spersecond)*(day|hour|hr)s?", squeezed)
     if found:
         return _PREFIXES.get(found[1], 1.0) * (86400.0 if found[2] == "day" else 3600.0)
     found = re.fullmatch(rf"({_PREFIX})?(flop|flo|mac)s?", squeezed)
     if found:
-        # A multiplication and an addition.
+        # One MAC is a multiplication and an addition.
         return _PREFIXES.get(found[1], 1.0) * (2.0 if found[2] == "mac" else 1.0)
     return None
 
 
 def factor(text: str) -> float | None:
-    """By what a unit multiplies: M, in millions, B tokens, x1e18, GFLOPs, PF-days, bits.
+    """The factor of a unit: M, in millions, B tokens, x1e18, GFLOPs, PF-days, bits.
 
-    1 for a unit that only says what is counted (tokens, nats); None for what is no unit.
+    1 for a unit that only names what is counted (tokens, nats); None if the text is not a unit.
     """
     of_compute = compute_factor(text)
     if of_compute is not None:
@@ -77,5 +77,5 @@ def factor(text: str) -> float | None:
 
 
 def short(value: float) -> str:
-    """A number as a person writes it: 8.64e19 rather than 8.64e+19."""
+    """A number as people write it: 8.64e19 instead of 8.64e+19."""
     return re.sub(r"e\+?(-?)0*(?=\d)", r"e\1", f"{value:.4g}")

@@ -1,1 +1,1 @@
-"""What a person sees of an analysis: tables, figures, a report."""
+"""The output of an analysis: tables, figures and a report."""

@@ -1,4 +1,4 @@
-"""Everything about one set of records in one call: the fit, the other approaches, the hold-out."""
+"""The complete analysis of a set of records: the fit, the other approaches and the hold-out."""
 
 import dataclasses
 import json
@@ -23,7 +23,10 @@ Returned = TypeVar("Returned")
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """A fit with approaches 1 and 2 and a hold-out, each None where it is not to be had."""
+    """A fit with approaches 1 and 2 and a hold-out; each of these is None if not available.
+
+    `budgets` are FLOPs for the table of allocations.
+    """
 
     records: Records
     fit: Fit
@@ -35,7 +38,7 @@ class Analysis:
     notes: tuple[str, ...]
 
     def text(self) -> str:
-        """How the records were read, and the tables, for a terminal."""
+        """The notes on the records and all tables, for a terminal."""
         read = [f"note: {note}" for note in self.records.notes]
         parts = ["\n".join(read)] if read else []
         parts.append(fit_table(self.fit, self.budgets))
@@ -54,12 +57,18 @@ class Analysis:
         title: str = "Scaling law",
         tell: Callable[[str], object] | None = None,
     ) -> Path:
-        """fit.json, bootstrap.npy, approaches.json, the records, report.md (its path), figures.
+        """Write fit.json, bootstrap.npy, approaches.json, records.csv, report.md and the figures.
 
-        The figures come last, each on its own: one that cannot be drawn is a line in the report.
+        The figures are drawn last and independently: for one that cannot be drawn, the report has
+        a line instead.
 
         Args:
-          tell: is called with such lines, too.
+          folder: where to write; created if necessary.
+          title: heading of the report.
+          tell: called with each line about a skipped figure.
+
+        Returns:
+          The path of report.md.
 
         Raises:
           ScalingError: the folder cannot be written.
@@ -74,7 +83,7 @@ class Analysis:
             report.write_text(text, encoding="utf-8", errors="backslashreplace")
             found = self._draw(folder)
             missing = [
-                f"figure {name} left out: {reason}" for name, reason in found.items() if reason
+                f"figure {name} skipped: {reason}" for name, reason in found.items() if reason
             ]
             drawn = [name for name, reason in found.items() if not reason]
             text += "".join(f"\n{line}\n" for line in missing)
@@ -100,12 +109,12 @@ class Analysis:
         return json.dumps(finite(found), indent=1) + "\n"
 
     def _draw(self, folder: Path) -> dict[str, str | None]:
-        """The figures: None for each, or why it is left out."""
+        """Draw the figures; for each, None or the reason why it was skipped."""
         try:
-            # matplotlib takes its time, and a broken one costs the figures only.
+            # matplotlib loads slowly, and a broken one must affect only the figures.
             from scaling.report.plots import planned
         except Exception as error:
-            return {"of every kind": f"matplotlib cannot be loaded ({_one_line(error)})"}
+            return {"drawing": f"matplotlib cannot be loaded ({_one_line(error)})"}
         plans = planned(
             self.fit,
             self.records,
@@ -122,19 +131,21 @@ def analyse(
     *,
     holdout: str | float | None = None,
     budgets: Sequence[float] = (),
-    **options: Any,  # as `fit` takes them
+    **options: Any,  # keywords of `fit`
 ) -> Analysis:
-    """Fit `law` and whatever else the records allow.
+    """Fit `law`, and run the other approaches and the hold-out if the records allow it.
 
     Args:
-      holdout: FLOPs above which records are predicted instead of fitted, or "10x" below the
-        largest; None for no hold-out.
-      budgets: FLOPs at which to divide compute; none: up to 100 times the largest record's.
+      records: the runs.
+      law: a name or a `Law`, as in `fit`.
+      holdout: FLOPs above which records are predicted instead of fitted, or "10x" for a tenth of
+        the largest; None for no hold-out.
+      budgets: FLOPs at which to divide compute; by default 1, 10 and 100 times the largest in the
+        records.
       options: keywords of `fit`.
 
     Raises:
-      ScalingError: as `fit` and `cut_of` do. Any other part that fails costs only itself, and is
-        one of the notes.
+      ScalingError: as in `fit` and `cut_of`. If any other part fails, it is skipped with a note.
     """
     cut = None if holdout is None else cut_of(records, holdout)
     law, level = find_law(law), options.get("level", 0.95)
@@ -149,13 +160,13 @@ def analyse(
         try:
             return part(*words, **more)
         except ScalingError as error:
-            notes.append(f"{name} left out: {_one_line(error)}")
+            notes.append(f"{name} skipped: {_one_line(error)}")
         except Exception as error:
             notes.append(f"{name} failed: {type(error).__name__}: {_one_line(error)}")
         return None
 
     isoflop, bias, envelope = None, None, None
-    with ThreadPoolExecutor(1) as beside:  # approaches 1 and 2 while programs of 3 are compiled
+    with ThreadPoolExecutor(1) as beside:  # approaches 1 and 2 run while approach 3 compiles
         if divides := {"N", "D"} <= set(law.variables):
             two = beside.submit(attempt, "approach 2 (IsoFLOP)", approach2, records, level=level)
             one = beside.submit(attempt, "approach 1 (envelope)", approach1, records, level=level)

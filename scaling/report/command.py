@@ -1,4 +1,4 @@
-"""The shell's way to a fit: python -m scaling.fit FILE."""
+"""The command python -m scaling.fit FILE."""
 
 import argparse
 import contextlib
@@ -15,10 +15,13 @@ from scaling.report.analysis import analyse
 
 
 def main(words: list[str] | None = None) -> int:
-    """Parse the command line, fit, print; the exit status (2 for bad input)."""
+    """Parse the command line, fit and print.
+
+    Returns the exit status: 0 for a successful fit, 1 for an unreliable one, 2 for bad input.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m scaling.fit",
-        description="Fit a scaling law to records and print it.",
+        description="Fit a scaling law to records of training runs and print the result.",
     )
     parser.add_argument(
         "records", nargs="+", help="CSV, JSON, parquet or npy files, run directories, or folders"
@@ -26,22 +29,39 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--law", default="chinchilla", help=f"one of {', '.join(LAWS)}")
     parser.add_argument("--delta", type=float, default=1e-3, help="Huber's delta in log loss")
     parser.add_argument("--squares", action="store_true", help="least squares instead of Huber")
-    parser.add_argument("--fix", help="parameters held at a value: E=1.69, or 'E=1.69, alpha=0.34'")
-    parser.add_argument("--bootstrap", type=int, default=4000, help="resamples; 0: no intervals")
-    parser.add_argument("--bootstrap-starts", type=int, default=1, help="starts of each resample")
-    parser.add_argument("--count", help="what N counts: non_embedding or total")
-    parser.add_argument("--where", help="use only these rows: column=value, <value or >value")
+    parser.add_argument("--fix", help="fixed parameters: E=1.69, or 'E=1.69, alpha=0.34'")
     parser.add_argument(
-        "--keep", default="final", help="final point of each run, the best at each N and D, or all"
+        "--bootstrap", type=int, default=4000, help="number of resamples; 0 for no intervals"
     )
-    parser.add_argument("--columns", help="which column holds what: 'N=size*1e6, loss=c4_val'")
-    parser.add_argument("--holdout", help="predict above these FLOPs (1e21, or 10x below the top)")
-    parser.add_argument("--budget", type=float, action="append", default=[], help="FLOPs to divide")
+    parser.add_argument(
+        "--bootstrap-starts", type=int, default=1, help="starting points of each resample"
+    )
+    parser.add_argument("--count", help="what N counts: non_embedding or total")
+    parser.add_argument(
+        "--where", help="use only rows with column=value, column<value or column>value"
+    )
+    parser.add_argument(
+        "--keep",
+        default="final",
+        help="final (last point of each run), best (lowest loss at each N and D) or all",
+    )
+    parser.add_argument("--columns", help="define columns: 'N=size*1e6, loss=c4_val'")
+    parser.add_argument(
+        "--holdout",
+        help="predict runs above this compute: FLOPs, or 10x for a tenth of the largest",
+    )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        action="append",
+        default=[],
+        help="FLOPs to divide between N and D; may be repeated",
+    )
     parser.add_argument("--out", help="folder for fit.json, figures and report.md")
     asked = parser.parse_args(words)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # an ASCII locale has no ±
-            stream.reconfigure(  # type: ignore[union-attr]  # not all have it
+            stream.reconfigure(  # type: ignore[union-attr]  # not all streams have it
                 errors="backslashreplace"
             )
     source = asked.records[0] if len(asked.records) == 1 else asked.records
@@ -63,7 +83,7 @@ def main(words: list[str] | None = None) -> int:
             bootstrap_starts=asked.bootstrap_starts,
             fix=asked.fix,
         )
-        print(analysis.text(), flush=True)  # the figures take as long again
+        print(analysis.text(), flush=True)  # before the figures, which take as long again
         if asked.out:
             print(f"\nwritten: {analysis.save(asked.out, tell=print)}")
         sys.stdout.flush()

@@ -1,8 +1,8 @@
-"""All figures of an analysis: none that fails costs another, and two processes share the work.
+"""Draws all figures of an analysis, independently of each other, in two processes.
 
 The second process is started before the fit (`prepare`), so that it is ready when the fit is. It is
-a program of its own and no fork, in which the threads of JAX would be missing; what it is to draw
-is sent through a pipe. Without it, or should it die, everything is drawn in this process.
+a separate program, because a fork would lack the threads of JAX, and it receives its figures
+through a pipe. If it is not available or dies, everything is drawn in this process.
 """
 
 import atexit
@@ -28,15 +28,18 @@ if TYPE_CHECKING:
     from scaling.report.plots import Plan
 
 _LONGEST = 160  # characters of a reason
-_PATIENCE = 300  # seconds that a single figure may take over there
+_PATIENCE = 300  # seconds to wait for the second process at the end
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from scaling.report.drawing import work; work()"
 
 
 def draw(name: str, plan: "Plan", folder: Path) -> str | None:
-    """Draws one figure of `plots.planned`; None, or on one line why it cannot be drawn.
+    """Draw one figure of `plots.planned`.
+
+    Returns:
+      None, or the reason why the figure cannot be drawn, on one line.
 
     Raises:
-      OSError: it cannot be written.
+      OSError: the figure cannot be written.
     """
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -47,16 +50,19 @@ def draw(name: str, plan: "Plan", folder: Path) -> str | None:
         raise
     except ScalingError as error:
         reason = str(error)
-    except Exception as error:  # whatever it is, the report is worth more than a figure
+    except Exception as error:  # of any kind: the report is worth more than one figure
         reason = f"it cannot be drawn ({type(error).__name__}: {error})"
-    for kind in ("png", "svg"):  # one of an earlier fit would be taken for one of this
+    for kind in ("png", "svg"):  # remove the figure of an earlier fit
         (folder / f"{name}.{kind}").unlink(missing_ok=True)
     reason = " ".join(reason.split()).rstrip(".")
     return reason if len(reason) <= _LONGEST else reason[: _LONGEST - 1] + "…"
 
 
 def draw_all(plans: dict[str, "Plan"], folder: Path) -> dict[str, str | None]:
-    """Draws all plans; for each None, or on one line why it is left out.
+    """Draw all plans.
+
+    Returns:
+      For each, None or the reason why it was skipped, on one line.
 
     Raises:
       OSError: a figure cannot be written.
@@ -68,19 +74,21 @@ def draw_all(plans: dict[str, "Plan"], folder: Path) -> dict[str, str | None]:
     while left:
         try:
             name = left.popleft()
-        except IndexError:  # it was taken meanwhile
+        except IndexError:  # the second process took the last one
             break
         done[name] = draw(name, plans[name], folder)
     helping.join(_PATIENCE)
     return {n: done[n] if n in done else draw(n, plan, folder) for n, plan in plans.items()}
 
 
-_assistant: list[subprocess.Popen[bytes]] = []  # one at most
+_assistant: list[subprocess.Popen[bytes]] = []  # the second process, if there is one
 
 
 def prepare() -> None:
-    """Load what draws, and start the second process, where there are cores for two; it ends with
-    this one."""
+    """Load the drawing code, and start the second process if there are at least two cores.
+
+    The second process ends with this one.
+    """
     threading.Thread(target=_load, daemon=True).start()
     if _assistant or not sys.executable or len(os.sched_getaffinity(0)) < 2:
         return
@@ -90,8 +98,8 @@ def prepare() -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        # Curves are small: an accelerator, and its memory, are the fit's.
-        # Nor shall the threads of its linear algebra wait for those of the fit.
+        # Curves are small, so the accelerator and its memory are left to the fit. With one thread,
+        # linear algebra does not wait for the threads of the fit.
         env=os.environ | {"JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": "1"},
     )
     _assistant.append(process)
@@ -99,7 +107,7 @@ def prepare() -> None:
 
 
 def _load() -> None:
-    with contextlib.suppress(Exception):  # that of a broken matplotlib is told where it matters
+    with contextlib.suppress(Exception):  # a broken matplotlib is reported when it is needed
         from scaling.report import plots, plots_doubt  # noqa: F401
 
 
@@ -116,7 +124,7 @@ def _help(
     left: collections.deque[str],
     done: dict[str, str | None],
 ) -> None:
-    """Has figures drawn from the end of `left` until nothing is left, or the process is gone."""
+    """Let the second process draw from the end of `left`, until none is left or it has died."""
     while _assistant:
         try:
             name = left.pop()
@@ -127,13 +135,13 @@ def _help(
             assert process.stdin is not None and process.stdout is not None
             _send(process.stdin, (name, plans[name], folder.absolute()))
             done[name] = pickle.load(process.stdout)
-        except Exception:  # a law of one's own that cannot be sent, or a process that was killed
+        except Exception:  # a user's law that cannot be sent, or a process that was killed
             left.append(name)
             _dismiss()
 
 
 class _Pickler(pickle.Pickler):
-    """Sends laws by name: some are made of functions that cannot be sent."""
+    """Pickles laws by name, because some contain functions that cannot be pickled."""
 
     def persistent_id(self, item: object) -> str | None:
         from scaling.law.laws import LAWS, Law
@@ -150,13 +158,13 @@ class _Unpickler(pickle.Unpickler):
 
 def _send(pipe: IO[bytes], item: object) -> None:
     content = io.BytesIO()
-    _Pickler(content).dump(item)  # whole or not at all: half an item would be waited for
+    _Pickler(content).dump(item)  # first in memory: the receiver would wait for half an item
     pipe.write(content.getvalue())
     pipe.flush()
 
 
 def _warm_up() -> None:
-    """Imports, and draws a first figure with its fonts, while the fit is made."""
+    """Import everything and draw a first figure with its fonts, while the fit is computed."""
     from scaling.report import house, plot_style, plots, plots_doubt  # noqa: F401
 
     with tempfile.TemporaryDirectory() as folder, house.house_style():
@@ -169,14 +177,14 @@ def _warm_up() -> None:
 
 
 def work() -> None:
-    """What the other process does: draws what it is told to, and says how that went."""
+    """The second process: draw each figure that arrives, and answer with the result of `draw`."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever may be printed is no answer
+    os.dup2(2, 1)  # printed text must not mix with the answers
     _warm_up()
     while True:
         try:
             task = _Unpickler(sys.stdin.buffer).load()
         except EOFError:
             return
-        # An OSError ends this process, and is met again by the one that draws the rest.
+        # An OSError ends this process; the main process draws the figure again and reports it.
         _send(answers, draw(*task))

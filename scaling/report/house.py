@@ -1,6 +1,6 @@
-"""The one style of all figures: colours, matplotlib's settings, new figures and their files.
+"""The style of all figures: colours, matplotlib settings, new figures and their files.
 
-Colours are Okabe and Ito's (2008). Imports matplotlib only when something is drawn.
+The colours are those of Okabe and Ito (2008). matplotlib is imported only when something is drawn.
 """
 
 import functools
@@ -25,7 +25,7 @@ Returned = TypeVar("Returned")
 
 @functools.cache
 def _settings() -> dict[Any, Any]:
-    """matplotlib's defaults with house.mplstyle on top; the backend stays as it is."""
+    """matplotlib's defaults, overridden by house.mplstyle; the backend is unchanged."""
     from matplotlib import rc_params_from_file, rcParamsDefault
 
     file = Path(__file__).with_name("house.mplstyle")
@@ -35,7 +35,7 @@ def _settings() -> dict[Any, Any]:
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """The style, until the block ends; draw and save inside it."""
+    """Apply the style until the block ends; draw and save inside it."""
     from matplotlib import rc_context
 
     with rc_context(_settings()):
@@ -43,7 +43,7 @@ def house_style() -> Iterator[None]:
 
 
 def styled(function: Callable[Words, Returned]) -> Callable[Words, Returned]:
-    """The function inside the house style."""
+    """Decorator: run the function inside the house style."""
 
     @functools.wraps(function)
     def inside(*arguments: Words.args, **options: Words.kwargs) -> Returned:
@@ -56,7 +56,10 @@ def styled(function: Callable[Words, Returned]) -> Callable[Words, Returned]:
 def new_figure(
     rows: int, columns: int, width: float, height: float, **options: Any
 ) -> tuple["Figure", list["Axes"]]:
-    """A figure without pyplot's global state, and its axes in reading order; sizes in inches."""
+    """A new figure without pyplot's global state, and its axes in reading order.
+
+    Width and height are in inches; `options` are those of matplotlib's `subplots`.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -66,7 +69,7 @@ def new_figure(
 
 
 def save(figure: "Figure", path: str | Path, svg: bool = True) -> Path:
-    """Write `path`.png and, with `svg`, `path`.svg; the path of the PNG."""
+    """Write `path`.png and, with `svg`, `path`.svg. Returns the path of the PNG."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     settle(figure)
@@ -78,7 +81,7 @@ def save(figure: "Figure", path: str | Path, svg: bool = True) -> Path:
 
 
 def render(figure: "Figure", file: Path, form: str) -> None:
-    """Write one file. `Figure.savefig` would draw and lay out everything twice more."""
+    """Write one file, faster than `Figure.savefig`, which would draw and lay out twice more."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
@@ -89,7 +92,7 @@ def render(figure: "Figure", file: Path, form: str) -> None:
 
 
 def settle(figure: "Figure") -> None:
-    """Lay the figure out once and for all: its axes stay where they are then."""
+    """Lay the figure out now and keep its axes in place from then on."""
     if (engine := figure.get_layout_engine()) is not None:
         engine.execute(figure)
         figure.set_layout_engine("none")

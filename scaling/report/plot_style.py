@@ -1,7 +1,7 @@
-"""What the figures of a fit share: axes in powers of ten, legends and labels; see `house`.
+"""Elements shared by the figures of a fit: axes in powers of ten, legends and labels; see `house`.
 
-Lines are told apart by style and marker as well as by colour; sizes and budgets are shown by a map
-whose lightness grows, so both survive a grey print.
+Lines differ in style and marker as well as in colour, and a colour map of increasing lightness
+shows sizes and budgets, so both can be read in a grey print.
 """
 
 import math
@@ -24,19 +24,19 @@ from scaling.errors import ScalingError
 from scaling.report.house import BLACK, ROUND, settle
 
 LIGHTNESS = ListedColormap(colormaps["viridis"](np.linspace(0, 0.82, 256)), "viridis_dark")
-"""viridis without its pale end, which is lost on white paper."""
+"""viridis without its pale end, which is hard to see on white."""
 
 Look = dict[str, Any]
-"""Keywords of matplotlib, whose types differ."""
+"""Keyword arguments of matplotlib, of various types."""
 
 COMPUTE, TOKENS = "training compute C (FLOPs)", "training data D (tokens)"
 LOSS = "loss (nats per token)"
 _COUNTED = {"non_embedding": "non-embedding parameters", "total": "parameters with embeddings"}
 
-# Mantissas of ticks and how many ticks they must give; the first that do are taken.
+# Mantissas of ticks, and how many ticks they must give; the first ones that do are used.
 _MANTISSAS = (((1,), 3), ((1, 3), 3), ((1, 2, 5), 3), ((1, 2, 3, 4, 6, 8), 4))
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-# Where a label may stand from its point: offsets in points, alignment.
+# Possible places of a label relative to its point: offsets in points, and alignment.
 _PLACES = tuple(
     (dx, dy, {-1: "right", 0: "center", 1: "left"}[np.sign(dx)], "bottom" if dy > 0 else "top")
     for dy in (3, -3, 9, -9, 18, -18)
@@ -48,9 +48,9 @@ _PLACES = tuple(
 
 
 def number(value: float, digits: int = 3) -> str:
-    """20 -> '20', 3e21 -> '3×10²¹'; the minus sign is a minus sign.
+    """A number as text: 20 -> '20', 3e21 -> '3×10²¹', with a real minus sign.
 
-    In plain text: every formula that TeX's way sets takes 20 ms.
+    Plain text, because each formula in TeX notation takes matplotlib 20 ms.
     """
     if not math.isfinite(value):
         return {math.inf: "∞", -math.inf: "−∞"}.get(value, "undefined")
@@ -72,12 +72,12 @@ def pair(interval: tuple[float, float], digits: int = 3) -> str:
 
 
 def shortened(text: str, most: int = 22) -> str:
-    """The text, or its end where it is long: the end of a path tells runs apart."""
+    """The text, or its end if it is long: the end of a path distinguishes runs."""
     return text if len(text) <= most else "…" + text[1 - most :]
 
 
 def size_label(count: str) -> str:
-    """The label of an axis of N, with what the records count."""
+    """The label of an axis of N; it states which parameters the records count."""
     return f"model size N ({_COUNTED.get(count, 'parameters')})"
 
 
@@ -93,9 +93,9 @@ def span(*values: ArrayLike, margin: float = 0.04) -> tuple[float, float]:
 
 
 def inside(values: np.ndarray, around: np.ndarray, factor: float) -> np.ndarray:
-    """The finite values (..., n) that lie at most `factor` below or above all of `around`.
+    """The finite values (..., n) within `factor` of the range of `around`.
 
-    Limits follow an interval only so far: one that is endless would press all else together.
+    Axis limits include an interval only to this extent: an infinite one would compress the rest.
     """
     low, high = np.min(around[around > 0], initial=np.inf), np.max(around, initial=0)
     with np.errstate(invalid="ignore"):
@@ -109,12 +109,12 @@ def inside(values: np.ndarray, around: np.ndarray, factor: float) -> np.ndarray:
 def log_axis(
     axes: Axes, which: str, limits: tuple[float, float], label: str, most: int = 6
 ) -> None:
-    """A logarithmic x or y axis with at most `most` or so plainly written ticks.
+    """Make the x or y axis (`which`) logarithmic, with about `most` plainly written ticks.
 
-    Raises ScalingError where the limits are not two ascending positive numbers.
+    Raises ScalingError if the limits are not two ascending positive numbers.
     """
     if not (0 < limits[0] < limits[1] < np.inf):
-        raise ScalingError(f"its axis of {label} would go from {limits[0]:g} to {limits[1]:g}")
+        raise ScalingError(f"its {label} axis would range from {limits[0]:g} to {limits[1]:g}")
     getattr(axes, f"set_{which}scale")("log")
     getattr(axes, f"set_{which}lim")(*limits)
     getattr(axes, f"set_{which}label")(label)
@@ -130,14 +130,14 @@ def log_axis(
             axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: number(value)))
             break
     else:
-        # Along y there is room for more labels than along x.
+        # There is room for more labels along y than along x.
         bins = 8 if which == "y" else most
         ticks = ticker.MaxNLocator(bins, steps=ROUND).tick_values(low, high)
         axis.set_major_formatter(ticker.ScalarFormatter(useOffset=False))
     axis.set_major_locator(ticker.FixedLocator(list(ticks)))
     between = range(2, 10) if every == 1 else (1,)
     minor = np.outer(10.0**powers, between).ravel() if decades > 1 else np.empty(0)
-    # matplotlib makes a mark, with its text, of those outside as well.
+    # Only ticks inside the limits: matplotlib creates marks and texts for those outside too.
     axis.set_minor_locator(ticker.FixedLocator(list(minor[(minor >= low) & (minor <= high)])))
     axis.set_minor_formatter(ticker.NullFormatter())
 
@@ -145,12 +145,12 @@ def log_axis(
 def linear_axis(
     axes: Axes, which: str, limits: tuple[float, float], label: str, ticks: int = 5
 ) -> None:
-    """A linear x or y axis with about `ticks` round ticks.
+    """Make the x or y axis (`which`) linear, with about `ticks` round ticks.
 
-    Raises ScalingError where the limits are not two ascending numbers.
+    Raises ScalingError if the limits are not two ascending finite numbers.
     """
     if not (-np.inf < limits[0] < limits[1] < np.inf):
-        raise ScalingError(f"its axis of {label} would go from {limits[0]:g} to {limits[1]:g}")
+        raise ScalingError(f"its {label} axis would range from {limits[0]:g} to {limits[1]:g}")
     getattr(axes, f"set_{which}lim")(*limits)
     getattr(axes, f"set_{which}label")(label)
     axis = axes.xaxis if which == "x" else axes.yaxis
@@ -161,7 +161,7 @@ def linear_axis(
 
 
 class _Plain(ticker.ScalarFormatter):
-    """With its power of ten written as everywhere here."""
+    """A formatter that writes its power of ten as `power` does."""
 
     def get_offset(self) -> str:
         mantissa, _, exponent = super().get_offset().replace("−", "-").partition("e")
@@ -169,13 +169,13 @@ class _Plain(ticker.ScalarFormatter):
 
 
 def lightness(values: np.ndarray) -> LogNorm:
-    """The norm of a map from positive values, small ones dark, on a log scale."""
+    """A logarithmic norm of positive values for a colour map: small values are dark."""
     low, high = float(np.min(values)), float(np.max(values))
     return LogNorm(low, high) if high > low else LogNorm(low / 2, high * 2)
 
 
 def size_bar(figure: Figure, axes: Axes, norm: LogNorm, count: str) -> None:
-    """A colour bar of model sizes beside the axes."""
+    """Add a colour bar of model sizes next to the axes."""
     mappable = shades(norm)
     bar = figure.colorbar(mappable, ax=axes, pad=0.015, aspect=30)
     assert norm.vmin is not None and norm.vmax is not None
@@ -184,12 +184,12 @@ def size_bar(figure: Figure, axes: Axes, norm: LogNorm, count: str) -> None:
 
 
 def shades(norm: LogNorm) -> ScalarMappable:
-    """What gives the colour of a value: `.to_rgba(value)`."""
+    """A colour map of values: `.to_rgba(value)` gives the colour."""
     return ScalarMappable(norm, LIGHTNESS)
 
 
 def even_choice(count: int, most: int) -> np.ndarray:
-    """At most `most` indices below `count`, evenly spread, with the first and the last."""
+    """At most `most` indices below `count`, evenly spread, including the first and the last."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
@@ -202,14 +202,14 @@ def _renderer(figure: Figure) -> RendererBase:
 
 
 def legend_above(figure: Figure, axes: Sequence[Axes] | None = None) -> None:
-    """One legend over the panels, of all their labels, each once, in as few rows as fit."""
+    """Add one legend above the panels, with each label once, in as few rows as possible."""
     found: dict[str, Artist] = {}
     for panel in figure.axes if axes is None else axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     room = 0.96 * figure.bbox.width
     for columns in range(len(found), 0, -1):
-        # No fewer columns than the number of rows asks for: the last one is not left empty.
+        # Skip numbers of columns that leave a column empty with this number of rows.
         if columns != -(-len(found) // -(-len(found) // columns)):
             continue
         place: Look = {"loc": "outside upper center", "ncols": columns}
@@ -222,9 +222,11 @@ def legend_above(figure: Figure, axes: Sequence[Axes] | None = None) -> None:
 def label_points(
     axes: Axes, x: np.ndarray, y: np.ndarray, texts: Sequence[str], others: np.ndarray
 ) -> None:
-    """Write a text beside each point, where it covers least.
+    """Write a text next to each point, where it covers the least.
 
     Args:
+      x, y: points in data coordinates.
+      texts: one for each point.
       others: (n, 2) points in data coordinates that a text should not cover.
     """
     figure = axes.get_figure(root=True)
@@ -241,7 +243,7 @@ def label_points(
             "color": BLACK,
             "bbox": paper,
         }
-        # A run may be called anything; a dollar sign does not begin mathematics.
+        # A run may have any name, so a dollar sign must not start a formula.
         text = axes.annotate(words, (x_i, y_i), xytext=(0, 0), parse_math=False, **style)
         text.set_in_layout(False)
         tried: list[tuple[float, int, Bbox]] = []

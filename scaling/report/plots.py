@@ -1,7 +1,7 @@
 """Figures of a fit: IsoFLOP curves, the allocation of compute, and loss against compute.
 
-Each function writes PATH.png and PATH.svg and returns the path of the PNG. `planned` names all that
-apply; `scaling.report.drawing` draws them for a report, whatever happens to one of them.
+Each function writes PATH.png and PATH.svg and returns the path of the PNG. `planned` lists the
+figures that apply; `scaling.report.drawing` draws them independently for a report.
 Shapes: n points, B budgets, G places of a curve, S resamples.
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from scaling.records.records import Records
 
 HOFFMANN = {"E": 1.69, "A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.28}
-"""The law as Hoffmann et al. 2022 published it, to compare with."""
+"""The law as published by Hoffmann et al. 2022, for comparison."""
 MOST_POINTS = 4000  # runs shown in a figure
 _PLACES = 80  # of an IsoFLOP curve
 _MOST_SIZES = 8
@@ -38,7 +38,7 @@ _MOST_BUDGETS = 20
 
 
 class Plan(NamedTuple):
-    """A figure to be drawn: `function(*arguments, path=..., **options)`."""
+    """A figure to draw: `function(*arguments, path=..., **options)`."""
 
     function: Callable[..., Path]
     arguments: tuple[object, ...]
@@ -55,9 +55,9 @@ def planned(
     envelope: "Envelope | None" = None,
     holdout: "HoldOut | None" = None,
 ) -> dict[str, Plan]:
-    """Every figure that the law and the results allow, by name, in the order of a report.
+    """All figures that the law and the results allow, by name, in the order of a report.
 
-    Of many records it shows some, evenly spread over their compute.
+    At most MOST_POINTS records are shown, evenly spread over their compute.
     """
     from scaling.report.plots_doubt import ellipses, hold_out, profiles, residuals
 
@@ -83,13 +83,13 @@ def planned(
 
 
 def figures(fit: "Fit", records: "Records", folder: str | Path, **results: Any) -> dict[str, Path]:
-    """Draws what is `planned`, one after another; the paths by name."""
+    """Draw all `planned` figures in sequence. Returns their paths by name."""
     plans = planned(fit, records, **results)
     return {name: plan.draw(Path(folder) / name) for name, plan in plans.items()}
 
 
 def thinned(records: "Records", most: int = MOST_POINTS) -> "Records":
-    """At most so many of the records: evenly spread over their compute, the ends included."""
+    """At most `most` records, evenly spread over their compute, including both ends."""
     if len(records) <= most:
         return records
     return records.where(
@@ -97,13 +97,13 @@ def thinned(records: "Records", most: int = MOST_POINTS) -> "Records":
     )
 
 
-# -- what is drawn -------------------------------------------------------------------------------
+# -- elements ------------------------------------------------------------------------------------
 
 
 def _draw_band(
     axes: Axes, x_G: np.ndarray, band_3xG: np.ndarray, color: str, label: str, level: float
 ) -> None:
-    """A line with its interval as a shade whose edges a grey print still shows."""
+    """A line with its interval as a shaded band, visible in grey prints too."""
     line, low, high = band_3xG
     axes.plot(x_G, line, color=color, label=label, zorder=3)
     if np.isfinite(low).any():
@@ -118,7 +118,7 @@ def _mark_range(axes: Axes, largest: float) -> None:
 
 
 def _mark_floors(axes: Axes, fit: "Fit", limits: tuple[float, float]) -> None:
-    """E and the exact entropy as level lines, where the axis shows them."""
+    """E and the exact entropy as horizontal lines, if they are within the limits."""
     E, floor = fit.parameters.get("E"), fit.floor
     if E is not None and limits[0] < E:
         sure = f" {style.pair(fit.intervals['E'])}" if "E" in fit.intervals else ""
@@ -130,7 +130,7 @@ def _mark_floors(axes: Axes, fit: "Fit", limits: tuple[float, float]) -> None:
 
 
 def _loss_limits(fit: "Fit", *losses: np.ndarray) -> tuple[float, float]:
-    """Limits of a loss axis: the points, with E and the exact entropy if they are not far below."""
+    """Limits of a loss axis: all points, and E and the exact entropy if not far below them."""
     lowest = min(np.min(loss, initial=np.inf) for loss in losses)
     floors = [fit.parameters.get("E"), fit.floor]
     near = [floor for floor in floors if floor is not None and floor > 0.4 * lowest]
@@ -144,7 +144,7 @@ def _loss_limits(fit: "Fit", *losses: np.ndarray) -> tuple[float, float]:
 def isoflop_curves(
     records: "Records", isoflop: "IsoFlop", fit: "Fit | None", path: str | Path
 ) -> Path:
-    """Loss against N for each budget: points, parabolas with their minima, the law's curve."""
+    """Loss against N for each budget: points, parabolas with their minima, and the law's curves."""
     figure, (axes,) = house.new_figure(1, 1, 7, 4.2)
     norm = style.lightness(isoflop.C_B)
     minima = isoflop.minima["parabola"]
@@ -207,7 +207,7 @@ def optimal_allocation(
     isoflop: "IsoFlop | None" = None,
     envelope: "Envelope | None" = None,
 ) -> Path:
-    """Optimal N and D against C: the law's with its interval, and those of approaches 1 and 2."""
+    """Optimal N and D against C: by the law, with its interval, and by approaches 1 and 2."""
     figure, panels = house.new_figure(1, 2, 7.2, 3.7)
     C_G = places(fit, records.C)
     bands = allocation_bands(fit, C_G)
@@ -249,7 +249,7 @@ def _draw_approach(
     look: tuple[str, str, object],
     words: tuple[str, str],
 ) -> None:
-    """The optima (C, N or D) that an approach found, and its power law."""
+    """The optima found by an approach (C, and N or D), and its power law."""
     marker, color, dashes = look
     dots: style.Look = {
         "linestyle": "",
@@ -265,10 +265,10 @@ def _draw_approach(
 def loss_against_compute(
     fit: "Fit", records: "Records", path: str | Path, compare: bool = False
 ) -> Path:
-    """Loss against FLOPs at fixed N, the optimal frontier with its interval, E and the entropy.
+    """Loss against FLOPs: curves at fixed N, the optimal frontier with its interval, the floors.
 
     Args:
-      compare: also draw the frontier of the law that Hoffmann et al. 2022 published.
+      compare: also draw the frontier of the law published by Hoffmann et al. 2022.
     """
     figure, (axes,) = house.new_figure(1, 1, 7, 4.2)
     C_G = places(fit, records.C)
@@ -298,7 +298,7 @@ def loss_against_compute(
 
 def _draw_published(axes: Axes, C_G: np.ndarray, limits: tuple[float, float]) -> None:
     loss_G = allocate.optimal(CHINCHILLA, CHINCHILLA.from_natural(HOFFMANN), C_G)[2]
-    # A curve that leaves the axis is of another corpus or tokenizer: it would only confuse.
+    # A curve outside the axis belongs to another corpus or tokenizer and would only confuse.
     if np.mean((loss_G > limits[0]) & (loss_G < limits[1])) > 0.9:
         line: style.Look = {
             "color": PURPLE,
@@ -309,7 +309,7 @@ def _draw_published(axes: Axes, C_G: np.ndarray, limits: tuple[float, float]) ->
 
 
 def shown_sizes(N: np.ndarray) -> np.ndarray:
-    """At most 8 of the sizes, evenly spread in ln N, with the smallest and the largest."""
+    """At most 8 of the sizes, evenly spread in ln N, including the smallest and the largest."""
     sizes = np.unique(N)
     if len(sizes) <= _MOST_SIZES:
         return sizes
@@ -319,9 +319,9 @@ def shown_sizes(N: np.ndarray) -> np.ndarray:
 
 @house.styled
 def frontier(fit: "Fit", records: "Records", path: str | Path) -> Path:
-    """The least loss for each compute, and its part above E on a log axis.
+    """The least loss at each compute, and its part above E on a log axis.
 
-    For a law of one variable: its curve against that variable.
+    For a law of one variable, its curve against that variable is drawn instead.
     """
     one = fit.law.variables[0] if len(fit.law.variables) == 1 else None
     labels = {None: COMPUTE, "C": COMPUTE, "D": style.TOKENS, "N": style.size_label(records.count)}
@@ -358,7 +358,7 @@ def frontier(fit: "Fit", records: "Records", path: str | Path) -> Path:
 def _title_slope(
     axes: Axes, fit: "Fit", x_G: np.ndarray, above_G: np.ndarray, variable: str
 ) -> None:
-    """The exponent of the line in the title, for laws where it is one."""
+    """Write the exponent of the curve in the title, if the curve is a power law."""
     straight = len(fit.law.variables) == 1 or allocate.coefficients(fit.law, fit.theta)
     slope = np.log(above_G[-1] / above_G[0]) / np.log(x_G[-1] / x_G[0])
     if straight and np.isfinite(slope):

@@ -1,4 +1,4 @@
-"""Figures of how sure a fit is: residuals, hold-out, ellipses of the resamples, profiles.
+"""Figures of the uncertainty of a fit: residuals, hold-out, ellipses of resamples, profiles.
 
 Each function writes PATH.png and PATH.svg and returns the path of the PNG.
 Shapes: n points, P coordinates, S resamples.
@@ -35,13 +35,13 @@ _PAIRS = (
     ("log_A", "alpha"),
     ("log_B", "beta"),
 )
-_CLOUD = 500  # resamples shown as points
-_LABELLED = 3  # runs named in the figure of residuals
+_CLOUD = 500  # resamples shown as points, at most
+_LABELLED = 3  # runs named in the figure of residuals, at most
 
 
 @house.styled
 def residuals(fit: "Fit", records: "Records", path: str | Path) -> Path:
-    """How far each loss lies from the law, in percent, against C, N and D, and their histogram."""
+    """Residuals in percent of the law's loss, against C, N and D, and their histogram."""
     values = {"N": records.N, "D": records.D, "C": records.C, "U": records.unique}
     law_n = fit.law.loss(
         fit.theta, **{name: np.asarray(values[name]) for name in fit.law.variables}
@@ -81,10 +81,11 @@ def _bins(values: np.ndarray) -> int:
 
 @house.styled
 def hold_out(holdout: "HoldOut", path: str | Path, records: "Records | None" = None) -> Path:
-    """Predicted against measured loss of the held-out runs, the errors, and the allocation's drift.
+    """Predicted against measured loss of held-out runs, their errors, and the allocation's drift.
 
     Args:
-      holdout: of `scaling.estimate.holdout`.
+      holdout: from `scaling.estimate.holdout.hold_out`.
+      path: without suffix.
       records: all records; those below the cut are shown for comparison.
     """
     drift, some = holdout.drift, spread(holdout.held.C)
@@ -164,7 +165,7 @@ def _error_bars(
     label: str,
     zorder: int = 3,
 ) -> None:
-    """Points with bars from low to high, where those are known; `ends`: estimate, low, high."""
+    """Points with bars from low to high, if known; `ends` is (estimate, low, high)."""
     y, low, high = ends
     reach = np.maximum(np.stack([y - low, high - y]), 0)
     axes.errorbar(
@@ -174,10 +175,10 @@ def _error_bars(
 
 @house.styled
 def ellipses(fit: "Fit", path: str | Path) -> Path:
-    """Pairs of parameters over the resamples, with the ellipses that hold 50 and 95 % of them.
+    """Pairs of parameters over the resamples, with ellipses that contain 50 and 95 % of them.
 
-    Axes end where the bulk of the resamples does, and a panel counts those beyond. The far tails
-    stay out of the shape of the ellipses, too, as a few outliers would decide it alone.
+    The axes cover the bulk of the resamples, and each panel states how many lie beyond. The far
+    tails do not affect the shape of the ellipses, which a few outliers would otherwise determine.
     """
     pairs = _pairs(fit.law)
     columns = min(3, len(pairs))
@@ -216,7 +217,7 @@ def _draw_pair(axes: Axes, fit: "Fit", first: str, second: str) -> None:
         if np.sum(bulk) < 3:
             continue
         outline = _covering(x.samples[defined], y.samples[defined], bulk, level)
-        text = f"ellipse that holds {100 * level:g} % of them"
+        text = f"{100 * level:g} % ellipse of the resamples"
         axes.plot(*outline, dashes, color=BLUE, linewidth=1.1, label=text)
     dot: style.Look = {"linestyle": "", "zorder": 4, "label": "estimate"}
     axes.plot(x.estimate, y.estimate, marker="X", color=BLACK, markersize=5, **dot)
@@ -231,7 +232,7 @@ def _draw_pair(axes: Axes, fit: "Fit", first: str, second: str) -> None:
             "label": text,
         }
         axes.axvline(exact[0], **line)
-    # An ellipse of wild resamples is cut, too.
+    # An ellipse of extreme resamples is cut off as well.
     cut = [value[shown.near(value)] for shown, value in zip((x, y), outline, strict=True)]
     limits = x.limits(cut[0], exact), y.limits(cut[1])
     style.linear_axis(axes, "x", limits[0], x.label, ticks=4)
@@ -247,10 +248,12 @@ def _draw_pair(axes: Axes, fit: "Fit", first: str, second: str) -> None:
 
 
 class _Frame:
-    """How an axis shows a parameter: its label, and differences where all values are nearly equal.
+    """The label and scale of a parameter's axis; it shows differences if values are nearly equal.
 
     Args:
-      width: of the values to be shown.
+      text: the name of the parameter.
+      estimate: its estimate.
+      width: the range of the values shown.
     """
 
     def __init__(self, text: str, estimate: float, width: float):
@@ -268,7 +271,7 @@ class _Frame:
 
 
 class _Shown(_Frame):
-    """A coordinate over the resamples: E itself, other coefficients as logs."""
+    """A coordinate over the resamples; E itself is shown, other coefficients as logs."""
 
     def __init__(self, fit: "Fit", coordinate: str):
         i = fit.law.at(coordinate)
@@ -287,15 +290,15 @@ class _Shown(_Frame):
         self.middle, self.spread = self.shift(ends[1]), float(np.ptp(ends)) / 2 / self.scale
 
     def near(self, values: np.ndarray) -> np.ndarray:
-        """Which values an axis of these samples can show."""
+        """Which values are close enough to the samples to be on their axis, (n,) bool."""
         return np.abs(values - self.middle) <= 8 * max(self.spread, 1e-300)
 
     def bulk(self, widths: float) -> np.ndarray:
-        """Which samples lie within so many standard deviations, robustly, of their median."""
+        """Which samples are within `widths` robust standard deviations of their median, bool."""
         return np.abs(self.samples - self.middle) <= widths * max(self.spread, 1e-300)
 
     def limits(self, *shown: ArrayLike) -> tuple[float, float]:
-        """Ends of the axis: the bulk of the samples, and all of `shown`."""
+        """Limits of the axis that include the bulk of the samples and all of `shown`."""
         near = self.samples[self.bulk(6)]
         ends = np.quantile(near, [0.003, 0.997]) if len(near) else []
         every = np.concatenate([ends, [self.estimate], *map(np.ravel, shown)])
@@ -304,9 +307,9 @@ class _Shown(_Frame):
 
 
 def _covering(x_S: np.ndarray, y_S: np.ndarray, bulk_S: np.ndarray, level: float) -> np.ndarray:
-    """Outline (2, 200) of the ellipse, of the shape of the bulk, that holds `level` of all samples.
+    """Outline (2, 200) of an ellipse shaped like the bulk that contains `level` of all samples.
 
-    Resamples have heavier tails than a normal law, whose ellipse would not hold what it says.
+    Resamples have heavier tails than a normal distribution, whose ellipse would contain fewer.
     """
     normal = ellipse(x_S[bulk_S], y_S[bulk_S], level)
     pairs = np.stack([x_S, y_S])
@@ -317,13 +320,13 @@ def _covering(x_S: np.ndarray, y_S: np.ndarray, bulk_S: np.ndarray, level: float
 
 
 def _positive(covariance: np.ndarray) -> np.ndarray:
-    """The matrix with a diagonal large enough to be factored."""
+    """The matrix with its diagonal increased slightly, so that it can be factored."""
     return covariance + np.diag(1e-12 * np.diag(covariance) + 1e-300)
 
 
 @house.styled
 def profiles(fit: "Fit", path: str | Path) -> Path:
-    """The profile of the objective of each parameter, its interval and that of the bootstrap."""
+    """The profile likelihood of each parameter, with its interval and that of the bootstrap."""
     names = [name for name, found in fit.profiles.items() if len(found.values)]
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
@@ -347,7 +350,7 @@ def _draw_profile(axes: Axes, fit: "Fit", profile: Profile) -> None:
     ends = np.array([estimate, *near, *_finite(profile.low, profile.high)])
     bootstrap = fit.intervals.get(name)
     if bootstrap:
-        # A tail of the bootstrap may be endless; the axis follows it only so far.
+        # An end of the bootstrap interval may be infinite; the axis includes it only so far.
         reach = 3 * np.ptp(ends)
         ends = np.append(ends, np.clip(_finite(*bootstrap), ends[0] - reach, ends[0] + reach))
     exact = name == "E" and fit.floor is not None

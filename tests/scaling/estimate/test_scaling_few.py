@@ -1,4 +1,4 @@
-"""What a fit says of very little: as many points as parameters, few runs, odd questions."""
+"""Fits of very few data: as many points as parameters, few runs, odd questions."""
 
 import json
 import os
@@ -33,14 +33,14 @@ def sound():
 
 
 @pytest.mark.slow
-def test_as_many_points_as_parameters_are_no_success():
+def test_as_many_points_as_parameters_are_not_a_success():
     found = fit(records(5), resamples=50)
     assert not found.success and "leave none to judge the fit by" in found.message
     assert all(np.isnan(found.intervals[name]).all() for name in TRUTH)
 
 
 @pytest.mark.slow
-def test_no_interval_of_a_run_where_the_law_is_not_determined():
+def test_a_run_has_no_interval_if_the_law_is_not_determined():
     N = np.repeat([1e8, 1e9], 8)
     D = np.tile(np.geomspace(1e9, 1e11, 8), 2)
     found = fit(Records.from_arrays(N, D, 1.8 + 480 / N**0.35 + 2100 / D**0.37), resamples=50)
@@ -49,26 +49,26 @@ def test_no_interval_of_a_run_where_the_law_is_not_determined():
 
 
 @pytest.mark.slow
-def test_few_runs_of_many_points_are_warned_of():
+def test_few_runs_of_many_points_give_a_warning():
     found = fit(records(30, ["a"] * 15 + ["b"] * 15), resamples=50)
-    assert any("2 runs only" in warning for warning in found.warnings)
+    assert any("only 2 runs" in warning for warning in found.warnings)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "asked", [{"C": 10.0}, {"N": 124.0, "D": 2.5}, {"N": 124.0, "D": 1e10}], ids=str
 )
-def test_a_question_far_below_the_records_is_doubted(sound, asked):
+def test_a_question_far_below_the_records_gives_a_warning(sound, asked):
     assert any("N" in w and "parameters" in w for w in predict(sound, **asked).warnings)
     assert not predict(sound, C=1e21).warnings
 
 
-def test_a_truth_value_is_no_budget(sound):
+def test_a_truth_value_is_not_a_budget(sound):
     with pytest.raises(ScalingError, match="C=True"):
         predict(sound, C=True)
 
 
-def test_losses_of_no_scale_are_one_error():
+def test_losses_of_an_impossible_scale_are_one_error():
     good = records(12)
     with pytest.raises(ScalingError):
         fit(Records.from_arrays(good.N, good.D, good.loss * 1e-300), resamples=0)

@@ -1,4 +1,4 @@
-"""Fits: reference values, invariances, degenerate data, doubts, predictions and bad input."""
+"""Fits: reference values, invariances, degenerate data, warnings, predictions and bad input."""
 
 import dataclasses
 import functools
@@ -98,7 +98,7 @@ def test_random_laws_are_recovered(floor, shares, alpha, beta, places, seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("delta", [1e-3, None])
-def test_units_change_nothing_but_the_units(delta):
+def test_a_change_of_units_changes_only_the_units(delta):
     records = made(noise=0.01)
     other = Records.from_arrays(records.N / 1e9, records.D * 3.7, records.loss)
     one, two = (fit(r, delta=delta, resamples=0, profiles=False) for r in (records, other))
@@ -153,7 +153,7 @@ def test_scipy_finds_no_lower_objective():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variable", ["N", "D"])
-def test_a_dead_term_is_degenerate_never_a_success(variable):
+def test_a_dead_term_is_degenerate_and_never_a_success(variable):
     """Losses that do not depend on one variable at all."""
     law = power_law(variable)
     true = {"E": 2.0, "A": 300.0, "alpha": 0.3}
@@ -192,7 +192,7 @@ def test_the_data_constrained_law_recovers_its_truth():
 
 
 @pytest.mark.slow
-def test_a_law_of_ones_own_is_one_function():
+def test_a_users_law_is_one_function():
     def saturating(N, D, E, A, alpha):
         return E + A / (N * D) ** alpha
 
@@ -207,7 +207,7 @@ def test_a_law_of_ones_own_is_one_function():
 
 
 @pytest.mark.slow
-def test_intervals_hold_the_truth_and_repeat_with_the_seed():
+def test_intervals_contain_the_truth_and_repeat_with_the_seed():
     found, again = noisy(), fit(made(noise=0.005), resamples=256)
     for name, value in TRUE.items():
         low, high = found.intervals[name]
@@ -216,7 +216,7 @@ def test_intervals_hold_the_truth_and_repeat_with_the_seed():
     np.testing.assert_array_equal(found.samples, again.samples)
 
 
-def test_starting_resamples_from_many_places_changes_no_interval():
+def test_more_starting_points_for_resamples_change_no_interval():
     records = made(noise=0.005)
     one, many = (fit(records, resamples=64, bootstrap_starts=k, profiles=False) for k in (1, 16))
     for name, (low, high) in one.intervals.items():
@@ -230,7 +230,7 @@ def test_whole_runs_are_drawn():
     assert np.all(weights[:, 0] + weights[:, 1] + weights[:, 3] == 3)
 
 
-def test_a_fit_reads_back_from_its_file(tmp_path):
+def test_a_saved_fit_can_be_loaded(tmp_path):
     found = noisy()
     path = found.save(tmp_path, [1e24])
     back = load_fit(path)
@@ -244,11 +244,11 @@ def test_a_fit_reads_back_from_its_file(tmp_path):
     with pytest.raises(ScalingError, match="do not belong together"):
         load_fit(path)
     path.write_text("{}")
-    with pytest.raises(ScalingError, match="is no fit.json"):
+    with pytest.raises(ScalingError, match="is not a fit.json"):
         load_fit(path)
 
 
-def test_every_question_has_its_answer():
+def test_every_question_is_answered():
     found = noisy()
     loss = predict(found, N=7e9, D=1.4e11).values["loss"]
     assert loss[1] < loss[0] < loss[2]
@@ -269,7 +269,7 @@ def test_every_question_has_its_answer():
 
 
 @pytest.mark.slow
-def test_a_hold_out_predicts_what_it_has_not_seen():
+def test_a_hold_out_predicts_unseen_runs():
     records = made(noise=0.002)
     whole = fit(records, resamples=64, profiles=False)
     held = hold_out(records, whole, cut_of(records, "10x"), resamples=64, profiles=False)
@@ -294,24 +294,24 @@ def test_bad_records_are_refused_with_a_reason():
             fit(made(), **wrong)
 
 
-def test_few_resamples_are_warned_of():
+def test_few_resamples_give_a_warning():
     assert any("too few" in w for w in fit(made(), resamples=20).warnings)
     assert not any("too few" in w for w in fit(made(), resamples=0).warnings)
 
 
-def test_arrays_that_hold_no_numbers_are_refused():
+def test_arrays_without_numbers_are_refused():
     with pytest.raises(ScalingError, match="no.* arrays of numbers"):
         Records.from_arrays(N=["a"], D=["b"], loss=[1.0])
 
 
 @pytest.mark.slow
-def test_warnings_say_what_to_doubt():
+def test_warnings_name_what_is_doubtful():
     few = made(n=7, sizes=(1e7, 3e7))
     text = " ".join(fit(few, "power_N", resamples=0).warnings)
     assert "only 7 points" in text and "decades" in text
     natural = Records.from_arrays(*(getattr(made(), v) for v in ("N", "D", "loss")))
     text = " ".join(fit(natural, resamples=0).warnings)
-    assert "below 50M" in text and "not stated" in text
+    assert "below 50M" in text and "do not state whether N counts embeddings" in text
 
 
 @pytest.mark.slow
@@ -357,11 +357,11 @@ def test_the_shell_fits_a_file(tmp_path):
 def test_a_damaged_fit_is_one_error(tmp_path, change):
     path = noisy().save(tmp_path)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(ScalingError, match="no fit.json"):
+    with pytest.raises(ScalingError, match="is not a fit.json"):
         load_fit(path)
 
 
-def test_records_of_no_weight_do_not_count():
+def test_records_without_weight_do_not_count():
     records = made(n=20)
     for weighty in (0, 3):
         weight = np.arange(20) < weighty
@@ -369,7 +369,7 @@ def test_records_of_no_weight_do_not_count():
             fit(dataclasses.replace(records, weight=weight))
 
 
-def test_what_is_no_record_or_no_number_is_refused():
+def test_arguments_that_are_not_records_or_numbers_are_refused():
     with pytest.raises(ScalingError, match="read_records"):
         fit("runs.csv")
     for N in ("1e9", [1e9, 2e9], np.array([1e9])):
@@ -377,7 +377,7 @@ def test_what_is_no_record_or_no_number_is_refused():
             predict(noisy(), N=N, D=1e10)
 
 
-def test_resamples_that_are_no_numbers_are_refused(tmp_path):
+def test_resamples_that_are_not_numbers_are_refused(tmp_path):
     path = noisy().save(tmp_path)
     np.save(tmp_path / "bootstrap.npy", np.full((256, 5), "a"))
     with pytest.raises(ScalingError, match="do not belong together"):
@@ -436,7 +436,7 @@ def test_jobs_fit_and_predict(tmp_path, capsys):
 
 
 def test_scaling_stands_alone():
-    """No file of scaling/ imports the trainer or torch, and names are reached from the top."""
+    """No file of scaling/ imports the trainer or torch, and all names are available at the top."""
     for path in Path(scaling.__file__).parent.glob("*.py"):
         lines = [line.split() for line in path.read_text().splitlines()]
         modules = {w[1].split(".")[0] for w in lines if w[:1] in (["import"], ["from"])}

@@ -1,4 +1,4 @@
-"""No part of an analysis costs another: what fails is a note, and the fit is there."""
+"""A part of an analysis that fails is only a note; the fit and the other parts remain."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def ladder() -> Records:
         ("hold_out", np.linalg.LinAlgError("Singular\nmatrix")),
     ],
 )
-def test_a_part_that_fails_is_one_line(monkeypatch, part, error):
+def test_a_part_that_fails_is_one_note(monkeypatch, part, error):
     def failing(*_, **__):
         raise error
 
@@ -45,9 +45,9 @@ def test_a_part_that_fails_is_one_line(monkeypatch, part, error):
 
 
 @pytest.mark.slow
-def test_a_hold_out_that_cannot_be_costs_only_itself():
+def test_an_impossible_hold_out_leaves_the_rest_intact():
     found = analyse(ladder(), holdout=1e30, resamples=0, profiles=False)
     assert found.fit.success and found.holdout is None
-    assert any("hold-out left out: no record lies above" in note for note in found.notes)
+    assert any("hold-out skipped: no record is above" in note for note in found.notes)
     with pytest.raises(ScalingError, match="neither FLOPs"):
         analyse(ladder(), holdout="x", resamples=0, profiles=False)

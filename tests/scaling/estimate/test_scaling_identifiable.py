@@ -1,4 +1,4 @@
-"""What the data cannot tell is not reported as told: too few values, lines, dead derivatives."""
+"""Undetermined parameters are not reported as known: too few values, lines, zero derivatives."""
 
 import json
 
@@ -20,7 +20,7 @@ LINE = np.geomspace(1e7, 1e10, 16)
 
 
 def made(N, D, noise=0.0, seed=0) -> Records:
-    """Records of the law on a grid or at pairs; 16 points where possible, so as to compile once."""
+    """Records of the law on a grid or at pairs; 16 points if possible, to compile only once."""
     N, D = (np.ravel(x).astype(float) for x in np.broadcast_arrays(N, D))
     error = np.random.default_rng(seed).normal(size=len(N))
     return Records.from_arrays(N, D, CHINCHILLA.loss(THETA, N=N, D=D) * np.exp(noise * error))
@@ -43,7 +43,7 @@ def outlier(seed: int) -> Records:
 @pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 0.003, 0.01])
 @pytest.mark.parametrize("second", [1e9, 1.05e8])
-def test_two_sizes_determine_no_floor(noise, second):
+def test_two_sizes_do_not_determine_the_floor(noise, second):
     found = fit(made(sizes(1e8, second), TOKENS, noise), resamples=64)
     assert not found.success
     assert found.message.startswith("not identifiable: N has only 2 values")
@@ -57,7 +57,7 @@ def test_two_sizes_determine_no_floor(noise, second):
 
 
 @pytest.mark.slow
-def test_sizes_that_hardly_differ_are_one(tmp_path):
+def test_sizes_that_hardly_differ_count_as_one(tmp_path):
     close = 1e8 * (1 + 1e-7 * np.arange(7))
     N = np.repeat([*close, 1e9], 2)
     found = fit(made(N, np.tile(TOKENS, 2)), resamples=64, profiles=False)
@@ -73,7 +73,7 @@ def test_sizes_that_hardly_differ_are_one(tmp_path):
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("step", [0.05, 0.03])
 @pytest.mark.parametrize("profiles", [True, False])
-def test_three_sizes_within_a_tenth_tell_no_exponent(seed, step, profiles):
+def test_three_sizes_within_a_tenth_determine_no_exponent(seed, step, profiles):
     three = made(sizes(1e8, 1e8 * (1 + step), 1e8 * (1 + 2 * step)), TOKENS, 0.003, seed)
     found = fit(three, resamples=64, profiles=profiles)
     assert not found.success and found.message.startswith("not identifiable: ")
@@ -85,7 +85,7 @@ def test_three_sizes_within_a_tenth_tell_no_exponent(seed, step, profiles):
 
 
 @pytest.mark.slow
-def test_budgets_that_hardly_differ_tell_no_exponent_of_tokens():
+def test_tokens_that_hardly_differ_determine_no_exponent():
     close = np.array([1e9, 1.05e9, 1.1e9])
     found = fit(made(np.geomspace(1e8, 1e10, 8)[:, None], close, 0.003), resamples=0)
     assert not found.success and {"E", "B", "beta"} <= set(found.undetermined)
@@ -95,7 +95,7 @@ def test_budgets_that_hardly_differ_tell_no_exponent_of_tokens():
 @pytest.mark.parametrize("noise", [0.0, 0.003])
 @pytest.mark.parametrize("power", [1.0, 0.5])
 @pytest.mark.parametrize("jitter", [0.0, 0.002])
-def test_points_on_a_line_let_the_terms_change_places(noise, power, jitter):
+def test_points_on_a_line_make_the_terms_interchangeable(noise, power, jitter):
     D = 20 * 1e9 * (LINE / 1e9) ** power
     D = D * np.exp(jitter * np.random.default_rng(1).uniform(-1, 1, 16))
     found = fit(made(LINE, D, noise), resamples=0, profiles=False)
@@ -129,7 +129,7 @@ def test_a_power_law_needs_three_values():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 0.003])
-def test_repeats_that_never_happen_tell_nothing_of_their_worth(noise):
+def test_data_without_repeats_do_not_determine_their_value(noise):
     generator = np.random.default_rng(0)
     N = np.exp(generator.uniform(np.log(1e7), np.log(1e10), 64))
     D = np.exp(generator.uniform(np.log(1e8), np.log(1e11), 64))
@@ -155,7 +155,7 @@ def test_good_designs_stay_converged(noise):
 
 
 def lowest(problem: Problem, starts: np.ndarray) -> float:
-    """The least objective that scipy finds, by L-BFGS-B down from wide deltas, then Nelder-Mead."""
+    """The least objective that scipy finds, by L-BFGS-B from wide deltas, then Nelder-Mead."""
     x, y = problem.logs["N"], problem.logs["D"]
 
     def cost(theta, delta):
@@ -182,7 +182,7 @@ def lowest(problem: Problem, starts: np.ndarray) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
-def test_an_outlier_among_twelve_points_costs_no_minimum(seed):
+def test_an_outlier_among_twelve_points_hides_no_minimum(seed):
     records = outlier(seed)
     found = fit(records, resamples=0, profiles=False)
     assert found.success or found.message.startswith(("degenerate", "not identifiable"))
@@ -192,7 +192,7 @@ def test_an_outlier_among_twelve_points_costs_no_minimum(seed):
 
 
 @pytest.mark.slow
-def test_the_descents_that_are_told_were_made():
+def test_the_reported_descents_were_made():
     few, many = (fit(outlier(0), resamples=0, profiles=False) for _ in range(2))
     assert few.descents == 3 * few.starts and many.descents_converged <= many.descents
     generator = np.random.default_rng(0)
@@ -202,7 +202,7 @@ def test_the_descents_that_are_told_were_made():
     assert f"{merged.descents} descents from 64 starts" in merged.table()
 
 
-def test_a_poor_fit_is_told():
+def test_a_poor_fit_gives_a_warning():
     noisy = fit(made(LINE, np.tile(TOKENS, 2), 0.15), resamples=0, profiles=False)
     assert any(w.startswith("a poor fit: residuals of") for w in noisy.warnings)
     good = fit(made(LINE, np.tile(TOKENS, 2), 0.003), resamples=0, profiles=False)

@@ -1,4 +1,4 @@
-"""Optimal sizes straight from runs: IsoFLOP minima, their bias, and the envelope of curves."""
+"""Optimal sizes directly from runs: IsoFLOP minima, their bias, and the envelope of curves."""
 
 import json
 
@@ -25,7 +25,7 @@ BUDGETS = np.array([1e18, 1e19, 1e20, 1e21])
 def ladder(
     half_width, sizes=9, theta=THETA, shift=0.0, drift=0.0, noise=0.0, seed=0, compute=BUDGETS
 ):
-    """Runs at `compute`, sizes around the optimum times e^shift, e^drift more at each budget."""
+    """Runs at `compute`: sizes around the optimum times e^shift, drifting by e^drift per budget."""
     N_opt = optimal(CHINCHILLA, theta, compute)[0]
     offsets = np.linspace(-half_width, half_width, sizes)
     centres = np.log(N_opt) + shift + drift * np.arange(len(compute))
@@ -37,7 +37,7 @@ def ladder(
 
 
 def curves(sizes=12, runs_at=40, noise=0.0):
-    """Training curves of several sizes under one law, a run each, from few to many tokens."""
+    """Training curves of one run for each size under one law, from few to many tokens."""
     N, D = np.meshgrid(np.logspace(7, 10.5, sizes), np.logspace(8.5, 12, runs_at), indexing="ij")
     run = np.repeat([f"size {i}" for i in range(sizes)], runs_at)
     loss = CHINCHILLA.loss(THETA, N=N, D=D).ravel()
@@ -60,7 +60,7 @@ def test_points_are_grouped_by_compute():
     assert [len(points) for _, points in budgets(records, tolerance=0.01)] == [5, 4]
 
 
-def test_repeats_of_one_size_are_no_curve():
+def test_repeats_of_one_size_are_not_a_curve():
     N = np.array([1e7, 1e7, 1e8, 1e9] * 2)
     records = Records.from_arrays(N, np.repeat([1e19, 1e20], 4) / N, np.ones(8))
     assert budgets(records) == []
@@ -83,7 +83,7 @@ def test_all_three_agree_with_the_closed_form_on_narrow_symmetric_grids():
     assert found.notes == ()
 
 
-def test_parabola_is_numpys():
+def test_parabola_equals_numpys():
     records = ladder(1.5, noise=0.01)
     found = approach2(records, resamples=0).minima["parabola"]
     for b, (_, points) in enumerate(budgets(records)):
@@ -92,7 +92,7 @@ def test_parabola_is_numpys():
         assert found.loss_B[b] == pytest.approx(constant - slope**2 / 4 / bend, rel=1e-9)
 
 
-def test_spline_lies_between_the_points_and_a_parabola(monkeypatch):
+def test_spline_is_between_interpolation_and_a_parabola(monkeypatch):
     records = ladder(1.5, noise=0.01)
     (_, points), *_ = budgets(records)
     x, y = np.log(records.N[points]), np.log(records.loss[points])
@@ -103,7 +103,7 @@ def test_spline_lies_between_the_points_and_a_parabola(monkeypatch):
         np.testing.assert_allclose(at, expected, atol=3e-4)
 
 
-def test_noise_is_smoothed_and_its_absence_seen():
+def test_smoothing_grows_with_the_noise():
     exact = approach2(ladder(2.0), resamples=0).smoothing
     noisy = approach2(ladder(2.0, noise=0.01), resamples=0).smoothing
     assert noisy > 100 * exact
@@ -117,9 +117,9 @@ def test_spline_has_less_bias_than_the_parabola_on_a_wide_grid():
         assert np.all(np.abs(parabola) > 0.1) and np.all(np.abs(spline) < 0.003)
 
 
-def test_shared_isoflops_are_met_as_measured():
-    """Truth: a = 0.5142857, N(1e23) = 9.18925e10. The bounds are a little above what was found:
-    exponents off by 2.9e-4, 4.6e-2, 1.2e-4; N(1e23) by 0.8, 24 and 0.1 %."""
+def test_shared_isoflops_are_recovered_within_measured_bounds():
+    """Truth: a = 0.5142857, N(1e23) = 9.18925e10. The bounds are a little above the errors found:
+    2.9e-4, 4.6e-2 and 1.2e-4 for the exponents; 0.8, 24 and 0.1 % for N(1e23)."""
     records = read_records(shared_file("scaling/isoflops_curves.json"))
     found = approach2(records, resamples=200)
     bounds = {"parabola": (5e-4, 0.012), "argmin": (0.06, 0.3), "spline": (2e-4, 0.002)}
@@ -131,7 +131,7 @@ def test_shared_isoflops_are_met_as_measured():
         assert found.minima[estimator].inside_B.all()
 
 
-def test_bias_foretells_what_parabolas_make_of_exact_losses():
+def test_bias_is_the_error_of_parabolas_on_exact_losses():
     records = ladder(2.5, shift=0.5, drift=-0.2)
     bias, found = parabola_bias(records, CHINCHILLA, THETA), approach2(records, resamples=0)
     np.testing.assert_allclose(bias.N_parabola_B, found.minima["parabola"].N_B, rtol=1e-9)
@@ -143,7 +143,7 @@ def test_bias_foretells_what_parabolas_make_of_exact_losses():
     assert bias.extrapolated == pytest.approx(ahead, rel=1e-9)
 
 
-def test_bias_is_of_the_law_and_not_of_the_noise():
+def test_bias_depends_on_the_law_and_not_on_the_noise():
     one, other = (
         parabola_bias(ladder(2.0, shift=0.5, noise=noise), CHINCHILLA, THETA)
         for noise in (0.0, 0.05)
@@ -151,7 +151,7 @@ def test_bias_is_of_the_law_and_not_of_the_noise():
     np.testing.assert_array_equal(one.shift_B, other.shift_B)
 
 
-def test_grids_alike_at_every_budget_shift_the_size_and_spare_the_exponent():
+def test_equal_grids_at_every_budget_shift_the_size_but_not_the_exponent():
     alike, drifting = (
         parabola_bias(ladder(2.0, theta=SKEWED, drift=drift), CHINCHILLA, SKEWED)
         for drift in (0.0, 0.2)
@@ -161,7 +161,7 @@ def test_grids_alike_at_every_budget_shift_the_size_and_spare_the_exponent():
     assert abs(drifting.exponent_bias) > 0.005
 
 
-def test_even_exponents_on_symmetric_grids_have_no_bias():
+def test_equal_exponents_on_symmetric_grids_have_no_bias():
     theta = CHINCHILLA.from_natural(TRUTH | {"alpha": 0.35, "beta": 0.35})
     bias = parabola_bias(ladder(2.5, theta=theta), CHINCHILLA, theta)
     np.testing.assert_allclose(bias.shift_B, 0, atol=1e-9)
@@ -184,7 +184,7 @@ def test_bias_is_stated_in_numbers():
 
 
 @pytest.mark.parametrize("shift", [-2.5, 2.5])
-def test_minima_at_an_edge_stay_out_of_the_power_law(shift):
+def test_minima_at_an_edge_are_excluded_from_the_power_law(shift):
     """At two of four budgets only sizes far below or above the optimum were tried."""
     good, far = ladder(1.0, compute=BUDGETS[:2]), ladder(0.7, shift=shift, compute=BUDGETS[2:])
     joined = [np.concatenate([getattr(r, k) for r in (good, far)]) for k in ("N", "D", "loss")]
@@ -204,7 +204,7 @@ def test_a_parabola_that_opens_downward_is_flagged():
     assert "1e+22 (concave)" in found.notes[0]
 
 
-def test_intervals_hold_the_truth_and_narrow_with_less_noise():
+def test_intervals_contain_the_truth_and_narrow_with_less_noise():
     widths = []
     for noise in (0.01, 0.002):
         law = approach2(ladder(1.5, sizes=12, noise=noise), resamples=400).laws["parabola"]["N"]
@@ -220,7 +220,7 @@ def test_intervals_hold_the_truth_and_narrow_with_less_noise():
     assert widths[1] < widths[0] / 2
 
 
-def test_the_seed_alone_decides():
+def test_the_seed_determines_the_resamples():
     records = ladder(1.0, noise=0.01)
     one, same, other = (
         approach2(records, resamples=50, seed=s).laws["spline"]["N"] for s in (1, 1, 2)
@@ -229,7 +229,7 @@ def test_the_seed_alone_decides():
     assert one.exponent_interval != other.exponent_interval and one.exponent == other.exponent
 
 
-def test_resamples_are_what_a_loop_would_draw():
+def test_resamples_equal_those_of_a_loop():
     """Points drawn several times count several times, in parabola and mean."""
     records = ladder(1.5, noise=0.01, compute=BUDGETS[:2])
     found = approach2(records, resamples=3, seed=5).laws["parabola"]["N"]
@@ -259,7 +259,7 @@ def test_envelope_of_curves_finds_the_exponent():
     assert np.all(found.loss_G[found.used_G] > loss * (1 - 1e-9))
 
 
-def test_edges_of_the_sizes_stay_out_of_the_envelope():
+def test_the_smallest_and_largest_sizes_are_excluded_from_the_envelope():
     found = approach1(curves(), resamples=20)
     assert 10 < found.used_G.sum() < len(found.used_G)
     assert found.N_G[found.used_G].min() > found.N_G.min()
@@ -288,7 +288,7 @@ def test_single_points_give_their_pareto_front():
     assert abs(found.laws["N"].exponent - A) < 0.3
 
 
-def test_of_runs_at_one_compute_the_front_takes_the_best_alone():
+def test_the_front_keeps_only_the_best_of_runs_at_one_compute():
     records = ladder(1.0)
     jitter = np.exp(np.random.default_rng(0).uniform(-0.01, 0.01, len(records)))
     found = approach1(Records.from_arrays(records.N, records.D * jitter, records.loss), resamples=9)
@@ -308,7 +308,7 @@ def test_points_from_the_middle_of_training_are_flagged():
 
 
 @pytest.mark.parametrize("count", [1, 0])
-def test_too_few_budgets_say_how_many_were_found(count):
+def test_the_error_for_too_few_budgets_states_how_many_were_found(count):
     whole = ladder(1.0)
     records = whole.where(np.arange(9)) if count else whole.where([0, 10, 20])
     for call in (approach2, lambda r: parabola_bias(r, CHINCHILLA, THETA)):
@@ -349,7 +349,7 @@ def test_results_are_json():
 
 
 def test_a_resample_of_sizes_that_hardly_differ_has_no_minimum():
-    """Of a budget's four sizes two differ by 5e-7: resamples without a third are no parabola."""
+    """Two of a budget's four sizes differ by 5e-7: resamples without a third give no parabola."""
     close = np.array([1.0, 1.0 + 5e-7, 3.0, 9.0]) * 1e8
     N = np.tile(close, 3)
     compute = np.repeat([1e18, 1e19, 1e20], 4)
@@ -369,8 +369,8 @@ def test_a_resample_of_sizes_that_hardly_differ_has_no_minimum():
 
 
 @pytest.mark.parametrize("width", [4e-3, 1e-2, 0.1])
-def test_a_budget_of_a_narrow_grid_costs_no_other(width):
-    """The common smoothing is that of the wide grids, and would drown the narrow one."""
+def test_a_budget_with_a_narrow_grid_leaves_the_others_intact(width):
+    """The common smoothing is that of the wide grids, and would flatten the narrow one."""
     wide, narrow = ladder(2.0, compute=BUDGETS[1:]), ladder(width / 2, compute=BUDGETS[:1])
     both = [np.concatenate([getattr(r, k) for r in (narrow, wide)]) for k in ("N", "D", "loss")]
     found = approach2(Records.from_arrays(*both), resamples=100)
@@ -378,14 +378,14 @@ def test_a_budget_of_a_narrow_grid_costs_no_other(width):
     assert {"parabola", "argmin", "spline"} == set(found.laws)
 
 
-def test_flat_losses_have_no_minimum_and_say_so():
+def test_flat_losses_are_refused_for_lack_of_a_minimum():
     N = np.tile(np.geomspace(1e7, 1e9, 8), 3)
     records = Records.from_arrays(N, np.repeat([1e18, 1e19, 1e20], 8) / 6 / N, np.full(24, 2.5))
     with pytest.raises(ScalingError, match="no two budgets"):
         approach2(records, resamples=50)
 
 
-def test_uniform_splines_are_those_of_scipy():
+def test_uniform_splines_equal_those_of_scipy():
     inside = np.random.default_rng(0).uniform(0, isoflop.SEGMENTS, 200)
     place = np.sort(np.concatenate([inside, np.arange(isoflop.SEGMENTS + 1.0)]))
     knots = np.arange(-3.0, isoflop.SEGMENTS + 4)

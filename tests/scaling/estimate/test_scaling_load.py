@@ -1,4 +1,4 @@
-"""Promises of a fit read from its files: the same fit, or one error; nothing is believed."""
+"""Promises of a loaded fit: the same fit, or one error; the files are not trusted."""
 
 import copy
 import json
@@ -64,7 +64,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder to be written over by each example."""
+    """A folder that each example overwrites."""
     return tmp_path_factory.mktemp("mutated")
 
 
@@ -77,14 +77,14 @@ def equal(one: Fit, other: Fit) -> bool:
     return one.law is other.law and all(map(same, names))
 
 
-def test_what_was_written_is_read_back(files):
+def test_a_saved_fit_is_loaded_unchanged(files):
     assert equal(load_fit(files), sound())
     assert load_fit(files / "fit.json").predict_run(N=1e9, D=1e11) == sound().predict_run(
         N=1e9, D=1e11
     )
 
 
-def test_a_fit_that_was_read_and_written_keeps_its_profile_intervals(files, tmp_path):
+def test_a_fit_that_was_loaded_and_saved_keeps_its_profile_intervals(files, tmp_path):
     again = load_fit(load_fit(files).save(tmp_path, [1e21]))
     assert {n: (p.low, p.high) for n, p in again.profiles.items()} == {
         "alpha": (0.3, 0.4),
@@ -99,7 +99,7 @@ def test_a_fit_that_was_read_and_written_keeps_its_profile_intervals(files, tmp_
     "wrong", [5, [], {"x": [0, 1]}, {"alpha": 1}, {"alpha": [0.4, 0.3]}, {"alpha": [0, "1"]},
               {"alpha": [0]}, {"alpha": [True, 1]}],
 )  # fmt: skip
-def test_profile_intervals_that_are_none_are_refused(files, tmp_path, wrong):
+def test_malformed_profile_intervals_are_refused(files, tmp_path, wrong):
     content = json.loads((files / "fit.json").read_text()) | {"profile_intervals": wrong}
     (tmp_path / "fit.json").write_text(json.dumps(content))
     with pytest.raises(ScalingError, match="profile"):
@@ -119,7 +119,7 @@ ANYTHING = st.recursive(
     ),
     max_leaves=6,
 )
-# What is said of a fit and not computed with may be said otherwise: then the fit says that.
+# Fields that are reported but not computed with: a changed value is loaded as it is.
 SAID = {
     *("objective", "residual_std", "n_points", "n_runs", "starts", "starts_converged", "message"),
     *("descents", "descents_converged", "fixed", "undetermined"),
@@ -146,7 +146,7 @@ def test_an_error_shows_a_key_of_control_characters_on_one_line(files, place):
     assert str(error.value).isprintable() and "\\x1b" in str(error.value)
 
 
-def test_intervals_without_the_resamples_that_give_them_are_refused(files, place):
+def test_intervals_without_their_resamples_are_refused(files, place):
     content = json.loads((files / "fit.json").read_text())
     content["resamples"] = 0
     (place / "fit.json").write_text(json.dumps(content))
@@ -242,7 +242,7 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("name", HEADERS)
-def test_a_header_is_not_believed(files, tmp_path, name):
+def test_a_header_is_not_trusted(files, tmp_path, name):
     (tmp_path / "fit.json").write_bytes((files / "fit.json").read_bytes())
     write_header(tmp_path / "bootstrap.npy", HEADERS[name], bytes(800))
     tracemalloc.start()
@@ -253,7 +253,7 @@ def test_a_header_is_not_believed(files, tmp_path, name):
     assert peak < 5e6
 
 
-def test_a_header_cannot_claim_gigabytes_for_itself(files, tmp_path):
+def test_a_header_that_announces_gigabytes_allocates_none(files, tmp_path):
     (tmp_path / "fit.json").write_bytes((files / "fit.json").read_bytes())
     (tmp_path / "bootstrap.npy").write_bytes(b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + bytes(99))
     tracemalloc.start()
@@ -289,7 +289,7 @@ def test_resamples_of_another_fit_or_kind_are_refused(files, tmp_path, name):
         load_fit(tmp_path)
 
 
-def test_resamples_in_another_order_of_bytes_or_axes_are_the_same(files, tmp_path):
+def test_resamples_in_another_byte_or_axis_order_are_the_same(files, tmp_path):
     (tmp_path / "fit.json").write_bytes((files / "fit.json").read_bytes())
     for array in (sound().samples.astype(">f8"), np.asfortranarray(sound().samples)):
         np.save(tmp_path / "bootstrap.npy", array)
@@ -297,7 +297,7 @@ def test_resamples_in_another_order_of_bytes_or_axes_are_the_same(files, tmp_pat
 
 
 def odd(folder: Path, name: str, kind: str) -> None:
-    """Something that is no readable file in the place of one."""
+    """Replace a file by something that is not a readable file."""
     path = folder / name
     path.unlink(missing_ok=True)
     if kind == "folder":
@@ -321,7 +321,7 @@ def odd(folder: Path, name: str, kind: str) -> None:
 @pytest.mark.parametrize(
     "kind", ["folder", "loop", "device", "pipe", "dangling", "truncated", "huge"]
 )
-def test_what_is_no_file_is_refused_and_not_waited_for(files, tmp_path, name, kind):
+def test_anything_but_a_regular_file_is_refused_without_blocking(files, tmp_path, name, kind):
     for other in ("fit.json", "bootstrap.npy"):
         (tmp_path / other).write_bytes((files / other).read_bytes())
     odd(tmp_path, name, kind)
@@ -329,7 +329,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(files, tmp_path, name, ki
         load_fit(tmp_path)
 
 
-def test_no_name_is_a_traceback(tmp_path):
+def test_no_file_name_gives_a_traceback(tmp_path):
     for name in ("a" * 5000, "a\0b", "\udcff", ""):
         with pytest.raises(ScalingError):
             load_fit(tmp_path / "none" / name)

@@ -49,7 +49,7 @@ def held(records, fit) -> HoldOut:
 
 
 @pytest.mark.parametrize("n", [9, 15, 60])
-def test_a_new_draw_lies_in_the_interval_as_often_as_it_says(n):
+def test_a_new_draw_is_in_the_interval_as_often_as_its_level_states(n):
     generator = np.random.default_rng(n)
     inside = []
     for _ in range(400):
@@ -60,7 +60,7 @@ def test_a_new_draw_lies_in_the_interval_as_often_as_it_says(n):
     assert 0.92 < np.mean(inside) < 0.985
 
 
-def test_the_interval_of_a_run_adds_the_scatter_to_that_of_the_law():
+def test_the_interval_of_a_run_adds_the_scatter_to_the_interval_of_the_law():
     records = made(60)
     fit = law(records)
     estimate, low, high = fit.predict_run(N=1e9, D=1e11)
@@ -70,7 +70,7 @@ def test_the_interval_of_a_run_adds_the_scatter_to_that_of_the_law():
     assert fit.predict_run(N=1e9, D=1e11) == (estimate, low, high)
 
 
-def test_without_noise_a_run_is_as_sure_as_the_law_and_without_resamples_nothing_is():
+def test_without_noise_a_run_is_as_certain_as_the_law_and_without_resamples_nothing_is():
     fit = law(made(30, noise=0.0), resamples=4000, width=1e-3)
     np.testing.assert_allclose(
         fit.predict_run(N=1e9, D=1e11), fit.predict(N=1e9, D=1e11), rtol=3e-4
@@ -81,7 +81,7 @@ def test_without_noise_a_run_is_as_sure_as_the_law_and_without_resamples_nothing
     assert np.isnan(run_interval(np.ones(9), 1.0, np.empty(0), 1, 0.95)).all()
 
 
-def test_the_scatter_of_many_is_kept_as_quantiles_and_weights_count():
+def test_the_scatter_of_many_points_is_kept_as_quantiles_and_weights_count():
     x = np.random.default_rng(0).standard_normal(50_000)
     scatter = scatter_of(x, np.ones(len(x)), 5)
     assert len(scatter) == MOST and abs(scatter[MOST // 2]) < 0.02 and 2.4 < scatter[-1] < 3.2
@@ -89,14 +89,14 @@ def test_the_scatter_of_many_is_kept_as_quantiles_and_weights_count():
     np.testing.assert_array_equal(twice, scatter_of(x[:50], np.ones(50), 5))
 
 
-def test_a_hold_out_says_how_many_lie_in_each_interval():
+def test_a_hold_out_reports_how_many_losses_are_in_each_interval():
     found = held(made(40, seed=3), law(made(60)))
     inside, count = found.within["law"]
     runs, _ = found.within["run"]
     assert count == 40 and inside < 20 < 33 <= runs
     text = holdout_table(found)
-    assert f"{inside} of 40 measured losses lie in the 95 % interval of the law" in text
-    assert f"{runs} of 40 lie in that of a run" in text
+    assert f"{inside} of 40 measured losses are in the 95 % interval of the law" in text
+    assert f"{runs} of 40 are in the interval of a single run" in text
     content = json.loads(json.dumps(found.to_dict()))
     assert content["within_interval_of"]["run"] == {"inside": runs, "of": 40}
     assert content["held"][0]["run_low"] < content["held"][0]["low"]
@@ -107,17 +107,17 @@ def test_a_table_of_many_held_out_runs_is_short():
     nothing = np.full(3000, np.nan)
     many = HoldOut(1e15, law(records), None, records, records.loss, *[nothing] * 2, nothing * 0, [])
     assert len(holdout_table(many).splitlines()) < 60
-    assert "listed are 50 of 3000" in holdout_table(many)
+    assert "50 of 3000 points are listed" in holdout_table(many)
     assert len(many.to_dict()["held"]) == 1000
     np.testing.assert_array_equal(spread(np.arange(5.0)), np.arange(5))
 
 
-def test_a_prediction_gives_both_intervals_and_says_which_is_which():
+def test_a_prediction_gives_both_intervals_with_their_names():
     fit = law(made(60))
     found = predict(fit, N=1e9, D=1e11)
     assert found.runs["loss"] == fit.predict_run(N=1e9, D=1e11)[1:]
     text = prediction_table(found, 0.95)
-    assert "law, 95 %" in text and "a run, 95 %" in text
+    assert "law, 95 %" in text and "single run, 95 %" in text
     assert found.to_dict()["loss_interval_of_a_run"] == list(found.runs["loss"])
     assert set(predict(fit, C=1e20).runs) == {"loss"}
     assert not predict(fit, target_loss=2.5).runs
@@ -125,7 +125,7 @@ def test_a_prediction_gives_both_intervals_and_says_which_is_which():
 
 
 @pytest.mark.slow
-def test_one_step_resamples_as_whole_refits_do():
+def test_one_step_resamples_agree_with_full_refits():
     records = made(4000)
     problem = Problem.of(records, CHINCHILLA, 0.02)
     found = problem.solve(problem.starts())

@@ -1,4 +1,4 @@
-"""What a law would buy with compute, against closed forms and scipy's scalar minimizer."""
+"""Allocation of compute, compared with closed forms and scipy's scalar minimizer."""
 
 import warnings
 
@@ -44,8 +44,8 @@ def least(law, theta, C, inference=0.0, **more) -> float:
     return float(np.exp(found.x))
 
 
-def test_reference_allocations_are_met():
-    """The figures of the shared data's README."""
+def test_reference_allocations_are_reproduced():
+    """The numbers in the README of the shared data."""
     N, D, _ = optimal(CHINCHILLA, THETA, [1e23, 1e24])
     np.testing.assert_allclose(N, [9.18925e10, 3.00307e11], rtol=1e-6)
     np.testing.assert_allclose(D[0], 1.81371e11, rtol=1e-5)
@@ -84,35 +84,35 @@ def test_tied_law_divides_compute_evenly():
 
 
 @pytest.mark.parametrize("inference", [1e9, 1e11, 1e13])
-def test_inference_aware_optimum_is_scipys(inference):
+def test_inference_aware_optimum_equals_scipys(inference):
     C = 1e22
     N, D, loss = optimal(CHINCHILLA, THETA, C, inference_tokens=inference)
     assert N == pytest.approx(least(CHINCHILLA, THETA, C, inference), rel=1e-6)
     assert 6 * N * D + 2 * N * inference == pytest.approx(C, rel=1e-12)
     assert loss == pytest.approx(CHINCHILLA.loss(THETA, N=N, D=D), rel=1e-12)
-    # Whoever pays for inference takes a smaller model than for training alone.
+    # Including inference makes the best model smaller than for training alone.
     assert N < optimal(CHINCHILLA, THETA, C)[0]
 
 
-def test_vanishing_inference_is_the_closed_form():
+def test_vanishing_inference_gives_the_closed_form():
     near = optimal(CHINCHILLA, THETA, BUDGETS, inference_tokens=1e-3)
     np.testing.assert_allclose(near, optimal(CHINCHILLA, THETA, BUDGETS), rtol=1e-9)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("unique", [1e9, 3e10])
-def test_data_constrained_optimum_is_scipys(unique):
+def test_data_constrained_optimum_equals_scipys(unique):
     N, D, _ = optimal(DATA_CONSTRAINED, REPEATED, 1e22, unique=unique)
     assert N == pytest.approx(least(DATA_CONSTRAINED, REPEATED, 1e22, U=unique), rel=1e-6)
     assert D > unique
 
 
-def test_enough_unique_tokens_are_no_constraint():
+def test_enough_unique_tokens_are_not_a_constraint():
     found = optimal(DATA_CONSTRAINED, REPEATED, BUDGETS, unique=1e20)
     np.testing.assert_allclose(found, optimal(CHINCHILLA, THETA, BUDGETS), rtol=1e-9)
 
 
-def test_own_law_gets_its_numeric_optimum():
+def test_a_users_law_gets_its_numeric_optimum():
     def mixed(N, D, E, A, B, k):
         return E + A * N**-0.3 + B * D**-0.3 + k * (N * D) ** -0.1
 
@@ -147,7 +147,7 @@ def test_cheapest_of_the_data_constrained_law_undoes_optimal():
     N, D, loss = optimal(DATA_CONSTRAINED, REPEATED, 1e22, unique=3e10)
     found = cheapest(DATA_CONSTRAINED, REPEATED, float(loss), unique=3e10)
     np.testing.assert_allclose(found, [1e22, N, D], rtol=1e-7)
-    # Repeats are worth nothing in the end: some losses above E cannot be had from few tokens.
+    # Repeats become worthless, so some losses above E cannot be reached with few unique tokens.
     assert np.isinf(cheapest(DATA_CONSTRAINED, REPEATED, 3.0, unique=1e9)).all()
 
 
@@ -178,7 +178,7 @@ def test_a_size_is_optimal_for_its_own_cost():
         np.testing.assert_allclose(optimal(CHINCHILLA, THETA, C, **more)[0], N, rtol=1e-8)
 
 
-def test_units_move_nothing():
+def test_units_do_not_change_the_allocation():
     """N in billions and D in trillions give the same allocation."""
     moved = CHINCHILLA.absolute(THETA, {"N": -np.log(1e9), "D": -np.log(1e12)})
     for more in ({}, {"numeric": True}):
@@ -190,7 +190,7 @@ def test_units_move_nothing():
     np.testing.assert_allclose(found, np.array(expected) / [1e21, 1e9, 1e12], rtol=1e-8)
 
 
-def test_samples_are_computed_as_one_by_one():
+def test_samples_together_equal_samples_one_by_one():
     theta, shapes = samples(THETA, size=4), ((), (3,))
     for shape in shapes:
         C = np.full(shape, 1e22)
@@ -229,7 +229,7 @@ def test_extreme_samples_neither_raise_nor_warn():
             served = optimal(law, theta, 1e23, inference_tokens=1e12, **given)
             numeric = optimal(law, theta, 1e23, numeric=True, **given)
             for result in (found, served, numeric):
-                # Sound samples keep their answers beside unsound ones.
+                # Sound samples keep their results next to unsound ones.
                 assert np.isfinite(np.stack(result)[:, :3]).all()
                 assert np.isnan(np.stack(result)[:, [4, 5, 8, 9]]).all()
             cost = cheapest(law, theta, 4.5, **given)[0]
@@ -241,7 +241,7 @@ def test_extreme_samples_neither_raise_nor_warn():
         coefficients(CHINCHILLA, strange)
 
 
-def test_the_global_precision_is_left_alone():
+def test_the_global_precision_is_unchanged():
     before = jax.config.jax_enable_x64
     optimal(DATA_CONSTRAINED, REPEATED, 1e22, unique=1e10)
     assert jax.config.jax_enable_x64 == before
@@ -250,16 +250,16 @@ def test_the_global_precision_is_left_alone():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: optimal(LAWS["power_C"], np.zeros(3), 1e20), "law=power_C knows C only"),
+        (lambda: optimal(LAWS["power_C"], np.zeros(3), 1e20), "law=power_C depends only on C"),
         (lambda: cheapest(LAWS["power_N"], np.zeros(3), 3.0), "a law of both N and D"),
-        (lambda: optimal(DATA_CONSTRAINED, REPEATED, 1e20), "give unique"),
+        (lambda: optimal(DATA_CONSTRAINED, REPEATED, 1e20), "set unique"),
         (lambda: optimal(CHINCHILLA, THETA, [1e20, -1]), "C=.*positive, finite"),
         (lambda: optimal(CHINCHILLA, THETA, 1e20, inference_tokens=-1), "inference_tokens=-1"),
         (lambda: optimal(CHINCHILLA, THETA[:4], 1e20), "log_E, log_A, log_B, alpha, beta"),
-        (lambda: tokens_for(CHINCHILLA, THETA, 1e9, [3, 4]), "give one number"),
+        (lambda: tokens_for(CHINCHILLA, THETA, 1e9, [3, 4]), "must be one number"),
         (lambda: cheapest(CHINCHILLA, THETA, np.inf), "the target loss=inf"),
     ],
 )
-def test_bad_requests_are_named(call, message):
+def test_the_error_names_the_bad_argument(call, message):
     with pytest.raises(ScalingError, match=message):
         call()

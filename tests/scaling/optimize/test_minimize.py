@@ -1,4 +1,4 @@
-"""Optimizers: the minima and the effort of scipy, honest ends, one problem or thousands."""
+"""Optimizers: minima and effort like scipy's, an honest status, one problem or thousands."""
 
 import functools
 
@@ -34,7 +34,7 @@ def setting_is_kept():
 
 
 def in_double(function):
-    """A function of NumPy arrays, computed by JAX in float64: what scipy is given."""
+    """A function of NumPy arrays for scipy, computed by JAX in float64."""
     compiled = jax.jit(function)
 
     def call(*args):
@@ -61,7 +61,7 @@ def by_scipy(method, name):
 
 
 def problems(method):
-    # The simplex is for few parameters; scipy's stops short of the minimum of quadratics.
+    # The simplex suits few parameters; scipy's stops before the minimum of quadratics.
     return [
         name
         for name, (_, start, _) in STANDARD.items()
@@ -77,7 +77,7 @@ def by_us(method, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_standard_problems_end_at_their_minima_with_no_more_effort_than_scipy(method):
+def test_standard_problems_reach_their_minima_with_no_more_effort_than_scipy(method):
     ratios = []
     for name in problems(method):
         branch, _, minimum = STANDARD[name]
@@ -85,8 +85,8 @@ def test_standard_problems_end_at_their_minima_with_no_more_effort_than_scipy(me
         assert ours.success, (name, ours.message)
         lowest = VALUE(minimum, branch)
         assert float(ours.fun) <= min(lowest, witness.fun) + 1e-8, name
-        # At Powell's minimum the Hessian is singular: a small slope does not locate it. And without
-        # slopes, nothing locates a minimum beyond the root of the function's rounding.
+        # At Powell's minimum the Hessian is singular, so a small slope does not locate it. Without
+        # slopes, a minimum is located only to the square root of the function's rounding.
         blurred = method == "nelder-mead" and name == "rosenbrock, lifted"
         near = 1e-3 if name == "powell" else 1e-6 if blurred else 1e-8
         np.testing.assert_allclose(ours.x, minimum, rtol=near, atol=near, err_msg=name)
@@ -96,7 +96,7 @@ def test_standard_problems_end_at_their_minima_with_no_more_effort_than_scipy(me
 
 
 @pytest.mark.slow
-def test_a_singular_minimum_is_located_where_asked_for():
+def test_a_singular_minimum_is_located_with_a_tight_tolerance():
     branch, start, _ = STANDARD["powell"]
     found = minimize(standard, start, (branch,), method="newton", options={"gtol": 1e-24})
     assert found.success
@@ -112,7 +112,7 @@ def test_the_simplex_is_not_deceived_by_a_ravine():
 
 
 @pytest.mark.slow
-def test_inverse_hessian_is_that_of_the_minimum():
+def test_hess_inv_is_the_inverse_hessian_at_the_minimum():
     expected = np.linalg.inv(HESSIAN(np.ones(2), 0))
     np.testing.assert_allclose(by_us("newton", "rosenbrock 2").hess_inv, expected, rtol=1e-6)
     np.testing.assert_allclose(by_us("bfgs", "rosenbrock 2").hess_inv, expected, rtol=0.05)
@@ -129,7 +129,7 @@ BOXES = {
 
 @pytest.mark.parametrize("method", ["l-bfgs", "nelder-mead"])
 @pytest.mark.parametrize("box", BOXES)
-def test_bounded_minima_are_those_of_scipy(method, box):
+def test_bounded_minima_equal_those_of_scipy(method, box):
     given = {"bounds": BOXES[box], "args": (0,)}
     found = minimize(standard, [-1.2, 1.0], method=method, **given)
     start = np.clip(
@@ -150,7 +150,7 @@ def bowl(x, hessian, slope):
 
 
 @pytest.mark.slow
-def test_bounded_quadratics_end_where_no_bound_lets_go():
+def test_bounded_quadratics_end_at_a_constrained_minimum():
     def random_bowl(seed):
         rng = np.random.default_rng(seed)
         turn, _ = np.linalg.qr(rng.normal(size=(6, 6)))
@@ -173,9 +173,9 @@ def test_bounded_quadratics_end_where_no_bound_lets_go():
     assert np.any(x == lower) and np.any(x == upper)
 
 
-# Shapes of trouble, one function so that each method is compiled once: branch, start, what the
-# gradient methods may answer. Codes: 0 converged, 1 and 5 limits, 2 no progress, 3 not finite,
-# 4 unbounded.
+# Difficult functions: the function, the start, and the status that gradient methods may report.
+# All are branches of one function, so that each method is compiled once. Codes: 0 converged, 1 and
+# 5 limits, 2 no progress, 3 not finite, 4 unbounded.
 TROUBLES = {
     "linear": (lambda x: -x[0] + x[1] ** 2, [0, 1], {4}),
     "concave": (lambda x: -(x[0] ** 2) - x[1] ** 2, [1, 0.1], {4}),
@@ -222,7 +222,7 @@ def test_troubles_end_with_an_honest_status(method):
 
 
 @pytest.mark.slow
-def test_the_simplex_ends_honestly():
+def test_the_simplex_ends_with_an_honest_status():
     codes = {}
     for branch, (name, (_, start, _)) in enumerate(TROUBLES.items()):
         found = minimize(trouble, np.array(start, float), (branch,), method="nelder-mead")
@@ -244,7 +244,7 @@ def test_limits_end_a_search_that_has_not_converged(method):
 
 
 @pytest.mark.slow
-def test_a_wrong_gradient_is_no_success():
+def test_a_wrong_gradient_is_not_a_success():
     found = minimize(rosenbrock, [-1.2, 1.0], jac=lambda x: -jax.grad(rosenbrock)(x))
     assert found.status == 2 and "gradient is not small" in found.message
 
@@ -278,13 +278,13 @@ def test_many_lanes_and_vmap_equal_single_calls(method):
         single = minimize(valley, starts[lane], (steepness[lane],), method=method)
         for found in (many, mapped):
             assert found.status[lane] == single.status
-            # Rounding differs between the programs; a walk may then differ by a step or two.
+            # Rounding differs between the programs, so a descent may differ by a step or two.
             assert abs(int(found.nfev[lane]) - int(single.nfev)) <= max(3, 0.1 * int(single.nfev))
             np.testing.assert_allclose(found.x[lane], single.x, atol=1e-7)
 
 
 @pytest.mark.slow
-def test_a_jit_with_64_bit_types_gives_the_single_call():
+def test_a_jit_with_64_bit_types_equals_the_single_call():
     with jax.enable_x64(True):
         solve = jax.jit(lambda x: minimize(valley, x, (5.0,), method="bfgs"))
         inside = solve(jnp.array([-1.2, 1.0]))
@@ -325,12 +325,12 @@ def test_a_float32_jit_is_refused():
         ({"method": "l-bfgs", "bounds": [(0, 1)]}, "2 parameters"),
         ({"method": "l-bfgs", "bounds": [(0, 1), (2, 1)]}, "parameter 1"),
         ({"method": "l-bfgs", "bounds": [1, 2]}, "a list with"),
-        ({"method": None}, "none of: bfgs"),
+        ({"method": None}, "Choose from: bfgs"),
         ({"x0": [[1.0, 1.0]]}, "vector"),
         ({"x0": []}, "vector"),
     ],
 )
-def test_wrong_arguments_are_named(given, message):
+def test_the_error_names_the_wrong_argument(given, message):
     with pytest.raises(ScalingError, match=message):
         minimize(rosenbrock, **({"x0": [1.0, 1.0]} | given))
 
@@ -357,7 +357,7 @@ def test_least_squares_reaches_the_published_minima_with_the_effort_of_scipy():
         assert ours.success, (name, ours.message)
         np.testing.assert_allclose(2 * ours.cost, least, rtol=1e-9, atol=1e-16, err_msg=name)
         assert float(ours.cost) <= witness.cost * (1 + 1e-8) + 1e-16, name
-        # scipy itself stops short in the last problem, whose residuals are large.
+        # scipy itself stops early in the last problem, because its residuals are large.
         near = 1e-6 if name == "brown-dennis" else 2e-8
         np.testing.assert_allclose(ours.x, witness.x, rtol=near, atol=near, err_msg=name)
         ratios[name] = int(ours.nfev) / witness.nfev
@@ -379,7 +379,7 @@ def test_least_squares_fields_agree_with_each_other():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["huber", "soft_l1"])
-def test_robust_losses_are_those_of_scipy(loss):
+def test_robust_losses_equal_those_of_scipy(loss):
     function, start, _ = RESIDUALS["bard"]
     residuals, jacobian = scipy_residuals(function)
     found = least_squares(function, start, loss=loss, f_scale=0.01)
@@ -393,7 +393,7 @@ def test_robust_losses_are_those_of_scipy(loss):
 
 
 @pytest.mark.slow
-def test_bounded_least_squares_are_those_of_scipy():
+def test_bounded_least_squares_equal_those_of_scipy():
     for name, lower, upper in (
         ("beale", [0.5, -1], [2.0, 2.0]),
         ("bard", [0.1, 0.5, -np.inf], [0.3, 1.0, np.inf]),
@@ -419,19 +419,19 @@ def test_bounded_least_squares_are_those_of_scipy():
 
 
 @pytest.mark.slow
-def test_least_squares_ends_honestly():
+def test_least_squares_ends_with_an_honest_status():
     assert least_squares(lambda x: jnp.log(x), [-1.0]).status == 3
     limited = least_squares(RESIDUALS["meyer"][0], RESIDUALS["meyer"][1], max_nfev=10)
     assert limited.status == 5 and not limited.success
     wrong = least_squares(lambda x: x - 3, [1.0], jac=lambda x: -jnp.eye(1))
     assert wrong.status == 2
-    # A region without values is a rejected step; beyond lies no minimum for this one.
+    # A step into a region without values is rejected; the second minimum is inside that region.
     walled = least_squares(lambda x: jnp.where(x > 2, jnp.nan, x - 1.9), [-30.0])
     assert walled.success and abs(walled.x[0] - 1.9) < 1e-8
     cliff = least_squares(lambda x: jnp.where(x > 2, jnp.nan, x - 5), [0.0])
     assert cliff.status == 2
     assert not least_squares(lambda x: jnp.exp(-x), [0.0], max_nfev=100).success
-    # Two parameters of which only the sum counts: any of the minima is one.
+    # Only the sum of the two parameters matters, so there are many minima; any of them will do.
     assert least_squares(lambda x: jnp.stack([x[0] + x[1] - 1]), [3.0, 1.0]).success
 
 
@@ -473,7 +473,7 @@ def test_curve_fit_gives_the_parameters_and_covariance_of_scipy(given):
 
 
 @pytest.mark.slow
-def test_curve_fit_tells_what_the_data_do_not_determine():
+def test_curve_fit_reports_undetermined_parameters():
     x, y, _ = observations()
     _, covariance = curve_fit(lambda x, a, b: (a + b) * x, x, y, [1, 1])
     assert np.all(np.isinf(covariance))
@@ -482,7 +482,7 @@ def test_curve_fit_tells_what_the_data_do_not_determine():
 
 
 @pytest.mark.slow
-def test_least_squares_and_curve_fit_can_be_mapped():
+def test_curve_fit_under_vmap_equals_single_calls():
     x, y, _ = observations()
     data = y + np.random.default_rng(2).normal(scale=0.1, size=(50, 40))
     parameters, covariance = jax.vmap(lambda y: curve_fit(decay, x, y, [1, 1, 1]))(data)
@@ -497,11 +497,11 @@ def test_least_squares_and_curve_fit_can_be_mapped():
     [
         ({"loss": "cauchy"}, "linear, huber, soft_l1"),
         ({"bounds": (0, 1, 2)}, "3 entries"),
-        ({"bounds": ([0, 0, 0], 1)}, "2 of them"),
+        ({"bounds": ([0, 0, 0], 1)}, "one number or 2 numbers"),
         ({"bounds": (1, 0)}, "parameter 0"),
         ({"fun": lambda x: x @ x}, "vector of residuals"),
     ],
 )
-def test_wrong_arguments_of_least_squares_are_named(given, message):
+def test_the_error_names_the_wrong_argument_of_least_squares(given, message):
     with pytest.raises(ScalingError, match=message):
         least_squares(**({"fun": lambda x: x - 1, "x0": [1.0, 1.0]} | given))

@@ -1,4 +1,4 @@
-"""Which column holds what, which rows are runs, and which kinds of files are read."""
+"""The roles of columns, the rows that are runs, and the kinds of files that can be read."""
 
 import csv
 import gzip
@@ -69,14 +69,14 @@ EXPORTS = [
 @pytest.mark.parametrize("heads", EXPORTS)
 def test_the_usual_names_of_exports_are_known(read, heads):
     table = dict(zip(heads, (NAMES, N, D, LOSS), strict=True))
-    # What else such exports hold.
+    # Other columns of such exports.
     table |= {"Group: a - val/loss__MIN": LOSS, "Group: a - val/loss__MAX": LOSS, "Runtime": N}
     records = read(table)
     check(records)
     assert records.run.tolist() == NAMES and not records.notes
 
 
-def test_validation_wins_over_training_whose_loss_is_taken_with_a_note(read):
+def test_validation_loss_is_preferred_and_training_loss_is_used_with_a_note(read):
     for head in ("train/loss", "train_loss", "training loss", "loss/train"):
         both = read(TABLE | {"loss": LOSS, head: LOSS + 1})
         check(both)
@@ -93,7 +93,7 @@ def test_losses_of_two_kinds_are_refused_with_the_choice(refused, read):
     check(read(table, columns="loss=val/loss"))
 
 
-def test_exports_of_curves_are_refused_by_what_they_are(refused, read):
+def test_exports_of_curves_are_refused_by_their_kind(refused, read):
     steps = {"Step": np.arange(1, len(N) + 1)}
     assert "W&B" in refused(steps | {"r1 - val/loss": LOSS, "r2 - val/loss": LOSS})
     assert "W&B" in refused(steps | {"r1 - val/loss": LOSS, "r1 - val/loss__MIN": LOSS})
@@ -131,7 +131,7 @@ SAID = {
 
 
 @pytest.mark.parametrize("said", SAID)
-def test_the_caller_says_which_column_holds_what(read, said):
+def test_the_caller_can_define_columns(read, said):
     records = read(SAID[said], columns=said)
     check(records)
     assert records.count == ("non_embedding" if said.startswith("non_") else "unstated")
@@ -141,8 +141,8 @@ def test_the_caller_says_which_column_holds_what(read, said):
     "said, expected",
     [
         ("N", "write it as"), ("", "write it as"), ("size*2", "write it as"),
-        ("X=3", "'X' is none"), ("tokens=tokens, N=params", "mean D="),
-        ("N=params*1, tokens=tokens, loss=loss", "'tokens' is none of the roles"),
+        ("X=3", "'X' is not a role"), ("tokens=tokens, N=params", "mean D="),
+        ("N=params*1, tokens=tokens, loss=loss", "'tokens' is not a role"),
         ("N=params*1, tokens=tokens, loss=loss", "mean D="), ("N=size, Params=params", "mean N="),
         ("D=tokens, flops=x", "mean C="), ("D=x; unique_tokens=y", "mean U="),
         ("D=tok, ppl=loss", "mean loss="), ("D=tok, floor=1.5", "mean entropy_floor="),
@@ -150,11 +150,12 @@ def test_the_caller_says_which_column_holds_what(read, said):
         ("N=params; D=tokens", "write a comma before D="),
         ("N=parms", "did you mean 'params'"), 
         ("loss=loss, loss=loss", "given twice"),
-        ("N=params/0", "no column"), ("N=params*-1", "no column"), ("N=params*1e6*2", "no column"),
-        ("N=__import__('os')", "no column"), ("loss=3", "no column"), ("N=nan", "no column"),
+        ("N=params/0", "not a column"), ("N=params*-1", "not a column"),
+        ("N=params*1e6*2", "not a column"), ("N=__import__('os')", "not a column"),
+        ("loss=3", "not a column"), ("N=nan", "not a column"),
     ],
 )  # fmt: skip
-def test_what_the_caller_cannot_mean_is_refused(refused, said, expected):
+def test_a_wrong_definition_of_columns_is_refused(refused, said, expected):
     assert expected in refused(TABLE, columns=said)
 
 
@@ -165,7 +166,7 @@ name = st.text("abcxyz/*=+.", min_size=1, max_size=8)
     names=st.lists(name, min_size=3, max_size=3, unique=True),
     order=st.permutations(range(3)),
 )
-def test_any_names_of_columns_can_be_said(tmp_path_factory, names, order):
+def test_columns_of_any_name_can_be_defined(tmp_path_factory, names, order):
     roles = ("N", "D", "loss")
     said = ", ".join(f"{roles[i]}={names[i]}" for i in order)
     if set(columns_said(said).items()) != set(zip(roles, names, strict=True)):
@@ -187,7 +188,7 @@ LABELS = [f"{x / 1e6:g}M" for x in N]
         {"name": LABELS, "steps": D / 1e5},
     ],
 )  # fmt: skip
-def test_a_label_of_size_is_no_name_of_a_run(read, more):
+def test_a_label_of_size_is_not_the_name_of_a_run(read, more):
     records = read(TABLE | more)
     check(records)
     assert len(set(records.run)) == len(N) and "names sizes rather than runs" in records.notes[0]
@@ -197,7 +198,7 @@ def test_a_label_of_size_is_no_name_of_a_run(read, more):
 
 @pytest.mark.parametrize("head", ["run_name", "run_id", "run", "trial"])
 @pytest.mark.parametrize("grid", [True, False])
-def test_names_that_may_be_sizes_are_warned_of_where_most_rows_go(read, head, grid):
+def test_names_that_may_be_sizes_give_a_warning_if_most_rows_are_dropped(read, head, grid):
     tokens = D if grid else 20 * N * (D / 1e8)
     names = [{20: "tiny", 50: "small", 120: "base"}.get(int(x / 1e6), f"d{x:.0f}") for x in N]
     table = TABLE | {"tokens": tokens, head: names}
@@ -214,7 +215,7 @@ def test_names_that_may_be_sizes_are_warned_of_where_most_rows_go(read, head, gr
     assert not read(table | {head: NAMES}).warnings
 
 
-def test_a_name_that_models_of_several_sizes_share_is_no_name_of_a_run(read):
+def test_a_name_shared_by_models_of_several_sizes_is_not_the_name_of_a_run(read):
     records = read(TABLE | {"run": ["ladder"] * len(N)})
     check(records)
     assert "shared by models of several sizes" in records.notes[0]
@@ -224,7 +225,7 @@ def test_a_name_that_models_of_several_sizes_share_is_no_name_of_a_run(read):
     "more",
     [{"name": LABELS, "step": D / 1e5}, {"run": [f"w{x / 1e4:g}" for x in N]}, {"model": NAMES}],
 )
-def test_runs_are_told_by_their_name(read, more):
+def test_runs_are_identified_by_their_name(read, more):
     assert len(read(TABLE | more)) == (len(N) if "model" in more else 5)
 
 
@@ -240,18 +241,18 @@ def test_runs_at_one_size_with_steps_are_runs_unless_they_share_a_name(read):
     assert len(falling) == 4, "batches differ: no curve"
 
 
-def test_a_history_is_read_where_it_was_evaluated(read, refused):
+def test_a_history_is_read_at_its_evaluations(read, refused):
     table = {"run": list("aaaabbbb"), "_step": [1, 2, 3, 4] * 2, "params": [2e7] * 4 + [5e7] * 4}
     table |= {"tokens": [1e8, 2e8, 3e8, 4e8] * 2, "train/loss": [5, 4, 3.5, 3.2] * 2}
     records = read(table | {"val/loss": ["", 4.1, "", 3.3, "", 4, 3.2, ""]})
     assert records.loss.tolist() == [3.3, 3.2] and records.D.tolist() == [4e8, 3e8]
-    assert "4 of 8 rows without 'val/loss' left out" in records.notes[0]
+    assert "4 of 8 rows without 'val/loss' skipped" in records.notes[0]
     lacking = TABLE | {"tokens": [*D[:-1], ""]}
     assert "where='tokens>0'" in refused(lacking)
     assert len(read(lacking, where="tokens>0")) == len(N) - 1
 
 
-def test_runs_that_did_not_end_are_left_out(read):
+def test_unfinished_runs_are_skipped(read):
     states = ["finished"] * (len(N) - 2) + ["crashed", "running"]
     records = read(TABLE | {"State": states})
     assert len(records) == len(N) - 2 and "'State'" in records.notes[0]
@@ -259,7 +260,7 @@ def test_runs_that_did_not_end_are_left_out(read):
 
 
 @pytest.mark.parametrize("separator", ";\t|")
-def test_cells_may_be_separated_by_other_signs(tmp_path, separator):
+def test_cells_may_have_other_separators(tmp_path, separator):
     for name in ("a.csv", "a.tsv"):
         path = write(tmp_path / name, {"a, note": ["x; y"] * len(N)} | TABLE, separator)
         check(read_records(path))
@@ -269,7 +270,7 @@ def test_cells_may_be_separated_by_other_signs(tmp_path, separator):
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
 @pytest.mark.parametrize("separator", ",;\t|:")
-def test_a_spreadsheet_s_line_on_its_separator_is_no_header(tmp_path, separator, suffix):
+def test_a_line_that_states_the_separator_is_not_the_header(tmp_path, separator, suffix):
     path = write(tmp_path / f"a.{suffix}", {"note": ["x"] * len(N)} | TABLE, separator)
     table = path.read_text()
     words = [f"sep={separator}", f'"sep={separator}"', f"SEP={separator}{separator * 3}"]
@@ -279,7 +280,7 @@ def test_a_spreadsheet_s_line_on_its_separator_is_no_header(tmp_path, separator,
         check(read_records(path))
 
 
-def test_every_usual_shape_of_json_is_read(tmp_path):
+def test_every_common_shape_of_json_is_read(tmp_path):
     rows = [dict(zip(TABLE, map(float, row), strict=True)) for row in zip(N, D, LOSS, strict=True)]
     shapes = [
         {"runs": rows},
@@ -296,7 +297,7 @@ def test_every_usual_shape_of_json_is_read(tmp_path):
     assert read_records(tmp_path / "a.json").D.tolist() == [2e9]
 
 
-def test_folders_of_files_are_read_and_say_what_they_left_out(tmp_path):
+def test_folders_of_files_are_read_and_skipped_files_are_named(tmp_path):
     folder = tmp_path / "runs"
     folder.mkdir()
     for i, row in enumerate(zip(N, D, LOSS, strict=True)):
@@ -307,7 +308,7 @@ def test_folders_of_files_are_read_and_say_what_they_left_out(tmp_path):
         (folder / name).write_text(content)
     records = read_records(folder)
     check(records)
-    assert len(records.notes) == 2 and all("left out" in note for note in records.notes)
+    assert len(records.notes) == 2 and all("skipped" in note for note in records.notes)
     tables = tmp_path / "tables"
     (tables / "below").mkdir(parents=True)
     write(tables / "a.CSV", {name: values[:9] for name, values in TABLE.items()})
@@ -373,7 +374,7 @@ def test_parquet_is_read_or_asks_for_pyarrow(tmp_path, monkeypatch):
     check(read_records(path))
 
 
-def test_the_published_tables_are_read_under_their_own_names():
+def test_published_tables_are_read_with_their_original_column_names():
     porian = read_records(shared_file("scaling/porian_tuned.csv"))
     with open(shared_file("scaling/porian_tuned.csv"), encoding="utf-8") as file:
         tokens = [float(row["t_vals"]) for row in csv.DictReader(file)]

@@ -1,4 +1,4 @@
-"""Records: every usual file reads to the same arrays, and bad input is one clear error."""
+"""Records: every common file gives the same arrays, and bad input is one clear error."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ SPELLINGS = {
 
 
 def write(path, columns):
-    """A file of these columns, in the form that its name asks for."""
+    """A file of these columns, in the format of its suffix."""
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     plain = [{k: getattr(v, "item", lambda v=v: v)() for k, v in row.items()} for row in rows]
     if path.suffix == ".csv":
@@ -63,7 +63,7 @@ def run_directory(folder, tokens=(100, 200), losses=(4.0, 3.5), status="finished
 
 
 def refusal(path, content=None, **arguments):
-    """The message with which `read_records` refuses a file of this content."""
+    """The message with which `read_records` refuses a file with this content."""
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ScalingError) as caught:
@@ -81,7 +81,7 @@ def check(records):
 
 @pytest.mark.parametrize("name", ["a.csv", "rows.json", "columns.json", "a.jsonl"])
 @given(data=st.data())
-def test_any_order_and_spelling_of_columns_reads_alike(tmp_path_factory, name, data):
+def test_any_order_and_spelling_of_columns_gives_the_same_records(tmp_path_factory, name, data):
     order = data.draw(st.permutations(list(TABLE)))
     left_out = data.draw(st.sampled_from([None, "N", "D", "C"]))
     columns = {"note": ["x"] * 4} if data.draw(st.booleans()) else {}
@@ -99,7 +99,7 @@ def test_a_byte_order_mark_blank_lines_and_windows_line_ends_are_tolerated(tmp_p
     check(read_records(tmp_path / "a.csv"))
 
 
-def test_what_n_counts_is_chosen_and_kept(tmp_path):
+def test_the_count_of_n_is_chosen_and_kept(tmp_path):
     columns = {"parameters": 2 * N, "non_embedding_parameters": N, "D": D, "loss": LOSS}
     path = write(tmp_path / "a.csv", columns)
     message = refusal(path)
@@ -141,11 +141,11 @@ def test_the_last_point_of_each_run_or_all_of_them(tmp_path):
     assert final.run.tolist() == ["a", "b"] and final.loss.tolist() == [3, 2]
     assert final.middle.tolist() == [False, False] and "keep='all'" in final.notes[0]
     every = read_records(path, keep="all")
-    assert every.run.tolist() == ["a", "a", "b"], "step 0 is left out: nothing was trained"
+    assert every.run.tolist() == ["a", "a", "b"], "step 0 is skipped: nothing was trained"
     assert every.middle.tolist() == [True, False, False] and every.notes
     nameless = {name: columns[name] for name in ("step", "D", "N", "loss")}
     records = read_records(write(tmp_path / "b.csv", nameless | {"D": [1e6, 9e6, 1e7, 2e7]}))
-    assert len(records) == 4 and "each row counts as a run's end" in records.notes[0]
+    assert len(records) == 4 and "each row counts as the end of a run" in records.notes[0]
     one = {"step": [10, 20, 30], "tokens": [1e6, 2e6, 3e6], "loss": [3, 2, 1]}
     one["flops"] = [60e10, 120e10, 180e10]
     one = read_records(write(tmp_path / "c.csv", one))
@@ -198,7 +198,7 @@ def test_run_directories_give_their_final_evaluation(tmp_path):
     assert len(read_records(tmp_path / "ladder", where="parameters>3000")) == 1
 
 
-def test_every_evaluation_of_run_directories_tells_the_middle_of_a_decay(tmp_path):
+def test_every_evaluation_of_run_directories_states_whether_the_decay_has_ended(tmp_path):
     run_directory(tmp_path / "a")
     run_directory(tmp_path / "b", schedule="constant", data="text", floor=None)
     records = read_records([tmp_path / "a", tmp_path / "b"], keep="all")
@@ -216,9 +216,9 @@ def test_runs_with_different_floors_share_none(tmp_path):
     assert records.floor is None and "entropy floor" in records.notes[0]
 
 
-def test_no_finished_run_is_an_error_that_says_why(tmp_path):
+def test_no_finished_run_is_an_error_with_its_reason(tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "no run in it" in refusal(tmp_path / "empty")
+    assert "contains no run" in refusal(tmp_path / "empty")
     run_directory(tmp_path / "a", status="interrupted")
     assert "interrupted" in refusal(tmp_path / "a")
     run_directory(tmp_path / "b", losses=(4.0, None))
@@ -227,8 +227,8 @@ def test_no_finished_run_is_an_error_that_says_why(tmp_path):
 
 HEAD = "N,D,loss\n"
 BAD = {
-    "empty.csv": ("", "holds no points"),
-    "header.csv": (HEAD, "holds no points"),
+    "empty.csv": ("", "contains no points"),
+    "header.csv": (HEAD, "contains no points"),
     "ragged.csv": (HEAD + "1,2,3\n1,2\n", "row 2: 2 cells, but the header has 3"),
     "text.csv": (HEAD + "1,2,3\n1,many,3\n", "row 2, column 'D': 'many' is not a number"),
     "blank.csv": (HEAD + "1,2,\n", "row 1, column 'loss': an empty cell"),
@@ -236,16 +236,19 @@ BAD = {
     "alike.csv": ("N,D,loss,val_loss\n1,2,3,4\n", "'loss' and 'val_loss' both give loss"),
     "nan.csv": (
         HEAD + "1,2,nan\n1,2,3\n1,2,inf\n",
-        "'loss': not finite and positive in rows 1 (nan), 3",
+        "'loss': values must be finite and positive, but are not in rows 1 (nan), 3",
     ),
     "zero.csv": (
         "Model Size,D,loss\n0,2,3\n",
-        "'Model Size': not finite and positive in row 1 (0)",
+        "'Model Size': values must be finite and positive, but are not in row 1 (0)",
     ),
     "many.csv": (HEAD + "-1,2,3\n" * 9, "and 4 more"),
-    "missing.csv": ("N,width,loss\n1,2,3\n", "columns are 'N', 'width', 'loss'.\nWanted"),
+    "missing.csv": ("N,width,loss\n1,2,3\n", "columns are 'N', 'width', 'loss'.\nRequired"),
     "noloss.csv": ("N,D,accuracy\n1,2,3\n", "final_loss"),
-    "weight.csv": ("N,D,loss,weight\n1,2,3,-1\n", "'weight': not finite and not negative in row 1"),
+    "weight.csv": (
+        "N,D,loss,weight\n1,2,3,-1\n",
+        "'weight': values must be finite and not negative, but are not in row 1",
+    ),
     "floor.csv": ("N,D,loss,entropy_floor\n1,2,3,\n1,2,3,low\n", "row 2, column 'entropy_floor'"),
     "quote.csv": (HEAD + '1,2,"3\n', "is not CSV"),
     "utf16.csv": (HEAD.encode("utf-16"), "is not UTF-8"),
@@ -257,7 +260,7 @@ BAD = {
     "null.json": ('[{"N": 1, "D": 2, "loss": null}]', "row 1, column 'loss': an empty cell"),
     "true.json": ('[{"N": true, "D": 2, "loss": 1}]', "column 'N': True is not a number"),
     "huge.json": ('[{"N": 1' + "0" * 400 + ', "D": 2, "loss": 1}]', "row 1 (inf)"),
-    "list.json": ("[]", "holds no points"),
+    "list.json": ("[]", "contains no points"),
     "line.jsonl": ('{"N": 1}\n\n{"N": \n', "row 2 is not JSON"),
     "array.jsonl": ("[1]\n", "an object on each line"),
     "junk.npy": ("junk", "is not an array"),
@@ -272,7 +275,7 @@ def test_bad_input_is_one_error_that_names_the_file_and_the_place(tmp_path, name
     assert said in message and str(tmp_path / name) in message
 
 
-def test_what_is_not_there_or_not_an_array_of_four_columns_is_refused(tmp_path):
+def test_missing_files_and_arrays_without_four_columns_are_refused(tmp_path):
     assert "no file or folder" in refusal(tmp_path / "absent.csv")
     assert "matches" in refusal(tmp_path / "*.csv")
     for name, array in (("a", np.ones((3, 5))), ("b", np.arange(9)), ("c", np.ones((2, 4)) > 0)):
@@ -288,7 +291,7 @@ def test_what_is_not_there_or_not_an_array_of_four_columns_is_refused(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl", ".npy"])
 @given(content=st.binary(max_size=200), shaped=st.booleans())
-def test_no_content_whatever_raises_another_error(tmp_path_factory, suffix, content, shaped):
+def test_arbitrary_content_raises_no_other_error(tmp_path_factory, suffix, content, shaped):
     path = tmp_path_factory.getbasetemp() / f"fuzz{suffix}"
     head = {".csv": b"N,D,loss\n1,", ".json": b'[{"N":1,"D":', ".jsonl": b'{"N":1,"D":'}
     path.write_bytes(head.get(suffix, b"\x93NUMPY\x01\x00") * shaped + content)
@@ -350,7 +353,7 @@ def test_arrays_are_checked_and_selected(tmp_path):
         ((N, D, LOSS, D[:2]), "C has the shape"),
         ((N[0], D[0], LOSS[0]), r"the shape \(\)"),
         ((N, D, -LOSS), r"'loss': .* rows 1 \(-4.5\), 2"),
-        ((N, D, ["a"] * 4), "loss is no array of numbers"),
+        ((N, D, ["a"] * 4), "loss is not an array of numbers"),
         ((N, D, LOSS, None, None, "all"), "count='all'"),
     ):
         with pytest.raises(ScalingError, match=said):

@@ -1,4 +1,4 @@
-"""Points that stand in the records twice, and searches whose losses are no equals."""
+"""Points that occur twice in the records, and searches whose losses must not count equally."""
 
 import csv
 
@@ -36,13 +36,13 @@ def read(tmp_path):
 
 
 @pytest.mark.parametrize("more", [{}, {"": range(33)}, {"name": [f"r{i}" for i in range(33)]}])
-def test_an_exact_repetition_counts_once_with_a_warning(read, more):
+def test_an_exact_duplicate_counts_once_with_a_warning(read, more):
     records = read(longer(TABLE, 8) | more)
     np.testing.assert_array_equal(records.loss, LOSS)
     assert "8 of 33 points repeat others and count once" in records.warnings[0]
 
 
-def test_short_losses_repeat_only_where_everything_does(read):
+def test_short_losses_are_duplicates_only_if_all_cells_agree(read):
     short = longer(TABLE | {"loss": np.round(LOSS, 2)}, 8)
     assert len(read(short)) == 25
     for column in ("seed", "lr", "name", "dataset"):
@@ -50,12 +50,12 @@ def test_short_losses_repeat_only_where_everything_does(read):
     assert not read(short | {"seed": ["a"] * 25 + ["b"] * 8}).warnings
 
 
-def test_a_search_of_one_table_may_share_losses(read):
+def test_a_search_in_one_table_may_share_losses(read):
     swept = longer(TABLE, 8) | {"lr": [1e-3] * 25 + [3e-3] * 8}
     assert len(read(swept)) == 33
 
 
-def test_repetitions_are_found_across_files(tmp_path):
+def test_duplicates_are_found_across_files(tmp_path):
     names = {"name": [f"run{i}" for i in range(25)]}
     first = write(tmp_path / "a.csv", names | TABLE)
     rounded = write(tmp_path / "b.csv", names | TABLE | {"loss": np.round(LOSS, 4)})
@@ -72,7 +72,7 @@ def test_repetitions_are_found_across_files(tmp_path):
 @pytest.mark.parametrize(
     "column", ["lr", "learning_rate", "bs", "Batch Size", "weight_decay", None]
 )
-def test_a_search_for_settings_is_warned_of_and_its_best_can_be_kept(read, column):
+def test_a_search_for_settings_gives_a_warning_and_its_best_can_be_kept(read, column):
     swept = {name: np.repeat(values, 3) for name, values in TABLE.items()}
     spread = 0.01 if column else 0.1
     swept["loss"] = swept["loss"] * (1 + np.tile([0, spread, spread / 2], 25))
@@ -87,7 +87,7 @@ def test_a_search_for_settings_is_warned_of_and_its_best_can_be_kept(read, colum
     assert not kept.warnings and "25 of 75" in kept.notes[-1]
 
 
-def test_seeds_are_no_search(read):
+def test_seeds_are_not_a_search(read):
     seeds = {name: np.repeat(values, 3) for name, values in TABLE.items()}
     seeds["loss"] = seeds["loss"] * (1 + np.tile([0, 0.01, 0.02], 25))
     assert not read(seeds).warnings
@@ -121,7 +121,7 @@ def test_warnings_of_records_are_warnings_of_their_fit(read):
 def test_one_budget_is_not_called_rising():
     sizes = np.geomspace(1e7, 1e9, 9)
     for tokens, said in (
-        (1e18 / 6 / sizes, "fall against each other"),
+        (1e18 / 6 / sizes, "vary inversely"),
         (20 * sizes, "rise together"),
     ):
         records = Records.from_arrays(sizes, tokens, np.linspace(4, 3, 9))

@@ -1,4 +1,4 @@
-"""Records are read in the units they are in, and refused where they cannot be true in any."""
+"""Records are read in their units, and refused if they are implausible in every unit."""
 
 import csv
 import math
@@ -67,7 +67,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_a_head_says_what_is_in_the_column_and_in_which_unit(head):
+def test_a_heading_gives_role_and_unit_of_its_column(head):
     assert read_head(head) == HEADS[head]
 
 
@@ -80,7 +80,7 @@ def test_a_head_says_what_is_in_the_column_and_in_which_unit(head):
         "lr", "bs", "loss (%)", "val/loss__MIN", "mfu", "Model", "Middle layers",
     ],
 )  # fmt: skip
-def test_a_head_of_something_else_is_left_alone(head):
+def test_a_heading_of_something_else_has_no_role(head):
     assert read_head(head) is None
 
 
@@ -89,7 +89,7 @@ def test_a_head_of_something_else_is_left_alone(head):
     "what, role",
     [("params", "unstated"), ("tokens", "D"), ("flops", "C"), ("parameters", "unstated")],
 )
-def test_a_leading_n_counts_what_is_named_after_it(first, what, role):
+def test_a_leading_n_counts_the_word_after_it(first, what, role):
     units = {"_M": 1e6, "_B": 1e9, "_m": 1e6, " (M)": 1e6, "_millions": 1e6, "_in_B": 1e9, "": 1.0}
     for unit, scale in units.items():
         assert read_head(first + what + unit) == (role, scale), first + what + unit
@@ -99,11 +99,11 @@ def test_a_leading_n_counts_what_is_named_after_it(first, what, role):
     "head", ["n_tok_B", "c_params_M", "c_tokens_B", "u_params_M", "d_params_M", "N (M tokens)",
              "tokens (M params)", "params (B tokens)", "D (TFLOPs)", "U [B FLOPs]"],
 )  # fmt: skip
-def test_a_unit_of_something_else_is_no_unit(head):
+def test_a_unit_of_another_role_is_not_accepted(head):
     assert read_head(head) is None
 
 
-def test_sizes_and_tokens_that_both_begin_with_n_are_told_apart(read):
+def test_sizes_and_tokens_that_both_begin_with_n_are_distinguished(read):
     for of_n, of_d in (("_M", "_B"), ("_millions", "_billions"), ("_m", "_b")):
         table = {f"n_params{of_n}": N / 1e6, f"n_tokens{of_d}": D / 1e9, "loss": LOSS}
         records = read(table)
@@ -119,22 +119,22 @@ def test_sizes_and_tokens_that_both_begin_with_n_are_told_apart(read):
     unit=st.sampled_from([("M", 1e6), ("B", 1e9), ("millions", 1e6), ("1e9", 1e9), ("bn", 1e9)]),
     form=st.sampled_from(["{} ({})", "{}({})", "{} [{}]", "{} in {}", "{}, {}"]),
 )
-def test_every_way_to_write_a_unit_reads_alike(base, unit, form):
+def test_every_way_to_write_a_unit_gives_the_same_result(base, unit, form):
     assert read_head(form.format(base[0], unit[0])) == (base[1], unit[1])
 
 
 @pytest.mark.parametrize("head, scale", [("params_M", 1e6), ("N [thousands]", 1e3)])
-def test_columns_are_scaled_by_the_unit_in_their_head_with_a_note(read, head, scale):
+def test_columns_are_scaled_by_the_unit_in_their_heading_with_a_note(read, head, scale):
     records = read({head: N / scale, "tokens (B)": D / 1e9, "loss": LOSS, "PF-days": C / 8.64e19})
     for name, values in {"N": N, "D": D, "C": C}.items():
         np.testing.assert_allclose(getattr(records, name), values, rtol=1e-12)
     assert len(records.notes) == 3 and any(repr(head) in note for note in records.notes)
 
 
-def test_a_column_whose_unit_is_not_known_is_left_out_with_a_note(read):
+def test_a_column_with_an_unknown_unit_is_skipped_with_a_note(read):
     records = read(TABLE | {"compute (GPU hours)": N})
     np.testing.assert_allclose(records.C, C)
-    assert "'GPU hours' is no unit" in records.notes[0]
+    assert "the unit 'GPU hours' is unknown" in records.notes[0]
 
 
 CELLS = {
@@ -146,21 +146,21 @@ CELLS = {
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_cell_reads_as_a_person_reads_it(cell):
+def test_a_cell_is_read_as_a_person_reads_it(cell):
     assert number(cell)[0] == pytest.approx(CELLS[cell], rel=1e-14)
 
 
 @pytest.mark.parametrize(
     "cell", ["12%", "abc", "1,23,456", "12 34", "1.2.3", "~3B", "3 apples", ""]
 )
-def test_a_cell_that_is_no_number_is_refused(cell):
+def test_a_cell_that_is_not_a_number_is_refused(cell):
     with pytest.raises(ValueError):
         number(cell)
 
 
 @given(value=st.integers(0, 10**15), places=st.integers(0, 6), data=st.data())
 def test_grouped_and_decimal_numbers_read_back(value, places, data):
-    """In either style, with either of its separators of groups or none."""
+    """In either style, with either of its group separators or none."""
     text = f"{value / 10**places:,.{places}f}"
     expected = float(text.replace(",", ""))
     assert number(text.replace(",", data.draw(st.sampled_from(["", ",", " ", "'"]))))[0] == expected
@@ -168,14 +168,14 @@ def test_grouped_and_decimal_numbers_read_back(value, places, data):
     assert number(german, COMMA)[0] == expected
 
 
-def test_what_a_comma_means_is_decided_by_the_whole_column_and_its_file():
+def test_the_whole_column_and_its_file_decide_what_a_comma_means():
     columns = {"loss": ["3,960", "3,7657"], "N": ["1.234", "12.345"], "D": ["1,234", "2"]}
     assert styles(columns, False) == {"loss": COMMA, "N": COMMA, "D": COMMA}
     assert styles({"loss": ["3.96"], "N": ["1,234"]}, False) == {"loss": POINT, "N": POINT}
     assert styles({"name": ["a, b", "1,5 or so"], "N": ["0.001"]}, True) == {"N": POINT}
 
 
-def test_files_of_semicolons_and_decimal_commas_are_read_with_a_note(read):
+def test_files_with_semicolons_and_decimal_commas_are_read_with_a_note(read):
     for decimals in (3, 4):
         loss = [f"{x:.{decimals}f}".replace(".", ",") for x in LOSS]
         grouped = [f"{x:,.0f}".replace(",", ".") for x in N]
@@ -186,11 +186,11 @@ def test_files_of_semicolons_and_decimal_commas_are_read_with_a_note(read):
         assert any("'5,497' is read as 5.497" in note for note in records.notes) == (decimals == 3)
 
 
-def test_a_number_that_can_be_two_things_is_refused(read):
+def test_a_number_with_two_possible_meanings_is_refused(read):
     N = ["1,234", "5,678"]
-    with pytest.raises(ScalingError, match=r"'1,234' can be 1.234 or 1234"):
+    with pytest.raises(ScalingError, match=r"'1,234' can mean 1.234 or 1234"):
         read({"params": N, "tokens": ["20000000", "30000000"], "loss": ["4", "3"]}, ";")
-    # In quotes between commas it can not.
+    # In quotes between commas it has only one.
     assert read({"params": N, "tokens": [2e7, 3e7], "loss": [4, 3]}).N.tolist() == [1234, 5678]
 
 
@@ -224,9 +224,9 @@ def test_compute_within_a_factor_of_10_is_noted_as_a_factor(read, ratio, said):
     assert said in records.notes[0] and "%" not in records.notes[0]
 
 
-def test_compute_that_is_no_compute_of_a_training_is_refused(refused):
-    assert "FLOPs a token" in refused(TABLE | {"flops": 6 * N})
-    assert "No usual unit" in refused(TABLE | {"flops": C / 30})
+def test_compute_that_is_not_of_a_whole_training_is_refused(refused):
+    assert "FLOPs per token" in refused(TABLE | {"flops": 6 * N})
+    assert "No common unit" in refused(TABLE | {"flops": C / 30})
     assert "N or D in thousands" in refused(TABLE | {"params": N / 1e3, "flops": C})
     one = C.copy()
     one[3] /= 1e3
@@ -254,11 +254,11 @@ def test_logarithms_are_named_and_no_unit_is_offered_for_them(read, refused, nam
     assert f"looks like {name} of FLOPs" in refused(one_budget | {"loss": LOSS})
 
 
-def test_compute_off_by_another_factor_in_each_row_has_no_unit(read, refused):
+def test_compute_off_by_a_different_factor_in_each_row_fits_no_unit(read, refused):
     uneven = TABLE | {"C": np.geomspace(30, 1, len(N))}
-    assert "No unit fits, as it differs from row to row" in refused(uneven)
+    assert "No unit fits, because C / 6 N D differs from row to row" in refused(uneven)
     stated = read(uneven, columns="C=C*1e18")
-    assert "which no unit makes equal in all rows" in stated.warnings[0]
+    assert "so no unit fits all rows" in stated.warnings[0]
     assert not read(TABLE | {"C": C}, columns="C=C*1e-3").warnings
 
 
@@ -271,7 +271,7 @@ def test_narrow_sizes_in_millions_and_billions_are_not_called_logarithms(refused
 
 def test_n_with_embeddings_and_compute_without_is_recognised(read):
     records = read(TABLE | {"params": N + 5e7, "flops": C})
-    assert "does N count embeddings, and C not?" in records.notes[0]
+    assert "does N count embeddings, while C does not?" in records.notes[0]
 
 
 UNITS = {"M": 1e6, "B": 1e9, "k": 1e3, "": 1.0}
@@ -281,7 +281,7 @@ WORDS = {"M": "millions", "B": "billions", "k": "thousands"}
 @pytest.mark.parametrize(
     "of_n, of_d", [("M", "B"), ("M", ""), ("B", "B"), ("", "B"), ("", "M"), ("M", "M"), ("", "k")]
 )
-def test_sizes_that_cannot_be_are_refused_with_the_units_that_fit(read, refused, of_n, of_d):
+def test_implausible_sizes_are_refused_with_the_units_that_fit(read, refused, of_n, of_d):
     wrong = TABLE | {"params": N / UNITS[of_n], "tokens": D / UNITS[of_d]}
     for compute in ({}, {"flops": C}):
         message = refused(wrong | compute)
@@ -295,12 +295,12 @@ def test_sizes_that_cannot_be_are_refused_with_the_units_that_fit(read, refused,
         np.testing.assert_allclose(records.D, D)
 
 
-def test_compute_alone_is_judged_by_what_follows_from_it(refused):
+def test_compute_alone_is_judged_by_the_size_or_tokens_it_implies(refused):
     for unit in ("GFLOPs", "TFLOPs", "exaFLOPs", "PF-days"):
         wrong = {"compute": C / COMPUTE[unit], "loss": LOSS}
         for known, role in (({"tokens": D}, "N"), ({"params": N}, "D")):
             message = refused(wrong | known)
-            assert f"{role} (that is C / 6" in message and f"C in {unit} would fit" in message
+            assert f"{role} (computed as C / 6" in message and f"C in {unit} would fit" in message
 
 
 def test_one_row_in_another_unit_is_named(refused):
@@ -311,25 +311,25 @@ def test_one_row_in_another_unit_is_named(refused):
         assert said in message and "in row 4." in message
 
 
-def test_a_unit_in_the_head_that_the_numbers_do_not_have_is_refused(refused):
+def test_a_unit_in_the_heading_that_the_numbers_do_not_have_is_refused(refused):
     message = refused({"params_M": N, "tokens": D, "loss": LOSS})
-    assert "without the unit in its head" in message and "columns='N=params_M*1'" in message
+    assert "without the unit in its heading" in message and "columns='N=params_M*1'" in message
 
 
-def test_what_the_caller_states_is_believed(read):
+def test_units_stated_by_the_caller_are_accepted(read):
     tiny = TABLE | {"params": N / 1e6, "tokens": D / 1e6}
     records = read(tiny, columns="N=params*1, D=tokens*1")
     np.testing.assert_allclose(records.N, N / 1e6)
     assert len(read(tiny | {"natural_text": [0] * len(N)})) == len(N), "toy corpora may be tiny"
 
 
-def test_tiny_models_are_believed_with_a_warning(read):
+def test_tiny_models_are_accepted_with_a_warning(read):
     small = {"params": [2e3, 1e4, 5e4], "tokens": [1e5, 1e6, 5e6], "loss": [4, 3, 2]}
     assert "in thousands or millions" in read(small).warnings[0]
     assert not read(TABLE).warnings
 
 
-def test_losses_that_are_no_cross_entropies_are_refused_or_converted(read, refused):
+def test_losses_that_are_not_cross_entropies_are_refused_or_converted(read, refused):
     exponential = {"params": N, "tokens": D, "loss": np.exp(LOSS)}
     message = refused(exponential)
     assert "perplexities" in message
@@ -353,7 +353,7 @@ def test_losses_that_are_no_cross_entropies_are_refused_or_converted(read, refus
     )
 
 
-def test_losses_below_the_entropy_floor_are_warned_of(read):
+def test_losses_below_the_entropy_floor_give_a_warning(read):
     records = read(TABLE | {"entropy_floor": [3.0] * len(N)})
     below = int(np.sum(LOSS < 3))
     assert f"{below} of {len(N)} losses are below the entropy floor" in records.warnings[0]
@@ -367,7 +367,7 @@ def test_losses_below_the_entropy_floor_are_warned_of(read):
     of_n=st.sampled_from([1, 1e-6, 1e6]),
     of_c=st.sampled_from([1, 1e-12, 1e3]),
 )
-def test_a_refusal_never_fails_itself(tmp_path_factory, data, size, of_n, of_c):
+def test_a_refusal_never_raises_another_error(tmp_path_factory, data, size, of_n, of_c):
     def column(low, high):
         return np.array(data.draw(st.lists(st.floats(low, high), min_size=size, max_size=size)))
 
@@ -382,9 +382,9 @@ def test_a_refusal_never_fails_itself(tmp_path_factory, data, size, of_n, of_c):
             assert len(str(error).splitlines()) <= 3
 
 
-def test_fewer_tokens_than_parameters_in_a_typical_run_are_doubted(read):
-    doubt = "tokens a parameter, fewer than any model is trained with"
-    few = TABLE | {"tokens": D / 100}  # 0.01 to 15 a parameter, 0.17 in a typical run
+def test_fewer_tokens_than_parameters_in_a_typical_run_give_a_warning(read):
+    doubt = "tokens per parameter, fewer than any model is trained on"
+    few = TABLE | {"tokens": D / 100}  # 0.01 to 15 per parameter, 0.17 in a typical run
     (said,) = [w for w in read(few).warnings if doubt in w]
     assert "columns='D=tokens*1000'" in said
     right = read(few, columns="D=tokens*1e3")

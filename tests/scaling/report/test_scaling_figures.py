@@ -1,4 +1,4 @@
-"""Promises of a report: it is written whatever becomes of its figures, and names those it lacks."""
+"""Promises of a report: it is written even if figures fail, and names the skipped ones."""
 
 import dataclasses
 import json
@@ -48,7 +48,7 @@ def law(records: Records, **changes) -> Fit:
 
 
 def saved(folder, records, fit):
-    """The report of an analysis, and what was told."""
+    """The report of an analysis, and the lines passed to `tell`."""
     told = []
     report = Analysis(records, fit, (), None, None, None, None, ()).save(folder, tell=told.append)
     json.loads((folder / "fit.json").read_text())
@@ -71,21 +71,21 @@ HOSTILE = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_report_is_written_whatever_its_figures_can_show(tmp_path, monkeypatch, name):
+def test_a_report_is_written_even_if_figures_cannot_be_drawn(tmp_path, monkeypatch, name):
     monkeypatch.setattr(plots.house, "save", lambda figure, path: plots.style.settle(figure))
     of_records, of_fit = HOSTILE[name]
     records = runs(**of_records)
     report, told = saved(tmp_path, records, law(records, **of_fit))
     assert "```text" in report
     for line in told:
-        assert line.startswith("figure ") and " left out: " in line and "\n" not in line
+        assert line.startswith("figure ") and " skipped: " in line and "\n" not in line
         assert line in report and len(line) < 220
         assert f"![{line.split()[1]}]" not in report
     assert report.count("![") + len(told) == 6
 
 
 @pytest.mark.slow
-def test_a_figure_that_fails_is_named_and_costs_no_other(tmp_path, monkeypatch):
+def test_a_figure_that_fails_is_named_and_the_others_are_drawn(tmp_path, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("no\nway")
 
@@ -93,13 +93,13 @@ def test_a_figure_that_fails_is_named_and_costs_no_other(tmp_path, monkeypatch):
     (tmp_path / "frontier.png").write_text("of an earlier fit")
     report, told = saved(tmp_path, runs(), law(runs()))
     assert (
-        told == ["figure frontier left out: it cannot be drawn (RuntimeError: no way)"]
+        told == ["figure frontier skipped: it cannot be drawn (RuntimeError: no way)"]
         and told[0] in report
     )
     assert not (tmp_path / "frontier.png").exists() and (tmp_path / "residuals.png").exists()
 
 
-def test_the_report_stands_before_the_first_figure(tmp_path, monkeypatch):
+def test_the_report_is_written_before_the_first_figure(tmp_path, monkeypatch):
     def interrupted(plans, folder):
         assert "converged" in (folder / "report.md").read_text()
         assert (folder / "fit.json").exists() and (folder / "approaches.json").exists()

@@ -1,4 +1,4 @@
-"""Promises of a fit's figures: all that apply are made, and they show what the fit says."""
+"""Promises of a fit's figures: all that apply are drawn, and they show the values of the fit."""
 
 import warnings
 import xml.etree.ElementTree as ElementTree
@@ -113,7 +113,7 @@ def hold_out_of(fit, records, drift=True):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The figures, by file name, that are saved meanwhile; no file is written."""
+    """The figures saved during the test, by file name; no file is written."""
     found = {}
 
     def keep(figure, path):
@@ -157,7 +157,7 @@ def labels_of(figure):
 
 
 @pytest.mark.slow
-def test_every_figure_is_a_png_and_an_svg_and_settings_are_left_alone(tmp_path):
+def test_every_figure_is_a_png_and_an_svg_and_settings_are_unchanged(tmp_path):
     records = ladder(floor=FLOOR)
     before = dict(matplotlib.rcParams)
     made = everything(tmp_path / "new", records, fit_of(CHINCHILLA, records))
@@ -285,7 +285,7 @@ def test_allocation_shows_the_law_with_its_band_and_both_other_approaches(tmp_pa
         assert exponent in axes.get_title(loc="left")
 
 
-def test_loss_against_compute_has_a_curve_a_size_the_frontier_and_the_floors(tmp_path, drawn):
+def test_loss_against_compute_shows_a_curve_per_size_the_frontier_and_floors(tmp_path, drawn):
     records = ladder(floor=FLOOR)
     fit = fit_of(CHINCHILLA, records)
     plots.loss_against_compute(fit, records, tmp_path / "x")
@@ -304,7 +304,7 @@ def test_loss_against_compute_has_a_curve_a_size_the_frontier_and_the_floors(tmp
     assert sum(label.startswith("E = 0.5 [") for label in labels_of(drawn["x"])) == 1
 
 
-def test_the_published_law_is_compared_where_it_is_near(tmp_path, drawn):
+def test_the_published_law_is_shown_only_if_it_is_near(tmp_path, drawn):
     records = ladder()
     plots.loss_against_compute(fit_of(CHINCHILLA, records), records, tmp_path / "far", compare=True)
     theta = CHINCHILLA.from_natural(plots.HOFFMANN)
@@ -355,7 +355,7 @@ def test_hold_out_shows_errors_intervals_and_the_cut(tmp_path, drawn):
 
 
 @pytest.mark.parametrize("tails", [False, True])
-def test_ellipses_hold_the_share_that_they_say(tmp_path, drawn, tails):
+def test_ellipses_contain_the_share_that_they_state(tmp_path, drawn, tails):
     records = ladder(floor=FLOOR)
     fit = fit_of(CHINCHILLA, records, tails=tails)
     plots_doubt.ellipses(fit, tmp_path / "x")
@@ -364,7 +364,7 @@ def test_ellipses_hold_the_share_that_they_say(tmp_path, drawn, tails):
     axes = panels[0]  # alpha, beta
     known = fit.samples[np.isfinite(fit.samples).all(1)][:, 3:5]
     for level in (0.5, 0.95):
-        (line,) = lines_of(axes, f"ellipse that holds {100 * level:g} % of them")
+        (line,) = lines_of(axes, f"{100 * level:g} % ellipse of the resamples")
         outline = matplotlib.path.Path(line.get_xydata())
         assert abs(outline.contains_points(known).mean() - level) < 0.01
         # The tails move nothing but the size: both exponents have the same spread.
@@ -422,7 +422,7 @@ def test_other_laws_get_the_figures_that_apply(tmp_path, drawn, name):
 
 
 @pytest.mark.slow
-def test_six_points_heavy_tails_and_no_doubts_are_drawn_too(tmp_path, drawn):
+def test_six_points_heavy_tails_and_missing_intervals_are_drawn(tmp_path, drawn):
     records = ladder(sizes=3, budgets=2)
     assert len(records) == 6
     tails = fit_of(CHINCHILLA, records, tails=True)
@@ -438,7 +438,7 @@ def test_six_points_heavy_tails_and_no_doubts_are_drawn_too(tmp_path, drawn):
         figure.draw_without_rendering()
 
 
-def test_bands_are_those_of_the_predictions(tmp_path):
+def test_bands_equal_the_predictions(tmp_path):
     records = ladder()
     fit, C = fit_of(CHINCHILLA, records), np.array([1e13, 1e15])
     found = bands.allocation_bands(fit, C)
