@@ -220,7 +220,7 @@ def test_samples_at_the_end_are_drawn_on_the_runs_own_device(train, monkeypatch)
 
 def test_an_absent_device_is_refused_naming_those_that_are_there(train):
     status, _, error = train("backend=torch", "torch.device=mps")
-    assert status == 2 and "torch.device=mps is not there" in error and "cpu" in error
+    assert status == 2 and "torch.device=mps is not available" in error and "cpu" in error
     status, _, error = train("backend=torch", "torch.device=gpu")
     assert status == 2 and "not one of auto, cpu, mps, cuda" in error
     status, _, error = train("backend=torch", "parallel.fsdp=2")

@@ -119,7 +119,7 @@ def test_a_finished_run_makes_what_it_lacks_and_leaves_the_rest(train):
     ):
         remove()
         status, out, _ = train()
-        assert status == 0 and f"made {names}, which was missing" in out and "is finished" in out
+        assert status == 0 and f"wrote what was missing: {names}" in out and "is finished" in out
         assert {name: (RUN / name).read_bytes() for name in made} == made
     assert (RUN / "plots" / "loss.png").exists()
 
