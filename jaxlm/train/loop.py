@@ -258,7 +258,7 @@ class Training:
         loss, norm, weights = self.engine.read(watched)
         loss, norm, whole = float(loss), float(norm), bool(np.isfinite(weights).all())
         if not (math.isfinite(loss) and math.isfinite(norm) and whole):
-            left = "" if whole else " (weights not finite after it)"
+            left = "" if whole else ", with weights not finite after it"
             raise Diverged(
                 f"diverged: loss {loss:.5g}, gradient norm {norm:.3g} at step {step}{left}, "
                 f"in the window of steps {self.ledger.last_step + 1} to {step}"
