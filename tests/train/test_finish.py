@@ -66,9 +66,7 @@ PLACES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
-def test_a_run_killed_while_finishing_is_not_finished_until_called_again(
-    train, monkeypatch, place
-):
+def test_a_run_killed_while_finishing_is_not_finished_until_called_again(train, monkeypatch, place):
     def die(*_, **__):
         raise Killed
 
