@@ -124,7 +124,7 @@ def models(draw):
 @pytest.mark.slow
 @few
 @given(switches=models())
-def test_random_mixtures_of_switches(pair_of_module, switches):
+def test_random_mixtures_of_switches_agree(pair_of_module, switches):
     """Key biases are left to the test above: without norms and residuals that sustain the signal,
     the terms of their gradient exceed its sum by 10^16, and rounding alone reached 1.6e-10."""
     made = pair_of_module("float64", switches)

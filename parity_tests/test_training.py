@@ -56,7 +56,7 @@ def test_parameters_and_moments_after_1_and_20_steps(pair, precision, parts, cli
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float64", "float32"])
-def test_lion(pair, precision):
+def test_lion_agrees(pair, precision):
     """Rounding can flip the sign of a tiny momentum, so float32 takes only one step."""
     made = pair(precision, optimizer=Lion(lr=1e-3, betas=[0.9, 0.99]))
     steps = 20 if precision == "float64" else 1
@@ -158,7 +158,7 @@ def test_200_steps_on_real_text_differ_only_by_rounding(text, cache):
 # -- dropout ---------------------------------------------------------------------------------------
 
 
-def test_threefry_is_jaxs():
+def test_threefry_agrees_bitwise_with_jax():
     import jax
     import torch
 
@@ -179,7 +179,7 @@ def test_threefry_is_jaxs():
 @pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_dropout_masks_are_the_same_bits_with_the_right_mean_and_variance(rate, dtype):
+def test_dropout_masks_agree_bitwise_and_have_the_right_mean_and_variance(rate, dtype):
     import jax
     import jax.numpy as jnp
     import torch

@@ -59,7 +59,7 @@ def check_parallel(config: Config) -> None:
 def configure(config: Config, device: torch.device, cache: Path) -> None:
     """Global settings: exact float32 products, the cache of compiled code and, on CUDA,
     deterministic kernels where they exist (PyTorch warns where they do not)."""
-    if device.type != "mps":  # where a raised precision gives wrong products
+    if device.type != "mps":  # on MPS, a raised precision gives wrong products
         exact = config.precision != "bfloat16" and not config.parallel.tf32
         torch.set_float32_matmul_precision("highest" if exact else "high")
     if device.type == "cuda":

@@ -13,8 +13,7 @@ from torchref.model import Transformer
 
 
 def make_optimizer(model: Transformer, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """The configured optimizer. Matrices decay, including embeddings and head; norms and biases do
-    not.
+    """The configured optimizer, with decay on matrices (also embeddings and head) only.
 
     Under muP there is a group for each factor of the learning rate (`jaxlm.spec.parametrization`).
     The decay is divided by this factor, because PyTorch multiplies it by the group's learning rate.

@@ -43,7 +43,7 @@ class Engine:
         cache: Path,
         devices: Sequence[jax.Device] | None = None,
     ) -> None:
-        """`devices` to compile for default to this machine's; they may belong to an absent one."""
+        """`devices` to compile for: by default this machine's. They need not be present."""
         devices = jax.devices() if devices is None else devices
         self.config, self.cache = config, cache
         self.activate()

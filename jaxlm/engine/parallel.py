@@ -136,7 +136,7 @@ class Placement:
         compiled = jitted.lower(state, batch).compile()
 
         def guarded(state: TrainState, batch: Batch) -> Any:
-            with jax.transfer_guard("disallow"):  # an accidental copy fails, not slows
+            with jax.transfer_guard("disallow"):  # an accidental copy raises an error
                 return compiled(state, batch)
 
         guarded.memory_analysis = compiled.memory_analysis  # type: ignore[attr-defined]  # for shapes

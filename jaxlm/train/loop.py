@@ -39,18 +39,18 @@ class Diverged(Exception):
 
 
 class Step(NamedTuple):
-    """Yielded by `Training.stages` to take a step; it is sent the metrics."""
+    """Yielded by `Training.stages` to take a step; the answer is its metrics."""
 
     tokens_BxM: np.ndarray
     lr: float
 
 
 class Evaluation(NamedTuple):
-    """Yielded by `Training.stages` to evaluate; it is sent the result (see `Evaluator`)."""
+    """Yielded by `Training.stages` to evaluate; the answer is the result (see `Evaluator`)."""
 
 
 class NewestState(NamedTuple):
-    """Yielded by `Training.stages` before a save; it is sent the newest state."""
+    """Yielded by `Training.stages` before a save; the answer is the newest state."""
 
 
 def spans(config: Config, dataset: Dataset) -> tuple[Horizon, dict[str, Callable[..., int]]]:
@@ -96,8 +96,7 @@ class Training:
             self.carried[guard.TOKENIZER] = dataset.tokenizer.serialised()
 
     def resume(self) -> None:
-        """Load the newest checkpoint or begin a new run. This is the first write to the run
-        directory.
+        """Load the newest checkpoint or begin. The constructor changes no files; this does.
 
         Raises UserError if the run's files are not those that were saved with the checkpoint.
         """

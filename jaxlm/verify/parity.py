@@ -188,7 +188,7 @@ def first_difference(pair: Pair, tokens_BxL: np.ndarray) -> str:
     for row in components(pair, tokens_BxL):
         if not row.holds:
             return f"{row.quantity} ({row.error:.1e})"
-    return "none; only the fused kernels do"
+    return "none; only the fused kernels differ"
 
 
 def gradients(pair: Pair, tokens_BxM: np.ndarray, key_biases: bool = True) -> list[Row]:

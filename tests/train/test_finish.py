@@ -28,7 +28,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def train(tmp_path, monkeypatch, capsys):
-    """train(*words) -> (exit status, output, errors); figures are stand-ins, which is faster."""
+    """train(*words) -> (exit status, output, errors); figures are stand-ins, for speed."""
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text("the cat sat on a mat and saw the dog " * 60, "utf-8")
 
