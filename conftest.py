@@ -1,6 +1,7 @@
-"""How every test runs: one thread per worker, shared compiled programs, two sizes of search.
+"""Settings of all tests: one thread per worker, shared compiled programs, quick or thorough.
 
-`--thorough` is `make test-thorough`: all examples of hypothesis and the sweeps marked `thorough`.
+`--thorough` (`make test-thorough`) tries more examples of hypothesis and adds the sweeps marked
+`thorough`.
 """
 
 import os
@@ -10,12 +11,12 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
-# Two workers on two cores: threads beyond one each would only wait for one another.
+# With two workers on two cores, more than one thread each would only wait for the others.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-# Programs compiled by one worker, or by a process that a test starts, serve all others. The folder
-# is new for each run of the suite, so that no result depends on an earlier one.
+# Programs compiled by one worker, or by a process that a test starts, are shared by all others. The
+# folder is new for each run of the suite, so that no result depends on an earlier run.
 _PROGRAMS = "JAX_COMPILATION_CACHE_DIR"
 _made: list[str] = []
 if _PROGRAMS not in os.environ:  # workers inherit it
@@ -24,7 +25,7 @@ if _PROGRAMS not in os.environ:  # workers inherit it
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
-# No limit of time per example: the machine's speed decides nothing.
+# No time limit per example: results must not depend on the machine's speed.
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("quick", max_examples=30, derandomize=True, **_COMMON)
 settings.register_profile("thorough", max_examples=300, print_blob=True, **_COMMON)
@@ -49,7 +50,7 @@ def pytest_unconfigure():
 
 
 def pytest_collection_modifyitems(config, items):
-    """Without --thorough, sweeps marked `thorough` are left out, except where named by id."""
+    """Without --thorough, sweeps marked `thorough` are deselected, unless named by id."""
     if config.getoption("thorough") or any("::" in word for word in config.args):
         return
     left_out = [item for item in items if item.get_closest_marker("thorough")]
@@ -58,7 +59,7 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if not item.get_closest_marker("thorough")]
 
 
-# -- what most tests need not wait for ------------------------------------------------------------
+# -- savings: figures and XLA's optimizations ------------------------------------------------------
 
 _NOT_ABOUT_FIGURES = {"cli", "data", "project", "store", "study", "torchref", "train", "verify"}
 _NOT_ABOUT_NUMERICS = _NOT_ABOUT_FIGURES - {"study"} | {"compare", "inference"}
@@ -67,9 +68,9 @@ _drawing = {"real": True}
 
 
 def pytest_runtest_setup(item):
-    """Before the test's fixtures: does it draw, and do its programs take XLA's optimizations?
+    """Before the test's fixtures: choose whether figures are rendered and programs optimized.
 
-    Tests of numerics and of bits compile as a user's run does, and so do all processes.
+    Tests of numerics and of bits compile like a user's run, and so do all started processes.
     """
     import jax
 
@@ -80,8 +81,8 @@ def pytest_runtest_setup(item):
 
 
 def _draw_in_marked_tests_only():
-    """A run's figures take longer than its training here: unless a test is marked `draws`, they
-    are made but not rendered. Processes that tests start render theirs."""
+    """In tests, a run's figures take longer than its training. Unless a test is marked `draws`,
+    they are made but not rendered. Processes that tests start render theirs."""
     from scaling.report import house
 
     render = house.render

@@ -1,11 +1,11 @@
-"""JAX against PyTorch: tokens/s of the training step, both measured alternately in one go.
+"""JAX against PyTorch: tokens/s of the training step, both measured in alternation.
 
     python benchmarks/backends.py [--shapes wide wide_gelu] [--cases jax:float32 torch:bfloat16 ...]
 
-Every case is a process of its own, set up as `run.py` sets itself up; they take turns, one round
-each, so that a noisy machine disturbs all alike, and only one works at a time. A round is some
-training steps through the backend's engine, batches from the host and metrics read as in training.
-Ratios are medians over the rounds of the ratio within a round.
+Every case has its own process, set up as in `run.py`. The processes take turns, one round each, so
+that only one works at a time and a noisy machine affects all equally. A round is a few training
+steps through the backend's engine; batches come from the host and metrics are read as in training.
+Each ratio is the median over the rounds of the ratio within a round.
 """
 
 import argparse
@@ -27,7 +27,7 @@ CASES = ("jax:float32", "torch:float32", "torch:float32:eager", "torch:bfloat16"
 
 
 class Worker:
-    """A case in a process of its own that runs a round whenever it is asked to."""
+    """A case in its own process, which runs a round on request."""
 
     def __init__(self, shape: str, case: str) -> None:
         backend = case.split(":")[0]
@@ -48,7 +48,7 @@ class Worker:
         raise RuntimeError(f"{self.case} ended: status {self.process.wait()}")
 
     def round(self, steps: int) -> float:
-        """Seconds a step."""
+        """Seconds per step."""
         print(steps, file=self.process.stdin, flush=True)
         return self._answer()["seconds"]
 
@@ -58,7 +58,7 @@ class Worker:
 
 
 def work(shape: str, case: str) -> None:
-    """The worker's side: set up, then a round for each number on standard input."""
+    """The worker's side: set up, then run as many steps as each line of standard input says."""
     import numpy as np
 
     from jaxlm.config.compose import cache_folder, compose
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["wide_gelu", "wide"])
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=3, help="steps of one round")
+    parser.add_argument("--steps", type=int, default=3, help="steps per round")
     parser.add_argument("--name", default="backends", help="name of the result file")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

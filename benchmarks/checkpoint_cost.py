@@ -1,12 +1,12 @@
-"""What saving costs at the default interval: processor and wall seconds, as shares of training.
+"""The cost of saving at the default interval: processor and wall seconds, as shares of training.
 
     python benchmarks/checkpoint_cost.py [--rounds 4] [key=value ...]
 
-Two whole runs cannot be compared on a shared machine: the same steps take up to half as much
-processor time again for seconds on end, whether anything is saved or not. So each save is compared
-with its own run, a second away: the steps that follow it, in which all its work is done, less the
-mean of as many steps before it and after them. Runs that save nothing are measured at the same
-steps; what they show is the error of the method.
+Two whole runs cannot be compared on a shared machine: for seconds on end, the same steps take up to
+50 % more processor time, with or without saves. Therefore each save is compared with nearby steps
+of its own run: the cost is the time of the steps that follow the save, in which all its work is
+done, minus the mean time of equally many steps before it and after them. Runs that save nothing are
+measured at the same steps and show the error of the method.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from typing import Any
 from common import ROOT, print_table, write_result
 
 NAMES = ("processor", "wall")
-WARM_UP = 4  # steps left out at the start of a run
+WARM_UP = 4  # steps ignored at the start of a run
 
 
 def train(words: list[str], notes_file: Path) -> int:
-    """One training in this process; notes (processor, wall) seconds as each step is read."""
+    """Train in this process; notes (processor, wall) seconds as each step is read."""
     from jaxlm.cli.main import main
     from jaxlm.train.loop import Training
 
@@ -48,7 +48,7 @@ def train(words: list[str], notes_file: Path) -> int:
 
 
 def measure(words: list[str], folder: Path) -> dict[int, tuple[float, float]]:
-    """Step -> (processor, wall) seconds at its end, of a training in a process of its own."""
+    """Step -> (processor, wall) seconds at its end, for a training in its own process."""
     fixed = ["train.eval_every=0", "run.samples=0", "run.overwrite=true", f"run.dir={folder}"]
     notes_file = folder.with_suffix(".json")
     command = [sys.executable, __file__, "--notes", str(notes_file), *words, *fixed]
@@ -70,9 +70,9 @@ def seconds_per_save(notes: dict[int, tuple[float, float]], gap: int, index: int
 
 
 def row_of(notes: dict[int, tuple[float, float]], gap: int, saved: bool) -> dict[str, Any]:
-    """One run's figures.
+    """The figures of one run.
 
-    The share is that of the saves within training; the last one, at its end, costs no throughput.
+    The share counts the saves during training; the last one, at the end, costs no throughput.
     """
     row: dict[str, Any] = {"saved": saved}
     last = max(notes)
@@ -89,7 +89,7 @@ def row_of(notes: dict[int, tuple[float, float]], gap: int, saved: bool) -> dict
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--gap", type=int, default=40, help="steps between two saves of the words")
+    parser.add_argument("--gap", type=int, default=40, help="steps between two saves of the run")
     parser.add_argument("--name", default="checkpoint_cost")
     parser.add_argument("--notes", type=Path, help=argparse.SUPPRESS)
     default = ["experiment=quickstart"]

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine's description, and the dated file of results."""
+"""Shared by the benchmarks: the description of the machine, and the dated result file."""
 
 import json
 import os
@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, load, accelerator and versions: what a figure depends on."""
+    """What a figure depends on: processor, cores, load, accelerator and versions."""
     from importlib.metadata import version
 
     found = {
@@ -40,7 +40,7 @@ def _processor() -> str:
 
 
 def git_commit() -> str:
-    """The commit measured, with `-dirty` where files differ from it."""
+    """The measured commit, with `-dirty` if files differ from it."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
@@ -57,7 +57,7 @@ def write_result(name: str, result: dict[str, Any], folder: Path | None = None) 
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """Rows of equal keys as an aligned table."""
+    """Print rows with equal keys as an aligned table."""
     if not rows:
         return
     from scaling.text_table import text_table

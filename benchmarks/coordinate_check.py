@@ -1,4 +1,4 @@
-"""Coordinate check: how activations and their changes grow with the width, standard and muP.
+"""Coordinate check: how activations and their changes grow with the width, with and without muP.
 
     python benchmarks/coordinate_check.py [--widths 64 128 256 512 1024] [--steps 100]
 
@@ -23,7 +23,7 @@ PARTS = ("attention.scores", "attention_output", "feedforward_output", "after_fe
 
 
 def words(parametrization: str, width: int, arguments: argparse.Namespace) -> list[str]:
-    """The command line of one model: two layers of four heads, which widen."""
+    """The command line of one model: two layers of four heads, whose width grows."""
     return [
         f"model.parametrization={parametrization}", f"model.d_model={width}",
         f"model.base_width={arguments.widths[0]}", "model.n_layers=2", "model.context_length=32",
@@ -46,7 +46,7 @@ def measure(parametrization: str, arguments: argparse.Namespace) -> list[Coordin
 
 
 def exponents(rows: list[Coordinate], parametrization: str) -> list[dict[str, Any]]:
-    """The exponent of each component's size and change at every step measured."""
+    """The exponent of each component's size and change at every measured step."""
     found = []
     for step in sorted({row.step for row in rows} - {0}):
         size = slopes(rows, step, lambda row: row.rms)
@@ -59,7 +59,7 @@ def exponents(rows: list[Coordinate], parametrization: str) -> list[dict[str, An
 
 
 def draw(measured: dict[str, list[Coordinate]], path: Path) -> None:
-    """The last block's change since the start against the width, a line for each step."""
+    """Plot the change of the last block since the start against the width, a line per step."""
     import matplotlib
 
     matplotlib.use("Agg")

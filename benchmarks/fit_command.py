@@ -1,10 +1,10 @@
-"""Seconds of the command that fits and reports, cold and warm, as a person waits for them.
+"""Seconds that a user waits for the command that fits and reports, cold and warm.
 
     python benchmarks/fit_command.py POINTS.csv [--rounds 3]
 
 POINTS.csv holds the 240 points of the Chinchilla refit (column in_fit). Each round starts
 `python run.py job=fit` and `python -m scaling.fit` with an empty folder of compiled programs
-(cold) and once more (warm); 4,000 resamples, profiles, approaches 1 and 2, all figures.
+(cold) and a second time (warm): 4,000 resamples, profiles, approaches 1 and 2, all figures.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from common import ROOT, print_table, write_result
 
 
 def seconds(command: list[str], home: str) -> tuple[float, float, float]:
-    """Wall-clock seconds of a command, those until its tables, and those of all its processors."""
+    """Seconds of a command: wall-clock, wall-clock until its tables, and processor time."""
     environment = os.environ | {"XDG_CACHE_HOME": home, "MPLCONFIGDIR": f"{home}/matplotlib"}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -47,7 +47,7 @@ def main() -> None:
     found: dict[str, list[tuple[float, float, float]]] = {}
     for _ in range(asked.rounds):
         with tempfile.TemporaryDirectory() as home:
-            # matplotlib lists the fonts of a machine once, ever.
+            # matplotlib lists a machine's fonts only once.
             warm_up = [sys.executable, "-c", "import matplotlib.font_manager"]
             seconds(warm_up, home)
             job = [sys.executable, "run.py", "job=fit", f"job.records={points}"]

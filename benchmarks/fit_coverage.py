@@ -1,10 +1,10 @@
-"""How often the 95 % intervals of a fit hold the truth, by simulation.
+"""How often the 95 % intervals of a fit contain the truth, by simulation.
 
     python benchmarks/fit_coverage.py [--trials 300] [--resamples 1000] [--case 5]
 
-Records of a known law with noise are drawn again and again, and fitted with the bootstrap and the
-profile likelihood; counted is how often each interval holds the true value. With 300 trials a
-coverage of 95 % is itself known to 2.5 points. One case alone has a result file of its own.
+Each trial draws noisy records of a known law, fits them with the bootstrap and the profile
+likelihood, and checks whether each interval contains the true value. With 300 trials a coverage of
+95 % is itself known to within 2.5 points. With --case, the result goes to a separate file.
 """
 
 import argparse
@@ -35,7 +35,7 @@ GRID = (np.geomspace(1e8, 10**9.5, 4), np.geomspace(2e9, 10**10.8, 3))  # sizes,
 def draw(n: int, noise: float, tails: str, seed: int) -> Records:
     """n records of the true law over the Chinchilla paper's range, with log-scale noise.
 
-    Twelve are a grid of four sizes and three durations, as a small study has them.
+    If n is 12, they form a grid of four sizes and three durations, as in a small study.
     """
     generator = np.random.default_rng(seed)
     N = np.exp(generator.uniform(np.log(5e7), np.log(1.5e10), n))
@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--resamples", type=int, default=1000)
-    parser.add_argument("--case", type=int, choices=range(1, len(CASES) + 1), help="this one only")
+    parser.add_argument("--case", type=int, choices=range(1, len(CASES) + 1), help="only this one")
     asked = parser.parse_args()
     truth = {name: float(value) for name, value in CHINCHILLA.natural(THETA).items()}
     truth["a"] = truth["beta"] / (truth["alpha"] + truth["beta"])

@@ -1,11 +1,11 @@
-"""Seconds and memory of the command that fits many points: tables, intervals, figures.
+"""Seconds and memory of fitting many points with tables, intervals and figures.
 
     python benchmarks/fit_many_points.py [--points 20000 200000]
 
-The points are of a known law over the range of the Chinchilla paper, with noise of half a percent
-and a tenth of them outliers; each number of points is fitted by `python -m scaling.fit` in a
-process of its own, with an empty folder of compiled programs. Printed beside it: how far the
-exponents are from the truth.
+The points follow a known law over the range of the Chinchilla paper, with noise of half a percent;
+a tenth of them are outliers. Each number of points is fitted by `python -m scaling.fit` in its own
+process, with an empty folder of compiled programs. The table also shows the distance of the
+exponents from the truth.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def write_points(path: Path, count: int) -> None:
 
 
 def measure(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
-    """Seconds, and the most memory in GB of the process and its children together."""
+    """Seconds, and the peak memory in GB of the process and its children together."""
     most, start = 0.0, time.perf_counter()
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

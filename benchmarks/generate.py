@@ -1,8 +1,8 @@
 """How fast text is generated: `python benchmarks/generate.py [SHAPE ...]`; a table and JSON.
 
-New tokens per second, all samples together, from half a context to a full one: with the key/value
-cache, as a stream of a few tokens at a time, and without the cache (a forward pass over the whole
-window for each token). Initial parameters; temperature 0.8. Shapes are those of configs/model.
+New tokens per second over all samples, from half a context to a full one: with the key/value cache,
+as a stream of a few tokens at a time, and without the cache (a forward pass over the whole window
+for each token). Initial parameters, temperature 0.8. Shapes are those of configs/model.
 """
 
 import json
@@ -39,7 +39,7 @@ SAMPLING = Sampling(temperature=0.8)
 
 
 def best_seconds(function: Callable[[], object], rounds: int = 3) -> float:
-    """The shortest of some rounds, after one that compiles."""
+    """The shortest of `rounds` rounds, after one that compiles."""
     function()
     seconds = []
     for _ in range(rounds):
@@ -50,7 +50,7 @@ def best_seconds(function: Callable[[], object], rounds: int = 3) -> float:
 
 
 def uncached_seconds(network: Transformer, parameters: object, samples: int) -> float:
-    """Seconds for one token of each sample by a plain forward pass over a full window."""
+    """Seconds for one token of each sample, by a plain forward pass over a full window."""
 
     @jax.jit
     def next_tokens(tokens_BxC):

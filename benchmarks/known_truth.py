@@ -1,15 +1,15 @@
-"""A scaling law against the truth: is the corpus's exact entropy in the interval of E?
+"""A scaling law against the truth: does the interval of E contain the corpus's exact entropy?
 
     python benchmarks/known_truth.py [markov_ladder | scaling_ladder] [--seeds 4] [--resamplings 20]
 
-Trains the ladder with several seeds into runs/known_truth_LADDER; the same command goes on. Each
-resampling takes one seed's run for every size and budget and fits the law as job=fit does. Counted
-are the resamplings whose 95 % interval of E holds the exact entropy H, and measured are |E - H| and
-the error of the prediction at ten times the compute that a second fit was given, as a share of the
-loss and of what the loss is above H.
+Trains the ladder with several seeds in runs/known_truth_LADDER; the same command resumes. Each
+resampling takes one seed's run for every size and budget and fits the law as job=fit does. The
+result counts the resamplings whose 95 % interval of E contains the exact entropy H, and reports
+|E - H|. It also reports the error of a second fit at ten times the compute of its records, as a
+share of the loss and of the loss above H.
 
-The resamplings share their sizes, budgets and corpus: they show the noise of training and not how
-wrong the law itself is for these sizes, which no resampling can show; E - H does.
+The resamplings share their sizes, budgets and corpus. They therefore show the noise of training but
+not the error of the law itself at these sizes, which E - H shows.
 """
 
 import argparse
@@ -26,16 +26,16 @@ from scaling.estimate.fit import fit
 from scaling.estimate.holdout import hold_out
 from scaling.records.records import Records, read_records
 
-LADDERS = {  # what each takes besides its own settings: budgets of a tenth of the largest
+LADDERS = {  # arguments in addition to its settings: budgets down to a tenth of the largest
     "markov_ladder": (),
     "scaling_ladder": ("job.flops=1.9e11,3.8e11,7.7e11,1.5e12,3.8e12,7.7e12",),
 }
-FIT_BELOW = 0.11  # of the largest compute; a tenth is in, however steps are rounded
+FIT_BELOW = 0.11  # of the largest compute; includes a tenth, however steps are rounded
 PREDICT_ABOVE = 0.95  # of the largest compute
 
 
 def train(experiment: str, study: Path, seeds: int, arguments: list[str]) -> None:
-    """All runs that are missing; finished ones are skipped."""
+    """Train all missing runs; finished ones are skipped."""
     command = [sys.executable, str(ROOT / "run.py"), f"experiment={experiment}"]
     command += [*LADDERS[experiment], "study.pack=true", f"run.dir={study}"]
     command += [f"job.seeds={list(range(seeds))}", *arguments]
@@ -43,7 +43,7 @@ def train(experiment: str, study: Path, seeds: int, arguments: list[str]) -> Non
 
 
 def by_cell(study: Path) -> list[Records]:
-    """For each size and budget the records of its seeds."""
+    """The records of all seeds, for each size and budget."""
     cells: dict[str, list[Path]] = {}
     for run in finished_runs(study):
         cells.setdefault(run.parent.name, []).append(run)
@@ -51,7 +51,7 @@ def by_cell(study: Path) -> list[Records]:
 
 
 def resampled(cells: list[Records], seed: int) -> Records:
-    """One run of every cell, drawn by `seed`."""
+    """One run of every cell, drawn at random with `seed`."""
     generator = np.random.default_rng(seed)
     drawn = [cell.where([generator.integers(len(cell))]) for cell in cells]
     N, D, loss = (np.concatenate([getattr(r, name) for r in drawn]) for name in ("N", "D", "loss"))
@@ -59,7 +59,7 @@ def resampled(cells: list[Records], seed: int) -> Records:
 
 
 def judge(records: Records, truth: float, resamples: int) -> dict[str, float | bool | str | None]:
-    """One row of the table: E, its interval, and the hold-out's errors."""
+    """One row of the table: E, its interval and the errors of the hold-out."""
     found = fit(records, resamples=resamples)
     low, high = found.intervals["E"]
     row = {"E": found.parameters["E"], "low": low, "high": high, "holds": low <= truth <= high}
@@ -90,7 +90,7 @@ def main() -> None:
     train(asked.experiment, study, asked.seeds, others)
     cells = by_cell(study)
     if all(len(cell) < 2 for cell in cells):
-        parser.error("every size and budget has one seed only: there is nothing to resample")
+        parser.error("every size and budget has only one seed: there is nothing to resample")
     truth = cells[0].floor
     rows = [judge(resampled(cells, s), truth, asked.resamples) for s in range(asked.resamplings)]
     print_table(rows)
@@ -111,7 +111,7 @@ def main() -> None:
 
 
 def median(rows: list[dict], name: str) -> float | None:
-    """Of the rows that have it."""
+    """The median over the rows that have a value."""
     found = [row[name] for row in rows if row[name] is not None]
     return float(np.median(found)) if found else None
 

@@ -1,10 +1,10 @@
-"""study.pack: runs that train together against the same runs one after another.
+"""study.pack: runs trained together, against the same runs one after another.
 
     python benchmarks/pack.py [--runs 2 8 24] [--shapes tiny small quickstart]
 
-Steps: one step of K runs in one program against K steps of one run, in turn, round after round;
-ratios are medians over the rounds of the ratio within a round. Studies: `run.py` trains 8 learning
-rates of the tiny shape, with study.pack and without, from start to report, in turn.
+Steps: one step of K runs in one program against K steps of one run, in alternation; each ratio is
+the median over the rounds of the ratio within a round. Studies: `run.py` trains 8 learning rates of
+the tiny shape, from start to report, in alternation with and without study.pack.
 """
 
 import argparse
@@ -36,7 +36,7 @@ RATES = "[1e-4,2e-4,4e-4,8e-4,1.6e-3,3.2e-3,6.4e-3,1.28e-2]"
 
 
 class Together:
-    """K runs of a shape in one program, or one alone; `step` takes one step of each."""
+    """K runs of a shape in one program, or a single run; `step` takes one step of each."""
 
     def __init__(self, shape: str, runs: int) -> None:
         import numpy as np
@@ -63,14 +63,14 @@ class Together:
             first.compile(self.state)
 
     def step(self) -> Any:
-        """The loss of the step, not read yet."""
+        """The loss of the step, not yet read."""
         if self.packed:
             return self.lanes.step(self.steps)[0].loss
         self.state, metrics = self.engine.train_step(self.state, self.tokens, 1e-4)
         return metrics.loss
 
     def seconds(self, steps: int) -> float:
-        """Of a step, the host reading each loss after the next step was dispatched."""
+        """Seconds per step, where the host reads each loss after the next step is dispatched."""
         import jax
 
         started, before = time.perf_counter(), None
@@ -105,7 +105,7 @@ def steps(shape: str, runs: int, rounds: int, seconds: float) -> dict[str, Any]:
 
 
 def study(pack: bool) -> float:
-    """Seconds of a whole study of 8 runs: processes, compilation, evaluation, reports."""
+    """Seconds of a whole study of 8 runs, with processes, compilation, evaluation and reports."""
     folder = Path(tempfile.mkdtemp())
     words = [
         "job=study", "scale=smoke", "tokenizer=byte",

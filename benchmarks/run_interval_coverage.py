@@ -1,9 +1,9 @@
-"""How often the 95 % intervals of the law and of a single run hold a new run's loss.
+"""How often the 95 % intervals of the law and of a single run contain a new run's loss.
 
     python benchmarks/run_interval_coverage.py [--trials 100] [--points 40]
 
 Each trial fits points of a known law with noise (normal, or Student's t with 3 degrees of freedom)
-and asks for new runs inside the range of the points and at ten times their compute.
+and predicts new runs, both inside the range of the points and at ten times their compute.
 """
 
 import argparse
@@ -21,7 +21,7 @@ NOISE = 0.01  # of log loss
 
 
 def scatter(generator: np.random.Generator, kind: str, size: int) -> np.ndarray:
-    """Noise in log loss of `size` runs."""
+    """Noise in the log loss of `size` runs."""
     if kind == "normal":
         return NOISE * generator.standard_normal(size)
     return NOISE * generator.standard_t(3, size) / np.sqrt(3)

@@ -2,10 +2,11 @@
 
     python benchmarks/scaling_fit.py POINTS.csv [--rounds 3]
 
-POINTS.csv holds the 240 points of the Chinchilla refit (column in_fit). Measured: the whole fit
-from a cold start (a new process, imports and compilation included) and warm, the share of our own
-starts that reach the least objective, the published grid of 4,500 starts, and 4,000 bootstrap
-resamples from 1 and 16 starts; the same for scipy's L-BFGS-B with the analytic gradient.
+POINTS.csv holds the 240 points of the Chinchilla refit (column in_fit). Measures the whole fit from
+a cold start (a new process, with imports and compilation) and warm, the share of our own starts
+that reach the lowest objective, the published grid of 4,500 starts, and 4,000 bootstrap resamples
+from 1 and 16 starts; also the grid and the resamples with scipy's L-BFGS-B and the analytic
+gradient.
 """
 
 import argparse

@@ -2,8 +2,9 @@
 
     python benchmarks/stories_scaling.py [--sizes 0.1M 0.3M 1M] [--tokens 0.5M 2M 8M]
 
-Every cell is one completed run (its own cosine) at a size's own learning rate; the excess over the
-entropy of the very documents scored must fall in both directions. Unfinished grids resume.
+Every cell is one complete run with its own cosine schedule, at the learning rate of its size. The
+excess over the entropy of the scored documents must fall in both directions. The same command
+resumes an unfinished grid.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How fast the built-in corpus is written and read on one core.
+"""How fast the built-in corpus is generated and read on one core.
 
     python benchmarks/stories_speed.py
 
@@ -51,7 +51,7 @@ def main() -> None:
             f"{name:16s} {row['megabytes_per_minute']:8.1f} MB/min "
             f"{row['stories_per_second']:8.0f} stories/s"
         )
-    print(f"entropy          {nats:8.3f} nats a story, computed in {entropy_seconds:.1f} CPU s")
+    print(f"entropy          {nats:8.3f} nats per story, computed in {entropy_seconds:.1f} CPU s")
     record = {
         "date": datetime.date.today().isoformat(),
         "machine": {
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def cpu_model() -> str:
-    """The processor's name, as the system gives it."""
+    """The processor's name according to the system."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(

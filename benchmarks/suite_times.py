@@ -1,10 +1,10 @@
-"""The times of the test suite: its slowest tests before and after, and slow ones without the mark.
+"""Times of the test suite: the slowest tests before and after, and slow tests without the mark.
 
     python -m pytest -n 2 --junitxml=after.xml
     python benchmarks/suite_times.py before.xml after.xml [--quiet]
 
-Seconds are wall-clock seconds of a test with its fixtures. On a machine that others use they say
-less than their ratios do: `--quiet` states that nothing else ran.
+Seconds are wall-clock seconds of a test with its fixtures. On a shared machine their ratios are
+more reliable than the seconds themselves; `--quiet` records that nothing else was running.
 """
 
 import argparse
@@ -19,11 +19,11 @@ from typing import Any
 from common import ROOT, print_table, write_result
 
 SLOWEST = 30
-LIMIT = 1.0  # seconds from which a test is to be marked slow
+LIMIT = 1.0  # seconds; longer tests must be marked slow
 
 
 def times(path: Path) -> tuple[dict[str, float], float]:
-    """(seconds by test, wall-clock seconds of all) of a junit file."""
+    """(seconds by test, total wall-clock seconds) from a junit file."""
     root = ElementTree.parse(path).getroot()
     found = {
         f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}": float(
@@ -35,7 +35,7 @@ def times(path: Path) -> tuple[dict[str, float], float]:
 
 
 def marked_slow() -> set[str]:
-    """The tests that `pytest -m slow` would run."""
+    """The tests marked slow."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "slow", "--thorough"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     return set(re.findall(r"^\S+\.py::.*$", done.stdout, re.MULTILINE))
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)
     parser.add_argument("--name", default=f"suite_times_{os.cpu_count()}_cores")
-    parser.add_argument("--quiet", action="store_true", help="nothing else ran on the machine")
+    parser.add_argument("--quiet", action="store_true", help="nothing else was running")
     given = parser.parse_args()
     result: dict[str, Any] = {"quiet_machine": given.quiet}
     for name in ("before", "after"):
@@ -68,7 +68,7 @@ def main() -> None:
     unmarked = {n: s for n, s in found.items() if s > LIMIT and n not in slow}
     result["not_slow_worker_seconds"] = round(sum(s for n, s in found.items() if n not in slow))
     result["over_the_limit_without_the_mark"] = sorted(unmarked)
-    print(f"\nwithout the mark: {result['not_slow_worker_seconds']} worker-seconds in all")
+    print(f"\nwithout the mark: {result['not_slow_worker_seconds']} worker-seconds in total")
     print("\n".join(f"{s:6.1f} {n} is not marked slow" for n, s in sorted(unmarked.items())))
     write_result(given.name, result)
 

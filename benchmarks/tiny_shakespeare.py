@@ -1,8 +1,8 @@
-"""Tiny Shakespeare at nanoGPT's CPU setting, several seeds: validation loss, time, a sample.
+"""Tiny Shakespeare with nanoGPT's CPU settings and several seeds: validation loss, time, a sample.
 
     python benchmarks/tiny_shakespeare.py [--experiment shakespeare_cpu] [--seeds 0 1 2]
 
-Runs `python run.py experiment=...` as a person would, and reads what the runs wrote.
+Runs `python run.py experiment=...` as a user would, and reads the files that the runs write.
 """
 
 import argparse

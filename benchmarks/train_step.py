@@ -1,11 +1,11 @@
 """Speed of one training step: tokens/s, model FLOP/s, MFU, compile time and memory.
 
     python benchmarks/train_step.py [--shapes small wide ...] [--precisions float32 bfloat16]
-    python benchmarks/train_step.py --parts          where a step's time goes, part by part
+    python benchmarks/train_step.py --parts          the time of each part of a step
 
-The same script runs on a GPU. Shapes are measured in turn, round after round, so that a noisy
-machine disturbs all alike; figures are medians over the rounds. --parts replaces one component at
-a time by nothing and reports the difference: the times of parts that XLA fuses do not add up.
+The same script runs on a GPU. The precisions of a shape take turns, round after round, so that a
+noisy machine affects all equally; figures are medians over the rounds. --parts removes one
+component at a time and reports the difference. These times do not add up where XLA fuses parts.
 """
 
 import argparse
@@ -48,7 +48,7 @@ class Case:
         config = compose([*SHAPES[name], f"precision={precision}", *extra])
         self.name, self.precision = name, precision
         self.engine = Engine(config, 65, cache_folder(config))
-        jax.config.update("jax_compilation_cache_dir", None)  # compile times are part of the result
+        jax.config.update("jax_compilation_cache_dir", None)  # compile times are in the result
         model, rows = self.engine.model_config, config.train.batch_size
         self.tokens = rows * model.context_length
         self.flops = exact_flops_per_token(model) * self.tokens
@@ -68,7 +68,7 @@ class Case:
         self.run(2)
 
     def run(self, steps: int) -> None:
-        """A round of steps, as in training: the host waits only for the step before the newest."""
+        """A round of steps. As in training, the host waits only for the step before the newest."""
         import jax
 
         started, before = time.perf_counter(), None
@@ -118,7 +118,7 @@ def replaced(module: Any, name: str, value: Callable) -> Any:
 
 
 def parts(shape: str, precision: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """The step's time without each of its parts; the difference is what the part costs."""
+    """The step's time without each of its parts; the difference is the cost of the part."""
     from jaxlm.engine import model, step
 
     identity = {name: lambda x: x for name in model.ACTIVATIONS}
@@ -175,7 +175,7 @@ def main() -> None:
         write_result(name, {"shape": shapes[0], "parts": rows})
         return
     rows = []
-    for shape in shapes:  # one shape at a time: peak memory is the process's
+    for shape in shapes:  # one shape at a time, since peak memory is that of the process
         cases = [Case(shape, precision) for precision in arguments.precisions]
         rows += measure(cases, arguments.rounds, arguments.seconds)
     print_table(rows)

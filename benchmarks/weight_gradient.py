@@ -1,8 +1,8 @@
-"""Forms of a Linear's weight gradient on XLA, GFLOP/s: why `layers.weight_gradient` is as it is.
+"""GFLOP/s of the forms of a weight gradient in XLA: the reason for `layers.weight_gradient`.
 
     python benchmarks/weight_gradient.py
 
-Each form is dy^T x over 64 x 128 rows, used in an update, as in training.
+Each form computes dy^T x over 64 x 128 rows and uses it in an update, as in training.
 """
 
 import statistics

@@ -1,1 +1,1 @@
-"""JAX against PyTorch, and faults that show that these tests can fail."""
+"""Tests of JAX against PyTorch, and deliberate faults that show that these tests can fail."""

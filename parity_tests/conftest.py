@@ -20,7 +20,7 @@ MODEL = ModelConfig(
 
 
 def make_config(precision="float64", model=MODEL, batch_size=4, **sections) -> Config:
-    """A small configuration; PyTorch runs eagerly, which compiles nothing."""
+    """A small configuration; PyTorch runs eagerly, so that nothing is compiled."""
     return Config(
         precision=precision,
         model=model,
@@ -37,7 +37,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def pair(cache):
-    """pair(precision, switches, ...) -> a Pair whose every parameter is random.
+    """pair(precision, switches, ...) -> a Pair in which every parameter is random.
 
     Norm weights of one and biases of zero would hide faults.
     """

@@ -1,8 +1,8 @@
-"""Deliberate faults in the twin, one at a time: can the harness fail?
+"""Deliberate faults in the PyTorch twin, one at a time, which the parity tests must detect.
 
     python -m parity_tests.faults        measures each and writes docs/parity_faults.md
 
-Each fault is a patch of torchref, the parity test whose measure must notice it, and the
+Each fault consists of a patch of torchref, the parity test that must detect it, and the
 configuration that makes it visible.
 """
 
@@ -25,7 +25,7 @@ from torchref import attention, checkpoint, engine, layers, model, optimizer, st
 
 
 class Fault(NamedTuple):
-    """`test` names the parity test that must notice; `switches` belong to the model."""
+    """`test` names the parity test that must detect it; `switches` belong to the model."""
 
     what: str
     test: str
@@ -60,7 +60,7 @@ def epsilon_outside(self, x):
 
 @contextlib.contextmanager
 def other_epsilon() -> Iterator[None]:
-    """1e-6 where 1e-5 is configured."""
+    """Use 1e-6 instead of the configured 1e-5."""
     before = layers.RMSNorm.__init__
 
     def initialise(self, width, eps):
@@ -72,7 +72,7 @@ def other_epsilon() -> Iterator[None]:
 
 @contextlib.contextmanager
 def norm_after() -> Iterator[None]:
-    """norm(x + f(x)) where x + f(norm(x)) is configured."""
+    """Compute norm(x + f(x)) instead of the configured x + f(norm(x))."""
     before = model.Block.__init__
 
     def initialise(self, m, layer):
@@ -109,7 +109,7 @@ def scaled_embedding(self, indices):
 
 @contextlib.contextmanager
 def transposed_output() -> Iterator[None]:
-    """The output matrix of attention, which is square, used as (in, out)."""
+    """Use attention's output matrix, which is square, as (in, out)."""
     before = model.Attention.__init__
 
     class Transposed(layers.Linear):
@@ -171,7 +171,7 @@ def uncorrected(module, config):
 
 
 def decay_times_own_rate(module, config):
-    """muP with every matrix's decay times its own learning rate."""
+    """muP with the decay of every matrix scaled by its learning rate factor."""
     made = optimizer.make_optimizer(module, config)
     for group in made.param_groups:
         group["weight_decay"] *= group["lr_factor"]
@@ -180,8 +180,8 @@ def decay_times_own_rate(module, config):
 
 @contextlib.contextmanager
 def mean_of_means() -> Iterator[None]:
-    """The mean of the parts' means. Equal parts would hide it, so they are made unequal; that alone
-    changes nothing (`test_unequal_parts_of_an_accumulation_change_nothing`)."""
+    """The mean of the parts' means. Equal parts would hide the fault, so they are made unequal,
+    which by itself changes nothing (`test_unequal_parts_of_an_accumulation_change_nothing`)."""
 
     def loss_of(module, tokens, dropout, total):
         residuals = module.residuals(tokens[:, :-1], dropout=dropout)
@@ -193,13 +193,13 @@ def mean_of_means() -> Iterator[None]:
 
 
 def unequal_parts() -> contextlib.AbstractContextManager:
-    """Two parts, of three rows and one, where two of two rows are configured."""
+    """Parts of three rows and one row, instead of the configured two of two rows."""
     return mock.patch.object(step, "split", lambda rows, parts: rows.split([3, 1]))
 
 
 @contextlib.contextmanager
 def one_step_late() -> Iterator[None]:
-    """Every update takes the learning rate of the one before."""
+    """Every update uses the learning rate of the previous update."""
     last: list[float] = []
 
     def set_lr(made, lr):
@@ -232,7 +232,7 @@ FAULTS = {
     ),
     "norm_placement": Fault("norms after the residual sum", FORWARD, norm_after),
     "gelu": Fault(
-        "tanh form of GELU for the exact one",
+        "tanh form of GELU instead of the exact form",
         FORWARD,
         lambda: mock.patch.dict(
             layers.ACTIVATIONS, {"gelu": lambda x: F.gelu(x, approximate="tanh")}
@@ -241,7 +241,7 @@ FAULTS = {
     ),
     "scale": Fault("no 1/sqrt(head_dim)", FORWARD, replaced(F, FUSED, unscaled_fused)),
     "scale_cached": Fault(
-        "no 1/sqrt(head_dim) where the cache is used",
+        "no 1/sqrt(head_dim) with the cache",
         GENERATION,
         replaced(attention, "attention_scores", unscaled_scores),
     ),
@@ -260,7 +260,7 @@ FAULTS = {
         replaced(layers.Embedding, "forward", scaled_embedding),
     ),
     "decay": Fault(
-        "norms and biases decay, too",
+        "norms and biases decay as well",
         STEPS,
         optimizer_made_by(decay_everything),
         {"bias": "all", "norm": "layernorm"},
@@ -269,7 +269,7 @@ FAULTS = {
         "AdamW without bias correction", STEPS, optimizer_made_by(uncorrected)
     ),
     "clip": Fault(
-        "clipping after the update, too late",
+        "clipping after the update",
         STEPS,
         replaced(step, "clip", lambda gradients, norm, limit: None),
         {},
@@ -282,7 +282,7 @@ FAULTS = {
         {"parametrization": "mup"},
     ),
     "mup_decay": Fault(
-        "muP's decay times each matrix's own rate",
+        "muP's decay scaled by each matrix's learning rate factor",
         STEPS,
         optimizer_made_by(decay_times_own_rate),
         {"parametrization": "mup"},
@@ -311,9 +311,9 @@ FAULTS = {
 
 
 def measure(name: str, pair: Callable[..., parity.Pair], faulty: bool = True) -> parity.Row:
-    """The row with the largest error beside its tolerance, of the fault's test with or without it.
+    """The row of the fault's test with the largest ratio of error to tolerance, with or without it.
 
-    `pair` is conftest's.
+    `pair` comes from conftest.
     """
     from parity_tests.conftest import tokens
     from parity_tests.test_generation import SHARP
@@ -346,10 +346,10 @@ def main() -> None:
         lines = [
             "# Faults that the parity tests catch",
             "",
-            "Written by `python -m parity_tests.faults`. Each fault is put into the PyTorch twin;",
-            "the error is that of the worst quantity of the named test, in its precision, relative",
-            "to the quantity's size (for tokens: the share that differs). The same test without",
-            "the fault is in the last column.",
+            "Written by `python -m parity_tests.faults`. Each fault is put into the PyTorch twin.",
+            "The error is that of the worst quantity in the named test, in the test's precision,",
+            "relative to the size of the quantity (for tokens: the share that differs). The last",
+            "column shows the same test without the fault.",
             "",
             "| fault | caught by | quantity | error | tolerance | without the fault |",
             "| --- | --- | --- | --- | --- | --- |",

@@ -1,4 +1,4 @@
-"""The harness can fail: every deliberate fault is caught by the test that is named for it."""
+"""Promise of the parity tests: every deliberate fault is caught by the test named in `FAULTS`."""
 
 import pytest
 
@@ -14,8 +14,8 @@ from parity_tests.faults import FAULTS, measure, unequal_parts  # noqa: E402
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault_is_caught(name, pair):
-    """By a factor of ten at least; test_model, test_training and test_generation show that the
-    same measures hold without it."""
+    """The error exceeds the tolerance by a factor of ten. test_model, test_training and
+    test_generation show that the same measures hold without the fault."""
     row = measure(name, pair)
     assert row.error > 10 * row.tolerance, row
 

@@ -1,4 +1,4 @@
-"""Generated tokens, filtered distributions and evaluation metrics."""
+"""Both backends agree on generated tokens, filtered distributions and evaluation metrics."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -67,7 +67,7 @@ LOGITS = st.lists(
     penalty=st.sampled_from([1.0, 1.3, 0.5]),
 )
 @example([[0.0] * 9], [False] * 9, 1.0, 3, 0.5, None, 1.0)  # ties go to the lower id
-def test_filtered_distributions_are_the_same_sets(
+def test_filtered_distributions_have_the_same_tokens_and_probabilities(
     logits, seen, temperature, top_k, top_p, min_p, penalty
 ):
     x, seen = np.array(logits, np.float32), np.tile(seen, (len(logits), 1))
@@ -82,7 +82,7 @@ def test_filtered_distributions_are_the_same_sets(
 
 
 @pytest.mark.slow
-def test_draws_are_the_same_tokens():
+def test_draws_give_the_same_tokens():
     x = np.random.default_rng(0).normal(size=(64, VOCABULARY)).astype(np.float32)
     for seed in (0, 12345, 2**32 - 1):
         a = engine.draw(jnp.asarray(x), np.uint32(seed), 17)
@@ -91,7 +91,7 @@ def test_draws_are_the_same_tokens():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float64", "float32"])
-def test_every_metric_of_an_evaluation(pair, precision):
+def test_every_metric_of_an_evaluation_agrees(pair, precision):
     ids = np.random.default_rng(0).integers(0, VOCABULARY, 3001).astype(np.uint16)
     dataset = Dataset(ids, ids, None, VOCABULARY, "fingerprint", validation_bytes=ids % 3)
     rows = parity.evaluation(pair(precision, SHARP), dataset)

@@ -1,4 +1,4 @@
-"""Weights, logits, loss and gradients, for every value of every switch and for random mixtures."""
+"""Both backends agree on weights, logits, loss and gradients, for every switch and mixtures."""
 
 import dataclasses
 import itertools
@@ -58,7 +58,7 @@ def test_every_switch_is_covered():
     assert tested | elsewhere | sizes == {item.name for item in dataclasses.fields(ModelConfig)}
 
 
-# float64 proves every formula; the other precisions add casts, which these variants hold all of.
+# float64 proves every formula. The other precisions add casts, all of which these variants contain.
 CASTS = ("head_bias", "layernorm, all biases", "grouped, qk_norm, wide heads", "decoder of 2017",
          "mup, tied, other base")  # fmt: skip
 
@@ -85,8 +85,8 @@ def test_weights_logits_loss_and_gradients(pair, variant, precision):
 
 
 @pytest.mark.slow
-def test_every_component(pair):
-    """Component by component, names, shapes and order included."""
+def test_every_component_agrees(pair):
+    """This includes names, shapes and order."""
     made = pair(switches={"n_kv_heads": 2, "qk_norm": True, "norm": "layernorm", "bias": "all"})
     rows = parity.components(made, tokens()[:, :-1])
     assert_rows(rows)
@@ -101,7 +101,7 @@ def test_every_component(pair):
 
 @st.composite
 def models(draw):
-    """Any valid mixture of switches; it shrinks to the plainest one that fails."""
+    """Any valid mixture of switches; hypothesis shrinks it to the simplest one that fails."""
     switches = {name: draw(st.sampled_from(values)) for name, values in CHOICES.items()}
     switches |= {name: draw(st.booleans()) for name in BOOLEANS}
     heads = draw(st.sampled_from([1, 2, 3, 4, 6]))
@@ -124,9 +124,9 @@ def models(draw):
 @pytest.mark.slow
 @few
 @given(switches=models())
-def test_random_mixtures_of_switches(pair_of_module, switches):
-    """Key biases are left to the test above: where neither norms nor residuals keep the signal up,
-    the terms of their gradient exceed its sum by 10^16, and rounding alone was seen at 1.6e-10."""
+def test_random_mixtures_of_switches_agree(pair_of_module, switches):
+    """Key biases are left to the test above: without norms and residuals that sustain the signal,
+    the terms of their gradient exceed its sum by 10^16, and rounding alone reached 1.6e-10."""
     made = pair_of_module("float64", switches)
     assert_rows(parity.weights(made) + parity.forward(made, tokens()))
     assert_rows(parity.gradients(made, tokens(), key_biases=False))
@@ -134,7 +134,7 @@ def test_random_mixtures_of_switches(pair_of_module, switches):
 
 @pytest.fixture(scope="module")
 def pair_of_module(cache):
-    """As `pair`, for hypothesis, which wants a fixture that outlives one example."""
+    """Like `pair`, for hypothesis, which requires a fixture that outlives one example."""
     from parity_tests import conftest
 
     return conftest.pair.__wrapped__(cache)

@@ -1,4 +1,4 @@
-"""Optimizer steps, whole trajectories, dropout and resuming in the other backend."""
+"""Both backends agree on steps, trajectories and dropout, and resume each other's runs."""
 
 import dataclasses
 import itertools
@@ -43,7 +43,7 @@ CLIPS, PARTS = (None, 1e-2, 1e3), (1, 4)  # without, active, inactive
     quick=[*itertools.product(["float64"], PARTS, CLIPS), ("float32", 4, 1e-2)],
 ))  # fmt: skip
 def test_parameters_and_moments_after_1_and_20_steps(pair, precision, parts, clip):
-    """Through warm-up and decay, biases and norms included."""
+    """The steps include warm-up and decay; the model has biases and norms."""
     made = pair(
         precision,
         {"bias": "all", "norm": "layernorm", "head_bias": True},
@@ -56,8 +56,8 @@ def test_parameters_and_moments_after_1_and_20_steps(pair, precision, parts, cli
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float64", "float32"])
-def test_lion(pair, precision):
-    """A sign flips where rounding changes that of a tiny momentum: float32 is given one step."""
+def test_lion_agrees(pair, precision):
+    """Rounding can flip the sign of a tiny momentum, so float32 takes only one step."""
     made = pair(precision, optimizer=Lion(lr=1e-3, betas=[0.9, 0.99]))
     steps = 20 if precision == "float64" else 1
     assert_rows(parity.optimizer(made, batches(steps, made.config)))
@@ -68,8 +68,8 @@ def test_lion(pair, precision):
     ("precision", "name"),
     [("float64", "adamw"), ("float32", "adamw"), ("bfloat16", "adamw"), ("float64", "lion")],
 )
-def test_mup_scales_each_parameters_rate_and_no_decay_in_both(pair, precision, name):
-    """The norm of keys gives their biases a gradient that is more than rounding."""
+def test_mup_scales_learning_rates_but_not_decay_in_both_backends(pair, precision, name):
+    """The key norm gives key biases a gradient that exceeds rounding."""
     switches = {"parametrization": "mup", "n_layers": 1, "bias": "all", "norm": "layernorm"}
     switches |= {"position": "learned", "qk_norm": True}
     rule = OPTIMIZERS[name](lr=3e-3, weight_decay=0.3)
@@ -78,8 +78,8 @@ def test_mup_scales_each_parameters_rate_and_no_decay_in_both(pair, precision, n
 
 
 @pytest.mark.parametrize("name", ["cosine", "wsd", "linear", "constant", "cyclic"])
-def test_schedules_are_the_same_bits_as_torch_computes(name):
-    """The rate that a torch optimizer holds at each step is the Python float of the schedule."""
+def test_schedules_agree_bitwise_with_the_learning_rates_of_torch(name):
+    """At each step the torch optimizer's learning rate is the schedule's Python float."""
     from torchref.model import Transformer
     from torchref.optimizer import make_optimizer, set_lr
 
@@ -92,8 +92,8 @@ def test_schedules_are_the_same_bits_as_torch_computes(name):
         assert all(group["lr"].hex() == rate.hex() for group in optimizer.param_groups)
 
 
-def test_the_cosine_is_torchs(pair):
-    """An independent witness: torch's own warm-up and cosine, to rounding."""
+def test_the_cosine_schedule_agrees_with_torch(pair):
+    """torch's own warm-up and cosine are an independent reference; they agree to rounding."""
     import torch
     from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
@@ -118,7 +118,7 @@ TEXT_MODEL = ModelConfig(n_layers=3, d_model=48, n_heads=4, context_length=48, i
 
 @pytest.fixture(scope="module")
 def text():
-    """The bytes of Tiny Shakespeare where it is there, else of this repository's own prose."""
+    """The bytes of Tiny Shakespeare if available, otherwise of this repository's documentation."""
     from pathlib import Path
 
     root = Path(__file__).resolve().parent.parent
@@ -147,9 +147,9 @@ def curve(precision, text, cache, steps=200, **sections) -> Row:
 
 
 @pytest.mark.slow
-def test_200_steps_on_real_text_agree_and_what_parts_them_is_rounding(text, cache):
-    """float64 agrees to 1e-8 throughout; float32 within its band, and 10^5 times worse: if another
-    formula were behind the difference, it would be the same in both."""
+def test_200_steps_on_real_text_differ_only_by_rounding(text, cache):
+    """float64 agrees to 1e-8 throughout. float32 agrees within its tolerance, but 10^5 times worse;
+    if the formulas differed, the error would be the same in both precisions."""
     double, single = curve("float64", text, cache), curve("float32", text, cache)
     assert_rows([double, single])
     assert double.error < 1e-5 * single.error
@@ -158,7 +158,7 @@ def test_200_steps_on_real_text_agree_and_what_parts_them_is_rounding(text, cach
 # -- dropout ---------------------------------------------------------------------------------------
 
 
-def test_threefry_is_jaxs():
+def test_threefry_agrees_bitwise_with_jax():
     import jax
     import torch
 
@@ -179,7 +179,7 @@ def test_threefry_is_jaxs():
 @pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_dropout_masks_are_the_same_bits_with_the_right_mean_and_variance(rate, dtype):
+def test_dropout_masks_agree_bitwise_and_have_the_right_mean_and_variance(rate, dtype):
     import jax
     import jax.numpy as jnp
     import torch
@@ -255,8 +255,9 @@ def values(run, kind, field):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first, second", [("jax", "torch"), ("torch", "jax")])
-def test_50_steps_in_one_and_50_in_the_other_are_100_in_one(train, first, second):
-    """Parameters, moments and records; the data position too, or else the losses would part."""
+def test_50_steps_in_each_backend_equal_100_steps_in_one(train, first, second):
+    """Parameters, moments and records agree; so does the data position, or the losses would
+    differ."""
     whole = train("whole", "backend=jax")
     train("shared", f"backend={first}", "run.stop_at=50")
     shared = train("shared", f"backend={second}")
@@ -274,7 +275,7 @@ def test_50_steps_in_one_and_50_in_the_other_are_100_in_one(train, first, second
 
 
 @pytest.mark.slow
-def test_each_evaluates_and_continues_the_text_of_the_others_run(train, capsys):
+def test_each_backend_evaluates_and_generates_from_the_others_runs(train, capsys):
     for writer in ("jax", "torch"):
         run = train(writer, f"backend={writer}", "train.duration=10")
         found = {}

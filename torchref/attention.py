@@ -1,6 +1,6 @@
 """Causal attention: the plain form, PyTorch's fused kernel, and the cache of keys and values.
 
-Legend: B batch, L length, T keys looked at, H query heads, G key/value heads, K head width,
+Legend: B batch, L length, T keys, H query heads, G key/value heads, K head width,
 C context length.
 """
 
@@ -43,7 +43,7 @@ def attend(
     site: int,
     show: Callable[[Tensor], object],
 ) -> Tensor:
-    """Attention (B, L, H, K) by the fused kernel, or by the plain form where probabilities drop."""
+    """Attention (B, L, H, K) by the fused kernel, or in the plain form under attention dropout."""
     heads = q_BxLxHxK.shape[2]
     q = q_BxLxHxK.transpose(1, 2)
     k, v = share_heads(k_BxTxGxK, heads), share_heads(v_BxTxGxK, heads)
@@ -63,9 +63,9 @@ def plain_attention(
     site: int,
     show: Callable[[Tensor], object],
 ) -> Tensor:
-    """softmax(q k^T / divisor) v; query l sees the keys 0..start+l. Softmax in >= float32.
+    """softmax(q k^T / divisor) v; query l sees keys 0..start+l. Softmax in >= float32.
 
-    `show` is given the scaled scores (B, H, L, T).
+    `show` receives the scaled scores (B, H, L, T).
     """
     scores = attention_scores(q_BxHxLxK, k_BxHxTxK, divisor)
     show(scores)
@@ -83,8 +83,8 @@ def attention_scores(q_BxHxLxK: Tensor, k_BxHxTxK: Tensor, divisor: float) -> Te
 def fused_attention(
     q_BxHxLxK: Tensor, k_BxHxLxK: Tensor, v_BxHxLxK: Tensor, divisor: float
 ) -> Tensor:
-    """PyTorch's causal kernel. Its 16-bit backward pass is half as fast as the 32-bit one on a
-    CPU, so there it gets 32 bits."""
+    """PyTorch's causal kernel. On a CPU its 16-bit backward pass is half as fast as the 32-bit one,
+    so the inputs are widened to 32 bits there."""
     narrow = q_BxHxLxK.dtype
     wide = at_least_float32 if q_BxHxLxK.device.type == "cpu" else (lambda x: x)
     q, k, v = wide(q_BxHxLxK), wide(k_BxHxLxK), wide(v_BxHxLxK)
@@ -92,11 +92,11 @@ def fused_attention(
 
 
 def causal_mask(start: int, queries: int, keys: int, device) -> Tensor:
-    """(L, T), true where query l at position start + l may look at key t."""
+    """(L, T), true where query l at position start + l sees key t."""
     positions_L = start + torch.arange(queries, device=device)
     return torch.arange(keys, device=device)[None, :] <= positions_L[:, None]
 
 
 def share_heads(x_BxTxGxK: Tensor, heads: int) -> Tensor:
-    """(B, T, G, K) -> (B, H, T, K): key/value head g serves the query heads g H/G + r."""
+    """(B, T, G, K) -> (B, H, T, K): query heads g H/G + r share key/value head g."""
     return x_BxTxGxK.repeat_interleave(heads // x_BxTxGxK.shape[2], dim=2).transpose(1, 2)

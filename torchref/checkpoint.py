@@ -1,7 +1,7 @@
-"""Checkpoints: the one file of this package that meets Orbax, and through it JAX.
+"""Checkpoints: the only file of this package that uses Orbax, and through it JAX.
 
-Checkpoints hold the canonical tree (`jaxlm.store.checkpoint`), so either backend continues the runs
-of the other. JAX only moves numpy arrays here; it is kept from taking most of a GPU's memory.
+Checkpoints hold the canonical tree (`jaxlm.store.checkpoint`), so either backend resumes the runs
+of the other. JAX only moves numpy arrays here, and is kept from reserving most of a GPU's memory.
 """
 
 import os
@@ -26,7 +26,7 @@ __all__ = ["Checkpoints", "read", "read_parameters", "state_of", "tree_of"]
 
 
 def tree_of(state: TrainState, config: OptimizerConfig) -> dict[str, Any]:
-    """A state as the canonical tree, in numpy arrays that on a CPU share its memory."""
+    """A state as the canonical tree of numpy arrays, which share the state's memory on a CPU."""
     model, optimizer, step = state
     moments = moments_of(model, optimizer, config, step)
     return {
@@ -39,7 +39,7 @@ def tree_of(state: TrainState, config: OptimizerConfig) -> dict[str, Any]:
 
 
 def state_of(tree: dict[str, Any], model: Transformer, config: OptimizerConfig) -> TrainState:
-    """The state that `tree_of` was made of, in a model that is given for it."""
+    """The inverse of `tree_of`; the parameters are loaded into `model`."""
     model.load_state_dict({name: _tensor(array) for name, array in tree["parameters"].items()})
     optimizer = make_optimizer(model, config)
     saved = {
@@ -53,18 +53,18 @@ def state_of(tree: dict[str, Any], model: Transformer, config: OptimizerConfig) 
 
 
 def read(folder: Path, which: str | int, model: Transformer, config: OptimizerConfig) -> Restored:
-    """What `store.checkpoint.restore` finds, checked against the model."""
+    """The result of `store.checkpoint.restore`, checked against the model."""
     return restore(folder, which, template=_shapes(model, config))
 
 
 def read_parameters(folder: Path, which: str | int, model: Transformer) -> Restored:
-    """As `read`, without the optimizer."""
+    """Like `read`, without the optimizer."""
     template = {"parameters": _empty(dict(model.named_parameters()))}
     return restore(folder, which, template=template, parameters_only=True)
 
 
 def _shapes(model: Transformer, config: OptimizerConfig) -> dict[str, Any]:
-    """What `tree_of` will give, without its memory."""
+    """A tree like that of `tree_of`, without allocating its memory."""
     parameters = _empty(dict(model.named_parameters()))
     moments = {
         name: np.int32(0) if key == "step" else parameters
@@ -74,7 +74,7 @@ def _shapes(model: Transformer, config: OptimizerConfig) -> dict[str, Any]:
 
 
 def _empty(tensors: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """Arrays of the tensors' shapes and types that take no memory."""
+    """Arrays with the shapes and types of the tensors, which use no memory."""
     return {
         name: np.broadcast_to(np.zeros((), str(t.dtype).removeprefix("torch.")), t.shape)
         for name, t in tensors.items()

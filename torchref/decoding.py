@@ -1,4 +1,4 @@
-"""Cached decoding, and the window that slides along texts beyond the context.
+"""Cached decoding, with a window that slides along texts longer than the context.
 
 Legend: B rows (samples), C context length, P tokens of a prefill, V vocabulary, N new tokens,
 T tokens of a text so far.
@@ -35,7 +35,7 @@ class Decoder:
         unpenalised: int = 0,
         chunk: int | None = None,
     ) -> Iterator[np.ndarray]:
-        """Yields (B, N) new ids of `rows` continuations, `chunk` at a time (None: as many as fit).
+        """Yield new ids (B, N) of `rows` continuations, `chunk` at a time (None: as many as fit).
 
         Ends after max_tokens, or when
         every row has produced `end_of_text`, with which an ended row goes on. The repetition
@@ -78,9 +78,9 @@ class Decoder:
             max_tokens -= new_BxN.shape[1]
 
     def _open(self, text_BxT: torch.Tensor, rows: int) -> tuple[int, list[Cache]]:
-        """(start, cache) of the texts' window; the cache holds all its tokens but the last.
+        """(start, cache) of the texts' window; the cache holds all its tokens except the last.
 
-        One text stands for all of `rows`.
+        A single text is repeated for all `rows`.
         """
         model = self.model.model
         start = window_start(text_BxT.shape[1], model.context_length)

@@ -1,4 +1,4 @@
-"""Which device, whether to compile, and PyTorch's global settings for it."""
+"""The choice of device and of compilation, and PyTorch's global settings."""
 
 import os
 import shutil
@@ -14,21 +14,21 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.
 
 
 def available() -> list[str]:
-    """The devices that are there, the fastest first."""
+    """The devices of this machine, fastest first."""
     found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     return [*(name for name, there in found.items() if there), "cpu"]
 
 
 def choose_device(config: Config) -> torch.device:
-    """torch.device of the configuration. Raises UserError for one that is not there."""
+    """The configuration's torch.device. Raises UserError if it is not available."""
     asked, there = config.torch.device, available()
     if asked == "auto" and config.precision == "float64":
         there = [name for name in there if name != "mps"]
     name = there[0] if asked == "auto" else asked
     if name not in there:
         raise UserError(
-            f"torch.device={name} is not there; PyTorch finds: {', '.join(there)}.\n"
-            "Choose one of these, or leave torch.device=auto."
+            f"torch.device={name} is not available to PyTorch on this machine.\n"
+            f"Choose from: auto, {', '.join(there)}."
         )
     if name == "mps" and config.precision == "float64":
         raise UserError(
@@ -39,7 +39,7 @@ def choose_device(config: Config) -> torch.device:
 
 
 def check_parallel(config: Config) -> None:
-    """Raises UserError where the configuration asks for what this backend does not do."""
+    """Raises UserError if the configuration uses parallelism that this backend does not support."""
     parallel = config.parallel
     asked = {
         "parallel.strategy": (parallel.strategy, "jit"),
@@ -51,15 +51,15 @@ def check_parallel(config: Config) -> None:
     wrong = [f"{name}={value}" for name, (value, only) in asked.items() if value != only]
     if wrong:
         raise UserError(
-            f"backend=torch has one device and its own attention, but {', '.join(wrong)}.\n"
-            "Leave that out, or use backend=jax."
+            f"backend=torch does not support {', '.join(wrong)}: it uses one device and its own "
+            "attention.\nRemove the setting, or use backend=jax."
         )
 
 
 def configure(config: Config, device: torch.device, cache: Path) -> None:
-    """Global settings: exact float32 products, the cache of compiled code, and on CUDA repeatable
-    kernels where PyTorch has them (it warns where it has none)."""
-    if device.type != "mps":  # there, a raised precision gives wrong products
+    """Global settings: exact float32 products, the cache of compiled code and, on CUDA,
+    deterministic kernels where they exist (PyTorch warns where they do not)."""
+    if device.type != "mps":  # on MPS, a raised precision gives wrong products
         exact = config.precision != "bfloat16" and not config.parallel.tf32
         torch.set_float32_matmul_precision("highest" if exact else "high")
     if device.type == "cuda":
@@ -69,7 +69,7 @@ def configure(config: Config, device: torch.device, cache: Path) -> None:
 
 
 def compiler(config: Config, device: torch.device) -> tuple[Callable, str]:
-    """(torch.compile or the identity, in words). Inductor on a CPU needs a C++ compiler."""
+    """(torch.compile or the identity, its description). Inductor on a CPU needs a C++ compiler."""
     identity = lambda function: function  # noqa: E731
     if config.debug.eager or not config.torch.compile:
         return identity, "eager, as configured"
@@ -85,6 +85,6 @@ def _compilers() -> list[str]:
 
 
 def processor_has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 itself; else it is slower than float32."""
+    """Whether this CPU multiplies bfloat16 natively; if not, bfloat16 is slower than float32."""
     there = torch.backends.mkldnn.is_available()
     return there and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -12,7 +12,7 @@ from torchref.threefry import Key, keep_mask
 
 
 class Dropout(NamedTuple):
-    """Randomness of one step: a key made of (seed, step), and the global number of each row."""
+    """The randomness of one step: a key from (seed, step), and the global number of each row."""
 
     key: Key
     rows_B: Tensor

@@ -1,4 +1,4 @@
-"""The backend in PyTorch: `jaxlm.spec.contract.Engine`, which `backend=torch` selects.
+"""The PyTorch backend: `jaxlm.spec.contract.Engine`, which `backend=torch` selects.
 
 Legend: B rows, L length, M = L + 1, V vocabulary.
 """
@@ -47,7 +47,7 @@ class Batches(Dataset):
 
 
 class Engine:
-    """A configuration's network on one device; see `jaxlm.spec.contract.Engine`.
+    """The network of a configuration on one device; see `jaxlm.spec.contract.Engine`.
 
     Parameters are a `Transformer`.
     """
@@ -67,16 +67,16 @@ class Engine:
         self.device_names = [kind]
         slow = config.precision == "bfloat16" and self.device.type == "cpu"
         slow = slow and not devices.processor_has_bfloat16()
-        note = ", bfloat16 is emulated here: float32 is faster" if slow else ""
+        note = ", bfloat16 is emulated here, so float32 is faster" if slow else ""
         self.where = f"torch on {kind}, {how}{note}"
         self.peak_flops = peak_flops(kind, config.precision)
 
     def activate(self) -> None:
-        """PyTorch's settings are global: another engine may have been made since."""
+        """Apply this engine's settings, which are global in PyTorch: another engine may differ."""
         devices.configure(self.config, self.device, self.cache)
 
     def new_model(self) -> Transformer:
-        """A module on the device, its parameters not yet set."""
+        """A module on the device, with parameters not yet set."""
         model = Transformer(self.model_config, self.dtype, self.config.parallel.remat)
         return model.to(self.device, devices.DTYPES[self.parameter_dtype])
 
@@ -87,7 +87,7 @@ class Engine:
     # -- training ------------------------------------------------------------------------------
 
     def compile(self, state: TrainState) -> None:
-        """Make the training step, and have its loss compiled by running it once on zeros."""
+        """Make the training step, and compile its loss by running it once on zeros."""
         config, model, parts = self.config, state.model, self.config.train.grad_accumulation
         loss = self.compiled(loss_of)
         self._train_step = make_train_step(
@@ -181,11 +181,11 @@ class Engine:
         found = read_parameters(folder, which, self.new_model())
         return found._replace(content=self.parameters_from(found.content["parameters"]))
 
-    # -- for a person to look at -----------------------------------------------------------------
+    # -- inspection ------------------------------------------------------------------------------
 
     @torch.no_grad()
     def components(self, parameters: Transformer, tokens_BxL: np.ndarray) -> dict[str, np.ndarray]:
-        """What each part of the network puts out, by dotted name."""
+        """The output of each part of the network, by dotted name."""
         with watched(parameters) as seen:
             parameters(self._put(tokens_BxL.astype(np.int32)))
         return {

@@ -1,8 +1,8 @@
-"""The parts a network is made of: linear layers, norms, embeddings, activations, positions.
+"""The building blocks of the network: linear layers, norms, embeddings, activations, positions.
 
 Legend: B batch, L length, C context length, D model width, H heads, K head width.
-Parameters are float32 (or float64); a product has the type of its input, and norms and rotation
-have at least float32.
+Parameters are float32 (or float64). A product has the type of its input; norms and rotation are
+computed in at least float32.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,7 @@ class Projection(Linear):
 
 
 class Embedding(nn.Module):
-    """A table of one row for each token or position."""
+    """A table with one row for each token or position."""
 
     def __init__(self, rows: int, width: int) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ def sinusoidal_table(model: ResolvedModel) -> np.ndarray:
 
 
 def rotate(x_BxLxHxK: Tensor, cos_LxK2: Tensor, sin_LxK2: Tensor) -> Tensor:
-    """Rotate the halves (x1, x2) of each head by its position's angles."""
+    """Rotate the halves (x1, x2) of each head by the angles of its position."""
     x1, x2 = at_least_float32(x_BxLxHxK).chunk(2, dim=-1)
     cos, sin = cos_LxK2[:, None], sin_LxK2[:, None]
     return torch.cat([x1 * cos - x2 * sin, x2 * cos + x1 * sin], dim=-1).to(x_BxLxHxK.dtype)

@@ -5,8 +5,8 @@ F feed-forward width, V vocabulary, C context length.
 The state_dict is the canonical parameter tree of `jaxlm.spec.parameters.parameter_shapes`.
 
 Types. Parameters are float32 (or float64). The residual stream and all products have the compute
-type `dtype`; norms, softmax, rotation and loss have at least float32, as in the engine.
-(`torch.autocast` would keep the residual stream in float32 and so be another computation.)
+type `dtype`; norms, softmax, rotation and loss use at least float32, as in the JAX engine.
+(`torch.autocast` would keep the residual stream in float32, which is a different computation.)
 """
 
 from collections.abc import Callable
@@ -35,18 +35,18 @@ from torchref.layers import (
     sinusoidal_table,
 )
 
-Rotation = tuple[Tensor, Tensor]  # cosines and sines of the positions at hand, each (L, K/2)
+Rotation = tuple[Tensor, Tensor]  # cosines and sines of the current positions, each (L, K/2)
 
 
 class Transformer(nn.Module):
     """Tokens (B, L) -> logits (B, L, V) in at least float32.
 
-    `model` is resolved (`jaxlm.config.schema.resolve_model`). With a `cache`, the tokens are the
-    positions start..start+L and see what the cache holds before them. With `remat`, each block's
-    activations are computed again in the backward pass.
+    `model` is resolved (`jaxlm.config.schema.resolve_model`). With a `cache`, the tokens take
+    positions start..start+L and attend to the cached positions before them. With `remat`, each
+    block's activations are recomputed in the backward pass.
     """
 
-    cos: Tensor  # buffers, as are sin and waves: there where the kind of positions needs them
+    cos: Tensor  # these three are buffers, present only if the kind of positions needs them
     sin: Tensor
     waves: Tensor
 
@@ -107,8 +107,8 @@ class Transformer(nn.Module):
     def logits_of(self, x_BxLxD: Tensor) -> Tensor:
         """Logits of the last residual stream: final norm, then the head, or the embedding if tied.
 
-        In bfloat16 the product itself is rounded to 16 bits, since PyTorch has none with a wider
-        result on every device; the engine's is not.
+        In bfloat16 the product itself is rounded to 16 bits, unlike in the JAX engine, since
+        PyTorch lacks a product with a wider result on some devices.
         """
         x = self.final_norm(x_BxLxD)
         if (factor := readout_factor(self.model)) != 1.0:
@@ -118,7 +118,7 @@ class Transformer(nn.Module):
         return at_least_float32(y)
 
     def initialise(self, seed: int) -> "Transformer":
-        """Give every parameter the initial value that it has in the engine, too; returns itself."""
+        """Give every parameter the same initial value as in the JAX engine; returns itself."""
         dtype = str(self.embed.weight.dtype).removeprefix("torch.")
         values = initial_parameters(self.model, seed, dtype)
         self.load_state_dict({name: torch.from_numpy(value) for name, value in values.items()})
@@ -168,9 +168,9 @@ def block_norm(model: ResolvedModel) -> nn.Module:
 class Attention(nn.Module):
     """Causal multi-head attention with grouped keys and values (Ainslie et al. 2023).
 
-    Training takes PyTorch's fused kernel; the plain form serves the cache, attention dropout, and
-    whoever wants to look at the scores (`fused = False`). Each `nn.Identity` is a place to look at
-    what no module computes: see `taps`.
+    Training uses PyTorch's fused kernel. The plain form is used with a cache, with attention
+    dropout, and to inspect the scores (`fused = False`). Each `nn.Identity` exposes a value that no
+    module computes; see `taps`.
     """
 
     def __init__(self, model: ResolvedModel, layer: int) -> None:

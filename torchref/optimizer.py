@@ -13,10 +13,10 @@ from torchref.model import Transformer
 
 
 def make_optimizer(model: Transformer, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Matrices, embeddings and head included, decay; norms and biases do not.
+    """The configured optimizer, with decay on matrices (also embeddings and head) only.
 
     Under muP there is a group for each factor of the learning rate (`jaxlm.spec.parametrization`).
-    The decay is divided by it, since PyTorch multiplies decay by the group's rate.
+    The decay is divided by this factor, because PyTorch multiplies it by the group's learning rate.
     """
     members: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, p in model.named_parameters():
@@ -39,9 +39,9 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def clip(gradients: Iterable[Tensor], norm: Tensor, limit: float | None) -> None:
-    """g * min(1, limit / norm) in place, the global norm being given (Pascanu et al. 2013).
+    """g * min(1, limit / norm) in place, where `norm` is the global norm (Pascanu et al. 2013).
 
-    torch.nn.utils.clip_grad_norm_ adds 1e-6 to the norm, which shows at the tenth digit.
+    torch.nn.utils.clip_grad_norm_ adds 1e-6 to the norm, which would show in the tenth digit.
     """
     if limit is not None:
         torch._foreach_mul_(list(gradients), (limit / norm).clamp(max=1.0))
@@ -70,8 +70,8 @@ class Lion(torch.optim.Optimizer):
 
 
 class Rule(NamedTuple):
-    """An update rule: what makes its optimizer of groups of parameters, and optax's names of the
-    entries of its state, which checkpoints hold."""
+    """An update rule: `make` builds its optimizer from groups of parameters; `moments` maps optax's
+    names, which checkpoints use, to the entries of its state."""
 
     make: Callable[[list[dict[str, Any]], Any], torch.optim.Optimizer]
     moments: dict[str, str]
@@ -98,7 +98,7 @@ RULES = {
 def moments_of(
     model: nn.Module, optimizer: torch.optim.Optimizer, config: OptimizerConfig, steps: int
 ) -> dict[str, dict[str, Tensor] | int]:
-    """The optimizer's state as checkpoints hold it: count, mu.NAME and, for AdamW, nu.NAME."""
+    """The optimizer's state as stored in checkpoints: count, mu.NAME and, for AdamW, nu.NAME."""
     return {
         name: steps
         if key == "step"
@@ -114,7 +114,7 @@ def set_moments(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     config: OptimizerConfig,
-    saved: dict[str, Any],  # of `moments_of`: counts, and dicts of tensors
+    saved: dict[str, Any],  # from `moments_of`: counts, and dicts of tensors
 ) -> None:
     """The inverse of `moments_of`."""
     for parameter, p in model.named_parameters():
@@ -128,5 +128,5 @@ def set_moments(
 
 
 def _step_device(p: Tensor) -> torch.device:
-    """Where AdamW's fused form keeps its step count."""
+    """The device on which fused AdamW keeps its step count."""
     return p.device

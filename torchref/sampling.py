@@ -19,10 +19,10 @@ def filtered_logits(logits_BxV: Tensor, seen_BxV: Tensor, sampling: Sampling) ->
     """The logits that a token is drawn from, (B, V), at least float32; -inf where removed.
 
     repetition_penalty divides positive logits of `seen` tokens and multiplies negative ones (CTRL,
-    Keskar et al. 2019, section 4.1); temperature divides all; top_k keeps the likeliest; top_p the
-    smallest set whose mass reaches p, the crossing token included (Holtzman et al. 2020); min_p
-    what is at least this fraction as likely as the likeliest (Nguyen et al. 2024). Among equal
-    logits the lower id is the likelier. Temperature 0 leaves the likeliest alone.
+    Keskar et al. 2019, section 4.1); temperature divides all; top_k keeps the most likely tokens;
+    top_p keeps the smallest set whose mass reaches p, including the token that crosses p (Holtzman
+    et al. 2020); min_p keeps tokens at least this fraction as likely as the most likely one (Nguyen
+    et al. 2024). Of equal logits the lower id ranks first. Temperature 0 keeps only the first.
     """
     temperature, top_k, top_p, min_p, repetition_penalty = sampling
     x = at_least_float32(logits_BxV)
@@ -40,7 +40,7 @@ def filtered_logits(logits_BxV: Tensor, seen_BxV: Tensor, sampling: Sampling) ->
 
 
 def likeliest(x_BxV: Tensor, top_k: int, top_p: float) -> Tensor:
-    """top_k, then top_p: what stays is the head of the order by (logit falling, id rising)."""
+    """top_k, then top_p: keeps the head of the order by (descending logit, ascending id)."""
     sorted_BxV, order_BxV = x_BxV.sort(dim=-1, descending=True, stable=True)
     sorted_BxV[:, top_k:] = -math.inf
     if top_p < 1:
@@ -52,10 +52,10 @@ def likeliest(x_BxV: Tensor, top_k: int, top_p: float) -> Tensor:
 
 
 def draw(x_BxV: Tensor, seed: int, position: int) -> Tensor:
-    """One id a row, (B,), from softmax(x), by the Gumbel-max trick.
+    """One id per row, (B,), from softmax(x), by the Gumbel-max trick.
 
-    The randomness depends on (seed, row, position) alone, and is the engine's: the same seed gives
-    the same text in both backends.
+    The randomness depends only on (seed, row, position) and is that of the JAX engine: the same
+    seed gives the same text in both backends.
     """
     rows_B = torch.arange(len(x_BxV), dtype=torch.int32, device=x_BxV.device)
     keys_B = fold_in(

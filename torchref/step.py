@@ -21,7 +21,7 @@ from torchref.threefry import fold_in, random_key
 
 
 class TrainState(NamedTuple):
-    """All that a step changes, in place: the module, its optimizer; and the number of steps."""
+    """The module and its optimizer, which a step changes in place, and the number of steps."""
 
     model: Transformer
     optimizer: torch.optim.Optimizer
@@ -45,7 +45,7 @@ def loss_of(
 
 
 def split(rows: Tensor, parts: int) -> tuple[Tensor, ...]:
-    """The rows of a batch in the parts of its accumulation, which need not be equal."""
+    """The rows of a batch, split into accumulation parts, which need not be equal."""
     return rows.chunk(parts)
 
 
@@ -54,7 +54,7 @@ def has_dropout(model: ResolvedModel) -> bool:
 
 
 def norms(tensors: list[Tensor], group_T: Tensor, groups: int) -> Tensor:
-    """The L2 norm of each group of tensors; `group_T` is the group's number of each tensor."""
+    """The L2 norm of each group of tensors; `group_T` holds each tensor's group number."""
     squares_T = torch.stack(torch._foreach_norm(tensors)).square()
     return squares_T.new_zeros(groups).index_add_(0, group_T, squares_T).sqrt()
 
@@ -69,7 +69,7 @@ def make_train_step(
     """The step (state, tokens (B, M), lr) -> (state, metrics): forward, backward, clip, update.
 
     The loss and gradient are means over the tokens of the whole batch, which is processed in
-    `parts`, one after another. `loss_of` is the function of that name, or its compiled form.
+    `parts`, in sequence. `loss_of` is the function of that name or its compiled form.
     """
     names = parameter_groups(model)
     numbers = [names.index(group_of(name)) for name in parameter_shapes(model)]
@@ -118,9 +118,9 @@ def make_train_step(
 def eval_step(model: Transformer, batch: EvalBatch) -> dict[str, Tensor]:
     """Sums over each row, (B,): tokens, loss, correct, top5, confidence, bytes.
 
-    `correct` and `top5` count targets of rank 1 and within 5, ties going to the lower id; a target
-    whose loss is not finite is neither, since NaN compares as no less than anything. `confidence`
-    sums the probability of the likeliest token.
+    `correct` counts targets of rank 1 and `top5` those up to rank 5; ties go to the lower id. A
+    target whose loss is not finite counts in neither: as no comparison with NaN is true, it would
+    rank first. `confidence` sums the probability of the most likely token.
     """
     logits_BxLxV = model(batch.inputs)
     loss_BxL = cross_entropy(logits_BxLxV, batch.targets)

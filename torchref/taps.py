@@ -1,6 +1,6 @@
-"""What each part of the network puts out, by the names the engine has for it.
+"""The output of each part of the network, under the names that the JAX engine uses.
 
-Hooks on the modules read it: a part's output, or the input of whatever comes next.
+Hooks on the modules read a part's output, or the input of the next part.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from torchref.model import Block, Transformer
 
 
 class Tap(NamedTuple):
-    """A module to read: its output, or with `before` its first input."""
+    """A module to read: its output or, with `before`, its first input."""
 
     module: nn.Module
     before: bool = False
@@ -55,7 +55,10 @@ def _of_block(block: Block) -> dict[str, Tap]:
 
 @contextmanager
 def watched(model: Transformer) -> Iterator[dict[str, Tensor]]:
-    """A mapping that a forward pass inside fills by name; attention shows its scores."""
+    """A mapping from names to values, filled by a forward pass inside the context.
+
+    Attention uses the plain form, which exposes its scores.
+    """
     seen: dict[str, Tensor] = {}
     with ExitStack() as stack:
         for block in blocks_of(model):
@@ -67,7 +70,7 @@ def watched(model: Transformer) -> Iterator[dict[str, Tensor]]:
 
 
 def _hook(name: str, tap: Tap, seen: dict[str, Tensor]) -> RemovableHandle:
-    """The handle of a hook that notes what it sees; as a context, it ends with it."""
+    """The handle of a hook that records a value; as a context manager, it removes the hook."""
     if tap.before:
         return tap.module.register_forward_pre_hook(lambda _, given: seen.update({name: given[0]}))
     return tap.module.register_forward_hook(lambda _, __, out: seen.update({name: out}))

@@ -1,7 +1,8 @@
-"""Threefry-2x32-20, a counter-based random generator (Salmon et al. 2011), as JAX has it.
+"""Threefry-2x32-20, a counter-based random generator (Salmon et al. 2011), as in JAX.
 
 The bits are those of `jax.random` with threefry_partitionable, so that dropout masks and sampled
-tokens are the same in both backends. PyTorch has no uint32 arithmetic: int32 wraps the same way.
+tokens are the same in both backends. PyTorch has no uint32 arithmetic, but int32 wraps the same
+way.
 A key is a pair of int32 tensors of any equal shape.
 """
 
@@ -15,12 +16,12 @@ _PARITY = 0x1BD11BDA
 
 
 def as_int32(x: int) -> int:
-    """The int32 that has the bits of an integer's lowest 32."""
+    """The int32 with the lowest 32 bits of an integer."""
     return (x + 2**31) % 2**32 - 2**31
 
 
 def random_key(seed: int, device: torch.device | str = "cpu") -> Key:
-    """The key of a seed below 2^32: `jax.random.key`."""
+    """The key for a seed below 2^32, as `jax.random.key`."""
     return (
         torch.zeros((), dtype=torch.int32, device=device),
         torch.tensor(as_int32(seed), dtype=torch.int32, device=device),
@@ -28,14 +29,14 @@ def random_key(seed: int, device: torch.device | str = "cpu") -> Key:
 
 
 def fold_in(key: Key, data: Tensor | int) -> Key:
-    """A key made of a key and a number: `jax.random.fold_in`, for any shape of both."""
+    """A new key from a key and a number, as `jax.random.fold_in`, for any shape of both."""
     if isinstance(data, int):
         data = torch.full_like(key[0], as_int32(data))
     return threefry(key, torch.zeros_like(data), data)
 
 
 def random_bits(key: Key, size: int) -> Tensor:
-    """`size` random words for each key, int32 (..., size): `jax.random.bits`."""
+    """`size` random words for each key, int32 (..., size), as `jax.random.bits`."""
     counter = torch.arange(size, dtype=torch.int32, device=key[0].device)
     first, second = threefry(
         (key[0][..., None], key[1][..., None]), torch.zeros_like(counter), counter
@@ -47,10 +48,10 @@ def random_bits(key: Key, size: int) -> Tensor:
 def keep_mask(
     key0: Tensor, key1: Tensor, site: int, rows: Tensor, size: int, rate: float
 ) -> Tensor:
-    """Whether each of `size` elements of each row (B,) stays at a dropout site: bool (B, size).
+    """Whether each of `size` elements of each row (B,) is kept at a dropout site: bool (B, size).
 
-    An element stays where its 32 random bits reach rate * 2^32. One opaque operation for
-    torch.compile: the 20 rounds, inlined into a graph, took it minutes.
+    An element is kept if its 32 random bits reach rate * 2^32. The operation is opaque to
+    torch.compile, which took minutes with the 20 rounds inlined in its graph.
     """
     keys_B = fold_in(fold_in((key0, key1), site), rows)
     unsigned = random_bits(keys_B, size) ^ as_int32(2**31)  # int32 in the order of unsigned words
@@ -66,7 +67,7 @@ def threefry(key: Key, x0: Tensor, x1: Tensor) -> tuple[Tensor, Tensor]:
     """Twenty rounds over the counter (x0, x1)."""
     keys = (*key, key[0] ^ key[1] ^ _PARITY)
     x0, x1 = torch.broadcast_tensors(x0 + keys[0], x1 + keys[1])
-    x0, x1 = x0.clone(), x1.clone()  # what follows is in place
+    x0, x1 = x0.clone(), x1.clone()  # the rounds work in place
     for group in range(5):
         for rotation in _ROTATIONS[group % 2]:
             x0 += x1
@@ -77,6 +78,6 @@ def threefry(key: Key, x0: Tensor, x1: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rotate_left(x: Tensor, bits: int) -> Tensor:
-    """Of int32, whose >> copies the sign: those copies are masked away. Overwrites x."""
+    """Rotate int32. Its >> copies the sign; those copies are masked out. Overwrites x."""
     low = (x >> (32 - bits)).bitwise_and_((1 << bits) - 1)
     return x.bitwise_left_shift_(bits).bitwise_or_(low)

@@ -1,1 +1,1 @@
-"""A command line becomes one job."""
+"""Turns a command line into one job."""

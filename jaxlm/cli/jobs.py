@@ -42,7 +42,7 @@ def run(config: Config, given: Iterable[str] = ()) -> int:
 
 
 def _check_given(config: Config, given: Iterable[str]) -> None:
-    """Raise UserError if the command line asks for an identity that differs from the run's."""
+    """Raise UserError if the command line sets identity keys that differ from the run's."""
     from jaxlm.inference.guard import stored_config
 
     path = Path(config.run.dir)

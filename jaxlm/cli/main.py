@@ -34,7 +34,7 @@ def start() -> int:
     )  # set by the locale, but file names are UTF-8
     if ascii_names:
         os.environ["PYTHONUTF8"] = "1"
-    # Compilers want many heaps, and a fit compiles more than it computes.
+    # Compilers need many heaps, and a fit compiles more than it computes.
     suits = {"-h", "--help", "help"} if ascii_names else {"-h", "--help", "help", *_COMPILING}
     if not words & suits:
         from jaxlm.host.allocator import restart_with_huge_pages

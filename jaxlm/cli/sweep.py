@@ -185,7 +185,7 @@ def _arguments(overrides: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _read(key: str, value: str) -> tuple[str, int | None]:
-    """A value in Hydra's syntax, and its number of values if it is a sweep. Raises UserError."""
+    """A value in Hydra's syntax and, if it is a sweep, how many values it has. Raises UserError."""
     from hydra.core.override_parser.types import Glob, RangeSweep
 
     override = read_override(key, value)
@@ -198,7 +198,7 @@ def _read(key: str, value: str) -> tuple[str, int | None]:
         value, options = _matching(key, value, content)
         return value, len(options)
     if not override.is_discrete_sweep():
-        raise UserError(f"{key}={value}: a sweep needs values that can be counted.")
+        raise UserError(f"{key}={value}: a sweep needs a finite list of values.")
     if isinstance(content, RangeSweep) and content.start is not None and content.stop is not None:
         return value, max(0, math.ceil((content.stop - content.start) / (content.step or 1)))
     for item in content.list:
@@ -209,18 +209,21 @@ def _read(key: str, value: str) -> tuple[str, int | None]:
 
 
 def _matching(key: str, value: str, pattern: Any) -> tuple[str, list[str]]:
-    """The options of a group that a glob names, as Hydra is to get them. Raises UserError."""
+    """The options of a group that match a glob: in Hydra's syntax, and as a list.
+
+    Raises UserError.
+    """
     if key not in groups():
-        raise UserError(f"{key}={value}: glob chooses among the options of a group, as model=.")
+        raise UserError(f"{key}={value}: glob selects options of a group, such as model.")
     options = pattern.filter(groups()[key])
     if not options:
         listed = ", ".join(groups()[key])
-        raise UserError(f"{key}={value}: there is no such {key}.\nChoose from: {listed}.")
+        raise UserError(f"{key}={value}: no {key} matches.\nChoose from: {listed}.")
     return f"choice({','.join(options)})", options
 
 
 def _values(task: list[str]) -> Json:
-    """Key or group -> its value in one job of the sweep."""
+    """Maps each key or group to its value in one job of the sweep."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parsed = OverridesParser.create().parse_overrides(list(task))
@@ -228,7 +231,7 @@ def _values(task: list[str]) -> Json:
 
 
 def _places(composed: Any, values: Json, swept: list[str], choices: Json) -> dict[str, str]:
-    """run.name of one job, and run.dir where it does not follow the name, with what is swept."""
+    """run.name of one job, with the swept values; also run.dir if it does not contain the name."""
     run = plain_tree(composed.run) if "run" in composed else {}
     making = (choices.get("job") or "train") in _MAKING
     named = [
@@ -240,7 +243,7 @@ def _places(composed: Any, values: Json, swept: list[str], choices: Json) -> dic
     ]
     given = run.get("name")
     if not given and "experiment" in named:
-        named.remove("experiment")  # the name itself says it
+        named.remove("experiment")  # already in the name
     label = sweep_label({key: values[key] for key in named})
     name = "_".join(filter(None, [str(given or choices.get("experiment") or "run"), label]))
     places = {"run.name": name}

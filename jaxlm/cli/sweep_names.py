@@ -1,4 +1,4 @@
-"""The name of each run of a sweep: what is swept, as one short and unique part of a path."""
+"""The names of a sweep's runs: the swept values as one short, unique part of a path."""
 
 import functools
 import hashlib
@@ -12,10 +12,10 @@ _LONGEST_LABEL = 120
 
 
 def sweep_label(swept: Mapping[str, Any]) -> str:
-    """{'optimizer.lr': 0.001, 'seed': 1} -> 'lr=0.001_seed=1'; '' for nothing.
+    """{'optimizer.lr': 0.001, 'seed': 1} -> 'lr=0.001_seed=1'; '' if nothing is swept.
 
-    Two sets of values never have the same label: what had to be replaced or cut off in one leaves
-    a few digits of its hash.
+    Different values never have the same label: if text had to be replaced or cut off, a few digits
+    of the hash of all of it are appended.
     """
     label = "_".join(f"{_short_key(key)}={_short_value(value)}" for key, value in swept.items())
     return _cut(label, label, _LONGEST_LABEL)
@@ -23,7 +23,7 @@ def sweep_label(swept: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _short_key(key: str) -> str:
-    """The last part of a dotted key where no other key or group ends so: optimizer.lr -> lr."""
+    """The last part of a dotted key if no other key or group ends in it: optimizer.lr -> lr."""
     from jaxlm.config.compose import all_keys, groups
 
     last = key.rsplit(".", 1)[-1]
@@ -43,7 +43,7 @@ def _short_value(value: Any) -> str:
 
 
 def _cut(plain: str, text: str, longest: int) -> str:
-    """`plain`, or where it is longer than that (-1: whatever it is) its start and a hash of all."""
+    """`plain`; if longer than `longest` (-1: always), its start and a hash of `text`."""
     if len(plain) <= longest:
         return plain
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]

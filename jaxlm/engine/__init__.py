@@ -1,1 +1,1 @@
-"""JAX's answer to the contract of `jaxlm.spec`."""
+"""The JAX implementation of the contract in `jaxlm.spec`."""

@@ -1,6 +1,6 @@
-"""Causal attention: one plain form that defines it, and the kernels that compute it faster.
+"""Causal attention: a plain form that defines it, and faster kernels.
 
-Legend: B batch, L length, T keys looked at, H query heads, G key/value heads, K head width,
+Legend: B batch, L length, T keys, H query heads, G key/value heads, K head width,
 C context length.
 """
 
@@ -17,7 +17,7 @@ from jaxlm.engine.dropout import Dropout, drop
 
 Array = jax.Array
 
-_BLOCK = 64  # queries of one block of attention, at least
+_BLOCK = 64  # the fewest queries in a block
 
 
 class Cache(NamedTuple):
@@ -45,7 +45,7 @@ def attend(
     site: int,
     show: Callable[[Array], object],
 ) -> Array:
-    """Attention (B, L, H, K) by a kernel, or by the plain form where its probabilities drop out."""
+    """Attention (B, L, H, K) by a kernel; in the plain form if its probabilities have dropout."""
     whole = dropout is None or dropout.rates.attention is None
     if kernel == "cudnn" and whole:
         return jax.nn.dot_product_attention(
@@ -67,10 +67,10 @@ def plain_attention(
     site: int = 0,
     show: Callable[[Array], object] = lambda scores: None,
 ) -> Array:
-    """softmax(q k^T / divisor) v; query l sees the keys 0..start+l. Softmax in >= float32.
+    """softmax(q k^T / divisor) v; query l sees keys 0..start+l. Softmax in >= float32.
 
     Heads are grouped as h = g * (H / G) + r, as in Hugging Face Llama. The divisor is sqrt(K), or
-    muP's. `show` is given the scaled scores (B, H, L, T).
+    muP's. `show` receives the scaled scores (B, H, L, T).
     """
     B, L, H, K = q_BxLxHxK.shape
     T, G = k_BxTxGxK.shape[1:3]
@@ -89,10 +89,10 @@ def plain_attention(
 def blocked_attention(
     q_BxLxHxK: Array, k_BxLxGxK: Array, v_BxLxGxK: Array, divisor: float
 ) -> Array:
-    """`plain_attention` of whole sequences without dropout, in blocks of queries.
+    """`plain_attention` for whole sequences without dropout, in blocks of queries.
 
-    A block skips the keys after its last query, and the heads come first, so that XLA transposes
-    each operand once instead of for every product: half the time of the plain form on a CPU.
+    Each block skips the keys after its last query. The head axes come first, so that XLA transposes
+    each operand once rather than for every product. On a CPU this halves the time.
     """
     B, L, H, K = q_BxLxHxK.shape
     G = k_BxLxGxK.shape[2]

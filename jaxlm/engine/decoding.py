@@ -1,4 +1,4 @@
-"""Cached decoding on the device, and the window that slides along texts beyond the context.
+"""Cached decoding on the device, with a window that slides along texts longer than the context.
 
 Legend: B rows (samples), C context length, P tokens of a prefill chunk, V vocabulary, N new tokens,
 T tokens of a text so far.
@@ -23,9 +23,9 @@ _PREFILL = 128
 
 
 class Window(NamedTuple):
-    """The part of B texts that the model looks at: tokens `start` to `start + length`.
+    """The part of B texts that the model sees: tokens `start` to `start + length`.
 
-    The cache holds all of its `length` tokens but the last. `seen` marks ids in the whole text.
+    The cache holds all of these tokens except the last. `seen` marks the ids in the whole text.
     """
 
     tokens_BxC1: Array
@@ -39,9 +39,9 @@ class Window(NamedTuple):
 def prefill(
     model: Transformer, parameters: Any, tokens_BxC1: Array, length: Array, cache: Cache
 ) -> Cache:
-    """`cache` with the window's first length - 1 tokens, chunk after chunk.
+    """`cache` filled with the window's first length - 1 tokens, in chunks.
 
-    What lies beyond them is overwritten before any query sees it.
+    Entries beyond them are overwritten before any query sees them.
     """
     context = tokens_BxC1.shape[1] - 1
     chunk = min(_PREFILL, context)
@@ -68,7 +68,7 @@ def decode(
 ) -> Window:
     """Extend every row until the window has `limit` tokens or all rows have ended.
 
-    An ended row goes on with end_of_text. An end_of_text of -1 never ends a row.
+    An ended row continues with end_of_text. If end_of_text is -1, no row ends.
     """
     rows_B = jnp.arange(len(window.ended_B))
 
@@ -96,7 +96,7 @@ def decode(
 class Decoder:
     """Continues token sequences; prefill and decode are compiled once for each number of rows.
 
-    `sharding` is where everything but the parameters lives.
+    `sharding` applies to everything except the parameters.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Decoder:
         unpenalised: int = 0,
         chunk: int | None = None,
     ) -> Iterator[np.ndarray]:
-        """Yields (B, N) new ids of `rows` continuations, `chunk` at a time (None: as many as fit).
+        """Yield new ids (B, N) of `rows` continuations, `chunk` at a time (None: as many as fit).
 
         Ends after max_tokens, or when every
         row has produced `end_of_text`. The repetition penalty passes over the prompt's first
@@ -148,7 +148,7 @@ class Decoder:
             max_tokens -= new_BxN.shape[1]
 
     def _open(self, text_BxT: np.ndarray, rows: int, seen_BxV: Any, ended_B: Any) -> Window:
-        """The prefilled window of `rows` texts; one text stands for all of them."""
+        """The prefilled window of `rows` texts; a single text is repeated for all rows."""
         model = self.model.model
         start = window_start(text_BxT.shape[1], model.context_length)
         part = text_BxT[:, start:]
@@ -163,5 +163,5 @@ class Decoder:
         return Window(*self._put((tokens_BxC1, length, np.int32(start), seen_BxV, ended_B, cache)))
 
     def _put(self, tree: Any) -> Any:
-        # Copied, because these buffers are donated, and numpy's must not be.
+        # Copied: these buffers are donated, and numpy's must not be.
         return jax.device_put(tree, self.sharding, may_alias=False)

@@ -1,4 +1,4 @@
-"""Dropout whose mask neither devices, precision nor backend change.
+"""Dropout with a mask that is independent of devices, precision and backend.
 
 Legend: B batch.
 """
@@ -15,19 +15,19 @@ Array = jax.Array
 
 
 class Rate(NamedTuple):
-    """A dropout rate: an element stays where its bits reach the threshold. May be traced."""
+    """A dropout rate: an element is kept if its random bits reach the threshold. May be traced."""
 
     threshold: Any  # uint32
     kept: Any  # 1 - rate
 
     @classmethod
     def of(cls, rate: float) -> "Rate | None":
-        """None, which costs nothing, for 0."""
+        """None for a rate of 0, so that it costs nothing."""
         return cls(np.uint32(rate * 2**32), 1.0 - rate) if rate else None
 
 
 class Rates(NamedTuple):
-    """Of the attention's probabilities, and of what joins the residual stream."""
+    """The rates for attention probabilities and for what is added to the residual stream."""
 
     attention: Rate | None
     residual: Rate | None
@@ -38,7 +38,7 @@ class Rates(NamedTuple):
 
 
 class Dropout(NamedTuple):
-    """Randomness of one step: a key made of (seed, step), and the global number of each row."""
+    """The randomness of one step: a key from (seed, step), and the global number of each row."""
 
     key: Array
     rows_B: Array
@@ -46,14 +46,14 @@ class Dropout(NamedTuple):
 
 
 def random_key(seed: int | Array) -> Array:
-    """The key of a seed below 2^32, by the one generator that both backends have."""
+    """The key for a seed below 2^32, from the only generator that both backends have."""
     return jax.random.key(seed, impl="threefry2x32")
 
 
 def drop(x: Array, dropout: Dropout | None, kind: str, site: int) -> Array:
-    """Inverted dropout, keyed by (seed, step, site, global row): devices do not change it.
+    """Inverted dropout, keyed by (seed, step, site, global row), so that devices do not change it.
 
-    An element stays where its 32 random bits (Threefry, Salmon et al. 2011) reach rate * 2^32, so
+    An element is kept if its 32 random bits (Threefry, Salmon et al. 2011) reach rate * 2^32, so
     that neither the precision nor the backend changes the mask. `kind` is attention or residual.
     """
     rate = getattr(dropout.rates, kind) if dropout else None

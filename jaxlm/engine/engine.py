@@ -1,4 +1,4 @@
-"""The backend in JAX: network, placement, compiled steps, state and checkpoint tree.
+"""The JAX backend: network, placement, compiled steps, state and checkpoint tree.
 
 The contract is `contract.Engine`. Legend: B rows, L length, M = L + 1, V vocabulary.
 """
@@ -31,9 +31,9 @@ from jaxlm.store.manifest import Restored
 
 
 class Engine:
-    """A configuration's network on this machine's devices; see `contract.Engine`.
+    """The network of a configuration on this machine's devices; see `contract.Engine`.
 
-    Parameters are the nested tree of Flax, on the devices.
+    Parameters are Flax's nested tree, on the devices.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Engine:
         cache: Path,
         devices: Sequence[jax.Device] | None = None,
     ) -> None:
-        """`devices` to compile for: this machine's, or those of a machine that is not there."""
+        """`devices` to compile for: by default this machine's. They need not be present."""
         devices = jax.devices() if devices is None else devices
         self.config, self.cache = config, cache
         self.activate()
@@ -67,7 +67,7 @@ class Engine:
         self._eval_step = jax.jit(make_eval_step(self.model))
 
     def activate(self) -> None:
-        """JAX's settings are global: an engine of another precision may have been made since."""
+        """Apply this engine's settings, which are global in JAX: another engine may differ."""
         configure(self.config, self.cache)
 
     def initial_state(self) -> TrainState:
@@ -90,11 +90,11 @@ class Engine:
         self._train_step = self.placement.compile(step, state, batch)
 
     def place(self, tokens_BxM: np.ndarray, lr: float) -> Batch:
-        """A host batch in its accumulation parts, on the devices."""
+        """A host batch, split into accumulation parts, on the devices."""
         parts = self.config.train.grad_accumulation
         rows = np.arange(len(tokens_BxM), dtype=np.int32).reshape(parts, -1)
         tokens = tokens_BxM.reshape(parts, -1, tokens_BxM.shape[1])
-        with np.errstate(over="ignore"):  # a rate beyond float32 is infinite, and the run diverges
+        with np.errstate(over="ignore"):  # infinite if beyond float32: the run diverges
             batch = Batch(tokens, rows, np.asarray(lr, self.parameter_dtype))
         return self.placement.put_batch(batch)
 
@@ -146,7 +146,7 @@ class Engine:
         return checkpoint.Checkpoints(folder, keep)
 
     def checkpoint_tree(self, state: TrainState) -> dict[str, Any]:
-        """A state as the canonical tree that checkpoints hold."""
+        """A state as the canonical tree that is stored in checkpoints."""
         state = self.placement.first_copy(state)
         moments = optimizer.to_checkpoint(state.moments)
         return {
@@ -155,7 +155,7 @@ class Engine:
         }
 
     def template(self, parameters_only: bool = False) -> dict[str, Any]:
-        """Shapes, types and shardings of `checkpoint_tree`, for a restore onto these devices."""
+        """Shapes, types and shardings of `checkpoint_tree`, for restoring onto these devices."""
         dtype = np.dtype(self.parameter_dtype)
         abstract = nest({n: jax.ShapeDtypeStruct(s, dtype) for n, s in self.shapes.items()})
         moments = jax.eval_shape(optimizer.rule(self.config.optimizer).init, abstract)
@@ -172,7 +172,7 @@ class Engine:
         return {"parameters": tree["parameters"]} if parameters_only else tree
 
     def state_of(self, tree: dict[str, Any]) -> TrainState:
-        """The state that `checkpoint_tree` was made of."""
+        """The inverse of `checkpoint_tree`."""
         saved = dict(tree["optimizer"])
         step = saved.pop("step")
         parameters = nest(tree["parameters"])
@@ -194,19 +194,19 @@ class Engine:
         )
         return found._replace(content=nest(found.content["parameters"]))
 
-    # -- for a person to look at -----------------------------------------------------------------
+    # -- inspection ------------------------------------------------------------------------------
 
     @functools.cached_property
     def _seen(self) -> Any:
         """Compiled once for each shape of tokens."""
         kernels = self.kernels._replace(attention="plain")
-        model = self.model.clone(kernels=kernels)  # the others do not show their scores
+        model = self.model.clone(kernels=kernels)  # other kernels do not expose their scores
         return jax.jit(
             lambda p, tokens: model.apply({"params": p}, tokens, mutable=["components"])[1]
         )
 
     def components(self, parameters: Any, tokens_BxL: np.ndarray) -> dict[str, np.ndarray]:
-        """What each part of the network puts out, by dotted name."""
+        """The output of each part of the network, by dotted name."""
         self.activate()
         seen = self._seen(parameters, tokens_BxL)
         flat = flatten(jax.tree.map(np.asarray, seen["components"]))

@@ -1,4 +1,4 @@
-"""Which kernels a network is computed with: decided once, for the devices it is compiled for."""
+"""The choice of a network's kernels, made once for the devices it is compiled for."""
 
 from typing import NamedTuple
 
@@ -14,10 +14,10 @@ class Kernels(NamedTuple):
 
 
 def choose_kernels(config: Config, model: ResolvedModel, platform: str) -> tuple[Kernels, str]:
-    """The kernels for devices of a platform, and why the attention is that one.
+    """The kernels for a platform, and the reason for the choice of attention.
 
-    cuDNN's fused attention where device and types allow, else blocks of queries on a CPU. Raises
-    UserError where cuDNN is asked for in vain.
+    Attention is cuDNN's fused kernel if device and types allow it; otherwise blocks of queries on a
+    CPU and the plain form on a GPU. Raises UserError if cuDNN is requested but not possible.
     """
     asked = config.parallel.attention
     reasons = {

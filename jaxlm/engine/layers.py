@@ -1,7 +1,7 @@
-"""The parts a network is made of: products, linear layers, norms, embeddings, positions.
+"""The building blocks of the network: products, linear layers, norms, embeddings, positions.
 
 Legend: B batch, L length, C context length, D model width, H heads, K head width, V rows.
-`platform` is cpu or gpu: that of the devices a program is compiled for.
+`platform` is that of the devices for which a program is compiled: cpu or gpu.
 """
 
 import functools
@@ -26,8 +26,8 @@ def at_least_float32(x: Array) -> Array:
 def product(a: Array, b: Array, axes_a: tuple, axes_b: tuple, dtype: Any, platform: str) -> Array:
     """Sum over the given axes of a and b, accumulated and returned in `dtype`.
 
-    XLA on a CPU lacks some products of 16-bit types with a 32-bit result; they are widened first,
-    which gives the same numbers.
+    On a CPU, XLA lacks some products of 16-bit types with a 32-bit result. The factors are widened
+    first, which gives the same numbers.
     """
     if dtype != a.dtype and platform == "cpu":
         a, b = a.astype(dtype), b.astype(dtype)
@@ -61,9 +61,9 @@ def _linear_backward(
 def weight_gradient(x: Array, dy: Array, dtype: Any, platform: str) -> Array:
     """dy^T x over all rows, (out, in).
 
-    XLA on a CPU transposes the first factor of such a product, so the narrower one had better be
-    first: as (x^T dy)^T where that is x. The barrier keeps XLA from folding the outer transpose
-    into the product again, which nearly halves its speed (benchmarks/weight_gradient.py).
+    On a CPU, XLA transposes the first factor of such a product, so the narrower factor goes first:
+    if that is x, this computes (x^T dy)^T. The barrier stops XLA from folding the outer transpose
+    back into the product, which would nearly halve its speed (benchmarks/weight_gradient.py).
     """
     rows = tuple(range(x.ndim - 1))
     if x.shape[-1] > dy.shape[-1] or platform != "cpu":
@@ -113,7 +113,7 @@ class Norm(nn.Module):
 
 
 class Embedding(nn.Module):
-    """A table of V x D; `attend` gives logits where the head is tied to it."""
+    """A table (V, D); `attend` computes the logits of a tied head."""
 
     rows: int
     width: int
@@ -131,7 +131,7 @@ class Embedding(nn.Module):
 
 
 def gelu(x: Array) -> Array:
-    """x Phi(x) (Hendrycks and Gimpel 2016), by erf: jax.nn.gelu takes erfc, far slower on a CPU."""
+    """x Phi(x) (Hendrycks and Gimpel 2016), with erf; jax.nn.gelu uses erfc, slower on a CPU."""
     return 0.5 * x * (1.0 + lax.erf(x * np.asarray(math.sqrt(0.5), x.dtype)))
 
 
@@ -164,7 +164,7 @@ def sinusoidal_table(model: ResolvedModel) -> np.ndarray:
 
 
 def rotate(x_BxLxHxK: Array, start: Array | int, model: ResolvedModel) -> Array:
-    """Rotate the halves (x1, x2) of each head by its position's angles, in at least float32."""
+    """Rotate the halves (x1, x2) of each head by the angles of its position, in >= float32."""
     length, x = x_BxLxHxK.shape[1], at_least_float32(x_BxLxHxK)
     cos, sin = (
         lax.dynamic_slice_in_dim(jnp.asarray(table, x.dtype), start, length)[:, None]

@@ -3,7 +3,7 @@
 Legend: B batch, L length, D model width, H query heads, G key/value heads, K head width,
 F feed-forward width, V vocabulary, C context length.
 The parameter tree, flattened with dots, is the canonical one of `parameters.parameter_shapes`.
-What `sow` puts into `components` is what each part puts out, for whoever wants to look at it.
+`sow` records the output of each part in the collection `components`, for inspection.
 """
 
 from typing import Any
@@ -33,11 +33,11 @@ Array = jax.Array
 
 
 class Transformer(nn.Module):
-    """Tokens (B, L) -> logits (B, L, V) in at least float32, and the cache where one was given.
+    """Tokens (B, L) -> logits (B, L, V) in at least float32, with the new cache if one is given.
 
     `model` is resolved (`schema.resolve_model`); `dtype` is the compute type. With a `cache`, the
-    tokens are the positions start..start+L and see what the cache holds before them. With `remat`,
-    each block's activations are computed again in the backward pass.
+    tokens take positions start..start+L and attend to the cached positions before them. With
+    `remat`, each block's activations are recomputed in the backward pass.
     """
 
     model: ResolvedModel
@@ -73,7 +73,7 @@ class Transformer(nn.Module):
         return logits_BxLxV if cache is None else (logits_BxLxV, cache_out)
 
     def _with_positions(self, x_BxLxD: Array, start: Array | int) -> Array:
-        """The embedding with what positions add to it."""
+        """The embedding plus the learned or sinusoidal positions, if the model has either."""
         m, length = self.model, x_BxLxD.shape[1]
         if m.position == "learned":
             table = Embedding(m.context_length, m.d_model, self.kernels.platform, name="position")
@@ -150,7 +150,7 @@ def block_norm(model: ResolvedModel, name: str) -> Norm:
 class Attention(nn.Module):
     """Causal multi-head attention with grouped keys and values (Ainslie et al. 2023).
 
-    Gives its output, and the keys and values (B, C, G, K) of a cache, or (B, L, G, K) without one.
+    Returns the output and the keys and values: (B, C, G, K) with a cache, (B, L, G, K) without.
     """
 
     model: ResolvedModel

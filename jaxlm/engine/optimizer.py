@@ -1,4 +1,4 @@
-"""The update rule: optax moments, decoupled decay on matrices only, and the checkpoint's form."""
+"""The update rule: optax moments, decoupled decay on matrices only, and the form in checkpoints."""
 
 from collections.abc import Callable
 from typing import Any
@@ -36,7 +36,7 @@ def rule(config: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def clip(gradients: Any, norm: jax.Array, limit: float | None) -> Any:
-    """g * min(1, limit / norm), the global norm being given (Pascanu et al. 2013)."""
+    """g * min(1, limit / norm), where `norm` is the global norm (Pascanu et al. 2013)."""
     if limit is None:
         return gradients
     factor = jnp.minimum(1.0, limit / norm)
@@ -44,16 +44,16 @@ def clip(gradients: Any, norm: jax.Array, limit: float | None) -> Any:
 
 
 def lr_factors(model: ResolvedModel) -> Any:
-    """The tree of factors of the learning rate, as `parametrization` has them."""
+    """The tree of learning rate factors from `parametrization`."""
     return nest({name: lr_factor(model, name) for name in parameter_shapes(model)})
 
 
 def updates(
     parameters: Any, direction: Any, factors: Any, lr: jax.Array, weight_decay: float
 ) -> Any:
-    """What to add to the parameters: -lr (factor direction + weight_decay p).
+    """The changes to add to the parameters: -lr (factor direction + weight_decay p).
 
-    Decay on matrices only, and its size does not depend on the parameter's factor.
+    Decay applies to matrices only and does not depend on the parameter's factor.
     """
 
     def update(p: jax.Array, u: jax.Array, factor: float) -> jax.Array:
@@ -66,8 +66,8 @@ def updates(
 def to_checkpoint(moments: Any) -> dict[str, Any]:
     """The state of any optax transformation as a tree of two levels, for a checkpoint.
 
-    AdamW's is count, mu.NAME and nu.NAME; chained ones are 0.count, 0.mu.NAME, 1.trace.NAME.
-    Typed random keys are stored as their data; leaves without elements are not stored.
+    AdamW gives count, mu.NAME and nu.NAME; a chain gives 0.count, 0.mu.NAME, 1.trace.NAME.
+    Typed random keys are stored as integers; empty leaves are not stored.
     """
     tree: dict[str, Any] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(moments):
@@ -84,7 +84,7 @@ def from_checkpoint(config: OptimizerConfig, parameters: Any, saved: dict[str, A
 
 
 def moments_of(rule: optax.GradientTransformation, parameters: Any, saved: dict[str, Any]) -> Any:
-    """The state of a transformation of these parameters that `to_checkpoint` was given."""
+    """The transformation's state for these parameters, from what `to_checkpoint` returned."""
 
     def value(path: tuple, leaf: jax.ShapeDtypeStruct) -> Any:
         if not leaf.size:
@@ -99,7 +99,7 @@ def moments_of(rule: optax.GradientTransformation, parameters: Any, saved: dict[
 
 
 def _generator(key: jax.ShapeDtypeStruct) -> Any:
-    """Which generator a typed random key is of; only a traced key tells."""
+    """The generator of a typed random key, which only a traced key reveals."""
     found = []
     jax.eval_shape(lambda traced: found.append(jax.random.key_impl(traced)), key)
     return found[0]
@@ -110,7 +110,7 @@ def _names(path: tuple) -> list[str]:
 
 
 def _data(leaf: Any) -> Any:
-    """A typed random key as its integers, anything else as it is."""
+    """A typed random key as integers, anything else unchanged."""
     if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return leaf
     if isinstance(leaf, jax.ShapeDtypeStruct):

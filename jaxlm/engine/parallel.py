@@ -22,7 +22,7 @@ def configure(config: Config, cache: Path) -> None:
     exact = config.precision != "bfloat16" and not config.parallel.tf32
     jax.config.update("jax_default_matmul_precision", "highest" if exact else None)
     jax.config.update("jax_disable_jit", config.debug.eager)
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the user's own choice stays
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # keep the user's choice
         folder = cache / "xla" / f"{socket.gethostname()}-jaxlib-{jax.lib.__version__}"
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
@@ -32,8 +32,8 @@ def configure(config: Config, cache: Path) -> None:
 def parameter_spec(name: str, shape: tuple[int, ...], mesh: Any) -> PartitionSpec:
     """How one parameter is sharded: tensor over heads and width, fsdp over the other axis.
 
-    Outputs of a sublayer are split along their inputs, all else along its outputs (Megatron-LM,
-    Shoeybi et al. 2019). An axis that does not divide stays whole.
+    A sublayer's output matrix is split along its inputs, every other matrix along its outputs
+    (Megatron-LM, Shoeybi et al. 2019). An axis that cannot be divided evenly stays whole.
     """
     if len(shape) != 2:
         return PartitionSpec()
@@ -79,12 +79,12 @@ class Placement:
         }
 
     def state_shardings(self, state: TrainState) -> TrainState:
-        """The sharding of each array of a state (or of its shapes): moments as their parameter."""
+        """The sharding of each array of a state (or of its shapes); moments follow parameters."""
         shapes = {name: leaf.shape for name, leaf in flatten(state.parameters).items()}
         flat, whole = self.parameter_shardings(shapes), self.sharding()
 
         def of_moment(path: tuple, leaf: Any) -> NamedSharding:
-            """That of the parameter whose name ends the moment's, where their shapes are alike."""
+            """The sharding of the parameter whose name ends the moment's, if the shapes match."""
             names = [jax.tree_util.keystr((entry,), simple=True) for entry in path]
             for start in range(len(names)):
                 name = ".".join(names[start:])
@@ -100,7 +100,7 @@ class Placement:
         if self.pmap:
             copies = len(self.devices)
             return jax.tree.map(lambda x: np.broadcast_to(x, (copies, *np.shape(x))), state)
-        # A copy: a donated buffer must not be one that numpy owns.
+        # Copied: a donated buffer must not belong to numpy.
         return jax.tree.map(
             lambda x, s: jax.device_put(np.array(x), s), state, self.state_shardings(state)
         )
@@ -136,12 +136,12 @@ class Placement:
         compiled = jitted.lower(state, batch).compile()
 
         def guarded(state: TrainState, batch: Batch) -> Any:
-            with jax.transfer_guard("disallow"):  # an accidental copy fails instead of slowing
+            with jax.transfer_guard("disallow"):  # an accidental copy raises an error
                 return compiled(state, batch)
 
         guarded.memory_analysis = compiled.memory_analysis  # type: ignore[attr-defined]  # for shapes
         return guarded
 
     def first_copy(self, tree: Any) -> Any:
-        """A state or metrics as seen by one device: pmap's leading axis removed."""
+        """A state or metrics as seen by one device, without pmap's leading axis."""
         return jax.tree.map(lambda x: x[0], tree) if self.pmap else tree

@@ -43,10 +43,10 @@ def filtered_logits(logits_BxV: Array, seen_BxV: Array, sampling: Thresholds) ->
     """The logits that a token is drawn from, (B, V), at least float32; -inf where removed.
 
     repetition_penalty divides positive logits of `seen` tokens and multiplies negative ones (CTRL,
-    Keskar et al. 2019, section 4.1); temperature divides all; top_k keeps the likeliest; top_p the
-    smallest set whose mass reaches p, the crossing token included (Holtzman et al. 2020); min_p
-    what is at least this fraction as likely as the likeliest (Nguyen et al. 2024). Among equal
-    logits the lower id is the likelier. Temperature 0 leaves the likeliest alone.
+    Keskar et al. 2019, section 4.1); temperature divides all; top_k keeps the most likely tokens;
+    top_p keeps the smallest set whose mass reaches p, including the token that crosses p (Holtzman
+    et al. 2020); min_p keeps tokens at least this fraction as likely as the most likely one (Nguyen
+    et al. 2024). Of equal logits the lower id ranks first. Temperature 0 keeps only the first.
     """
     x = at_least_float32(logits_BxV)
     temperature, top_p, min_p, penalty = (
@@ -75,14 +75,14 @@ def keep(x: Array, mask: Array) -> Array:
 
 
 def likeliest(x_BxV: Array, top_k: Array, top_p: Array) -> Array:
-    """top_k, then top_p: what stays is the head of the order by (logit falling, id rising)."""
+    """top_k, then top_p: keeps the head of the order by (descending logit, ascending id)."""
     order_BxV = jnp.argsort(-x_BxV, axis=-1, stable=True)
     sorted_BxV = jnp.take_along_axis(x_BxV, order_BxV, axis=-1)
     head_BxV = jnp.arange(x_BxV.shape[-1]) < top_k
     mass_BxV = jax.nn.softmax(keep(sorted_BxV, head_BxV), axis=-1)
     reached_BxV = jnp.cumsum(mass_BxV, axis=-1)
     before_BxV = jnp.pad(reached_BxV[:, :-1], ((0, 0), (1, 0)))
-    # Rounding may let the sum reach 1 early: p = 1 keeps everything all the same.
+    # Rounding may let the sum reach 1 early, but p = 1 keeps everything.
     kept_BxV = head_BxV & ((before_BxV < top_p) | (top_p >= 1))
     last_Bx1 = kept_BxV.sum(-1, keepdims=True) - 1
     value, id_ = (jnp.take_along_axis(y, last_Bx1, axis=-1) for y in (sorted_BxV, order_BxV))
@@ -91,10 +91,10 @@ def likeliest(x_BxV: Array, top_k: Array, top_p: Array) -> Array:
 
 
 def draw(x_BxV: Array, seed: Array, position: Array) -> Array:
-    """One id a row, (B,) int32, from softmax(x), by the Gumbel-max trick.
+    """One id per row, (B,) int32, from softmax(x), by the Gumbel-max trick.
 
-    The randomness depends on (seed, row, position) alone: neither the number of rows, nor the way
-    a text is cut into chunks, nor the precision changes it.
+    The randomness depends only on (seed, row, position): the number of rows, the division of a text
+    into chunks and the precision do not change it.
     """
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(random_key(seed), jnp.arange(len(x_BxV)))
     keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, position)

@@ -20,11 +20,11 @@ from jaxlm.spec.parameters import group_of, parameter_groups
 
 
 class TrainState(NamedTuple):
-    """All that a step changes. `moments` is optax's state."""
+    """Everything that a step changes. `moments` is optax's state."""
 
     parameters: Any
     moments: Any
-    step: Any  # an array, or as the others what stands for one: a shape, a sharding
+    step: Any  # an array or, as in the other fields, its shape or sharding
 
 
 class Batch(NamedTuple):
@@ -54,7 +54,7 @@ def make_loss(
 ) -> Callable[[Any, Array, Array, Array, int], tuple[Array, Array]]:
     """(parameters, tokens (B, L+1), rows (B,), key, total) -> (loss, squares).
 
-    The loss is the sum of nats over the tokens, divided by `total`; the squares, (layers,), are the
+    The loss is the sum of nats over the tokens, divided by `total`; the squares (layers,) are the
     mean squares of the residual stream after each block.
     """
 
@@ -74,7 +74,7 @@ def make_loss(
 
 
 def accumulated(function: Callable[[Array, Array], Any], batch: Batch) -> Any:
-    """The sum over the batch's parts of function(tokens (B, L+1), rows (B,)), one after another."""
+    """The sum of function(tokens (B, L+1), rows (B,)) over the parts of a batch, in sequence."""
     if len(batch.tokens) == 1:
         return function(batch.tokens[0], batch.rows[0])
     shapes = jax.eval_shape(function, batch.tokens[0], batch.rows[0])
@@ -95,8 +95,8 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
     """The step (state, batch) -> (state, metrics): forward, backward, clip, update.
 
-    The seed, the dropout's `rates` (None: the model's) and, but for the betas, the numbers of
-    `config` may be traced.
+    The seed, the dropout `rates` (None: the model's) and the numbers in `config`, except the betas,
+    may be traced.
 
     The loss and gradient are means over the tokens of the whole batch, whatever the accumulation.
     `axis` names pmap's axis, over which they are averaged.
@@ -141,9 +141,9 @@ def make_train_step(
 def make_eval_step(model: Transformer) -> Callable[[Any, EvalBatch], dict[str, Array]]:
     """(parameters, batch) -> sums over each row, (B,): tokens, loss, loss squared, bytes, ...
 
-    `correct` and `top5` count targets of rank 1 and within 5, ties going to the lower id; a target
-    whose loss is not finite is neither, since NaN compares as no less than anything. `confidence`
-    sums the probability of the likeliest token.
+    `correct` counts targets of rank 1 and `top5` those up to rank 5; ties go to the lower id. A
+    target whose loss is not finite counts in neither: as no comparison with NaN is true, it would
+    rank first. `confidence` sums the probability of the most likely token.
     """
 
     def eval_step(parameters: Any, batch: EvalBatch) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""Parameter trees: flat with dotted names (the canonical form) and nested, as Flax has them."""
+"""Parameter trees: flat with dotted names (the canonical form) and nested, as in Flax."""
 
 from typing import Any
 

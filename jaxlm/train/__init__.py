@@ -1,1 +1,1 @@
-"""One run, from its newest checkpoint to its end."""
+"""Trains one run, from its newest checkpoint to its end."""

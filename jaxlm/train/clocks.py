@@ -1,11 +1,11 @@
-"""The two clocks of a run, which go on where an earlier process of it stopped."""
+"""The two clocks of a run, which continue from its earlier processes."""
 
 import time
 
 
 class Clocks:
-    """`wall` counts everything since the run began; `seconds` training alone, between
-    `resume` and `pause`: no compilation, no evaluation."""
+    """`wall` counts all time since the run began; `seconds` counts training only, between `resume`
+    and `pause`, without compilation and evaluation."""
 
     def __init__(self, wall: float = 0.0, seconds: float = 0.0) -> None:
         self._wall_started = time.monotonic() - wall

@@ -23,9 +23,9 @@ def finish(
     console: Console,
     load_engine: LoadEngine,
 ) -> None:
-    """Write samples.txt, plots/ and report.md, and tell the person where everything is.
+    """Write samples.txt, plots/ and report.md, and print where everything is.
 
-    Raises UserError where they cannot be written.
+    Raises UserError if they cannot be written.
     """
     from jaxlm.inference.report import summary_lines
 
@@ -40,9 +40,9 @@ def complete(
     summary: Json,
     load_engine: LoadEngine,
 ) -> list[str]:
-    """Make what a run that has ended lacks of samples.txt, plots/ and report.md; their names.
+    """Make missing files of an ended run: samples.txt, plots/ and report.md; returns their names.
 
-    Raises UserError where they cannot be written, or another process is writing the run.
+    Raises UserError if they cannot be written or another process is writing to the run.
     """
     lost = missing(run.path, config, summary)
     if not lost:
@@ -57,7 +57,7 @@ def complete(
 
 
 def missing(path: Path, config: Config, summary: Json) -> list[str]:
-    """What of samples.txt, report.md and the figures it shows is not there, empty or cut off."""
+    """Which of samples.txt, report.md and its figures are missing, empty or truncated."""
     from jaxlm.inference.report import REPORT_END
 
     lost = []
@@ -78,7 +78,7 @@ def _is_written(path: Path) -> bool:
 
 
 def write_report(run: RunDirectory, config: Config, summary: Json, samples: list[str]) -> None:
-    """Write plots/ and report.md from the run's records. Raises UserError where that fails."""
+    """Write plots/ and report.md from the run's records. Raises UserError if that fails."""
     from jaxlm.inference.figures import plot_run
     from jaxlm.inference.report import write_run_report
 
@@ -89,7 +89,7 @@ def write_report(run: RunDirectory, config: Config, summary: Json, samples: list
     except OSError as error:
         raise UserError(
             f"the report of {run.path} cannot be written: {error.strerror or error}.\n"
-            "Its training is done and saved: the same command makes the report once there is room."
+            "Training is complete and saved; once this is fixed, run the same command again."
         ) from error
 
 
@@ -100,7 +100,7 @@ def _writes_samples(config: Config) -> bool:
 def _write_samples(
     run: RunDirectory, config: Config, console: Console, load_engine: LoadEngine
 ) -> list[str]:
-    """A few texts of the finished model, where it has a tokenizer, written to samples.txt."""
+    """A few texts from the finished model, written to samples.txt, if it has a tokenizer."""
     if not _writes_samples(config):
         return []
     from jaxlm.inference.generate import LoadedRun
@@ -118,7 +118,7 @@ def _write_samples(
 
 def _read_samples(path: Path) -> list[str]:
     try:
-        text = (path / "samples.txt").read_bytes().decode()  # keeps the line ends as they are
+        text = (path / "samples.txt").read_bytes().decode()  # keeps line ends unchanged
     except (OSError, ValueError):
         return []
     return text.removesuffix("\n").split(_BETWEEN_SAMPLES)

@@ -1,4 +1,4 @@
-"""What a run writes down while it trains: records, the console's lines, the summary."""
+"""What a run writes while it trains: records, console lines and the summary."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from jaxlm.train.trackers import Tracker
 
 @dataclass
 class Position:
-    """Where a run stands; saved with every checkpoint."""
+    """The progress of a run, saved with every checkpoint."""
 
     step: int = 0
     seconds: float = 0.0
@@ -29,26 +29,26 @@ class Position:
     best_step: int | None = None
     evaluated_step: int = -1
     evaluations_since_best: int = 0
-    loss_sum: float = 0.0  # of the training losses since the newest record
+    loss_sum: float = 0.0  # of the training losses since the last record
     losses: int = 0
 
     def note_loss(self, loss: float) -> None:
-        """Take in the training loss of a step."""
+        """Add the training loss of a step."""
         self.loss_sum, self.losses = self.loss_sum + loss, self.losses + 1
 
     def interval_loss(self) -> float:
-        """The mean training loss of the steps since the newest record, with which a new one begins.
+        """The mean training loss of the steps since the last record; starts a new interval.
 
-        Raises ZeroDivisionError without any."""
+        Raises ZeroDivisionError if there are none."""
         mean = self.loss_sum / self.losses
         self.loss_sum, self.losses = 0.0, 0
         return mean
 
     def note_evaluation(self, loss: float) -> bool:
-        """Take in a validation loss; True where it is the best so far."""
+        """Note a validation loss; returns whether it is the best so far."""
         self.val_loss, self.evaluated_step = loss, self.step
         best = math.inf if self.best_val_loss is None else self.best_val_loss
-        improved = loss < best  # False for what is not finite
+        improved = loss < best  # False if the loss is not finite
         if improved:
             self.best_val_loss, self.best_step = loss, self.step
         self.evaluations_since_best = 0 if improved else self.evaluations_since_best + 1
@@ -56,7 +56,7 @@ class Position:
 
 
 class Ledger:
-    """Appends a run's records, shows them, and sums the run up."""
+    """Appends a run's records, shows them, and summarizes the run."""
 
     def __init__(
         self,
@@ -70,15 +70,15 @@ class Ledger:
     ) -> None:
         self.config, self.run, self.engine, self.horizon = config, run, engine, horizon
         self.entropy_floor, self.console, self.tracker = entropy_floor, console, tracker
-        self.packed = 1  # runs in this run's program
-        self.data_notes: tuple[str, ...] = ()  # of `Dataset.notes`
+        self.packed = 1  # runs that share this run's program
+        self.data_notes: tuple[str, ...] = ()  # from `Dataset.notes`
         self.groups = parameter_groups(engine.model_config)
         self.tokens_per_step = config.train.batch_size * engine.model_config.context_length
         self.peak_before = _peak_before(run)
         self.start(0, Clocks())
 
     def start(self, step: int, clocks: Clocks) -> None:
-        """Count the time left from here on."""
+        """Estimate the time left from this step on."""
         self.clocks, self.last_step = clocks, step
         self.first_wall = clocks.wall()
         self.first_fraction = self.fraction(step)
@@ -88,8 +88,8 @@ class Ledger:
         return self.horizon.position(step, self.clocks.wall()) / self.horizon.length
 
     def speed(self, step: int) -> float | None:
-        """Tokens per second of training time, from the run's first step on: the one speed that
-        records, the console and the summary tell."""
+        """Tokens per second of training time since the run's first step. Records, the console and
+        the summary all report this speed."""
         seconds = self.clocks.seconds()
         return step * self.tokens_per_step / seconds if seconds > 0 else None
 
@@ -107,9 +107,9 @@ class Ledger:
         self.tracker.write(record | fields)
 
     def train(self, step: int, lr: float, metrics: StepMetrics, interval_loss: float) -> None:
-        """The record of a training step, from its metrics on the host; and the progress shown.
+        """Record a training step, from its metrics on the host, and show the progress.
 
-        interval_loss: the mean loss of the steps since the record before.
+        interval_loss: the mean loss of the steps since the previous record.
         """
         self.last_step, speed = step, self.speed(step)
         loss, norm = float(metrics.loss), float(metrics.gradient_norm)
@@ -137,7 +137,7 @@ class Ledger:
         self.console.progress(min(fraction, 1.0), fields)
 
     def evaluation(self, step: int, result: Json) -> None:
-        """The record of an evaluation, and its line."""
+        """Record an evaluation and print its line."""
         fields = {name: value for name, value in result.items() if name != "tokens"}
         self._record("eval", step, fields | {"eval_tokens": result["tokens"]})
         floor, loss, error = self.entropy_floor, result["loss"], result["standard_error"]
@@ -187,7 +187,7 @@ class Ledger:
 
 
 def _peak_before(run: RunDirectory) -> int:
-    """The most memory that earlier processes of the same run used; 0 for a run that begins."""
+    """The peak memory of earlier processes of the same run; 0 for a new run."""
     if not run.records():
         return 0
     peak = (run.read_summary() or {}).get("peak_memory_bytes")

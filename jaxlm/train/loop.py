@@ -35,26 +35,26 @@ _ENDLESS = 2**40  # steps of a run that only the clock ends
 
 
 class Diverged(Exception):
-    """A loss, the gradient or the weights are no longer finite numbers."""
+    """The loss, the gradient or the weights are no longer finite."""
 
 
 class Step(NamedTuple):
-    """What `Training.stages` asks for, and is sent the metrics of."""
+    """Yielded by `Training.stages` to take a step; the answer is its metrics."""
 
     tokens_BxM: np.ndarray
     lr: float
 
 
 class Evaluation(NamedTuple):
-    """What `Training.stages` asks for, and is sent the result of: see `Evaluator`."""
+    """Yielded by `Training.stages` to evaluate; the answer is the result (see `Evaluator`)."""
 
 
 class NewestState(NamedTuple):
-    """What `Training.stages` asks for to save it."""
+    """Yielded by `Training.stages` before a save; the answer is the newest state."""
 
 
 def spans(config: Config, dataset: Dataset) -> tuple[Horizon, dict[str, Callable[..., int]]]:
-    """How long a run lasts, and what counts its intervals by name. Raises UserError."""
+    """The length of a run, and the counters of its intervals by name. Raises UserError."""
     found = horizon(config, len(dataset.train))
     names = ("eval_every", "checkpoint_every", "log_every")
     return found, {n: found.counter(getattr(config.train, n), f"train.{n}") for n in names}
@@ -66,11 +66,11 @@ Stages = Generator[Step | Evaluation | NewestState, Any, str]
 class Training:
     """One process's part in a run.
 
-    `resume` takes up the newest checkpoint. `stages` is the run from there to its end and leaves
-    the device's work to its caller: `run_training`, or what trains several runs in one program.
+    `resume` loads the newest checkpoint. `stages` runs from there to the end and leaves the work on
+    the device to its caller: `run_training`, or code that trains several runs in one program.
 
-    The metrics of a step are read after the next one was dispatched, so that the device never
-    waits for the host; whatever must see the newest state first drains them.
+    The metrics of a step are read after the next step is dispatched, so that the device never waits
+    for the host. Code that needs the newest state first calls `drain`.
     """
 
     def __init__(
@@ -96,9 +96,9 @@ class Training:
             self.carried[guard.TOKENIZER] = dataset.tokenizer.serialised()
 
     def resume(self) -> None:
-        """Take up the newest checkpoint, or begin: only here the run's folder is written to.
+        """Load the newest checkpoint or begin. The constructor changes no files; this does.
 
-        Raises UserError where the run's files are not those that the checkpoint was saved beside.
+        Raises UserError if the run's files are not those that were saved with the checkpoint.
         """
         config, run, engine = self.config, self.run, self.engine
         self.state = self._restore()
@@ -121,7 +121,7 @@ class Training:
         guard.check_data(found.metadata, self.dataset, run.path)
         self.position = Position(**found.metadata["position"])
         lost = [0.0]
-        with contextlib.suppress(UserError):  # what a crash garbled lies beyond the checkpoint
+        with contextlib.suppress(UserError):  # a crash garbles only later records
             lost += [record.get("wall_seconds") or 0.0 for record in run.records()]
         self.clocks = Clocks(max(self.position.wall_seconds, *lost), self.position.seconds)
         self._cut_records(self.position.step)
@@ -130,40 +130,40 @@ class Training:
         return found.content
 
     def _begin(self) -> None:
-        """No checkpoint was ever completed: what an earlier process recorded is dropped."""
+        """Begin a run without a complete checkpoint; drops records of earlier processes."""
         with contextlib.suppress(UserError):
             if steps := [record["step"] for record in self.run.records("train")]:
                 self.console.say(
                     f"{self.run.path} was stopped before its first checkpoint, at step "
-                    f"{max(steps)} or later; it begins again at step 1"
+                    f"{max(steps)} or later; restarting from step 1"
                 )
         self.run.truncate_to(0)
 
     def _cut_records(self, step: int) -> None:
-        """Drop the records beyond the checkpoint. Raises UserError where those before it differ."""
+        """Drop records after the checkpoint. Raises UserError if those before it differ."""
         path = self.run.path / "metrics.jsonl"
         seal = guard.records_seal(self.run.path / "checkpoints" / str(step))
         if self.run.has_records(seal):
             self.run.truncate_to(seal["bytes"])
         elif self.config.run.accept_records:
             self.run.truncate_after(step)
-            self.console.say(f"{path} is not what the checkpoint saw; accepted as it is")
+            self.console.say(f"{path} does not match the checkpoint; accepted as it is")
         else:
             raise UserError(
-                f"{path} is not what the checkpoint of step {step} was saved beside: records are "
-                "missing or altered.\nPut the file back; or go on with the records there are, by "
-                "run.accept_records=true, or start over with run.overwrite=true."
+                f"{path} does not match the checkpoint of step {step}: records are missing or "
+                "altered.\nRestore the file, resume with the records as they are "
+                "(run.accept_records=true), or start over (run.overwrite=true)."
             )
 
     def compile(self) -> None:
-        """Compile the training step, before the clock of training starts, if one is to come."""
+        """Compile the training step, before training time counts, unless no step is left."""
         if self.done() or self._out_of_patience():
             return
         started = time.monotonic()
         self.engine.compile(self.state)
         self.console.say(f"compiled in {time.monotonic() - started:.1f} s")
 
-    # -- what a step is fed --------------------------------------------------------------------
+    # -- inputs of a step ----------------------------------------------------------------------
 
     def _batches(self) -> Iterator[np.ndarray]:
         """Token batches (B, L + 1) from the current step on."""
@@ -181,8 +181,8 @@ class Training:
         return self.engine.loader(self.dataset.train, start_step=start, stop_step=stop, **arguments)
 
     def _schedule_seconds(self) -> float:
-        """The wall clock as a clocked run's schedule sees it: time for the last evaluation is
-        set aside, so that the schedule ends when only that is left."""
+        """The wall clock for the schedule of a run with a time limit. It reserves time for the last
+        evaluation, so that the schedule ends when only that is left."""
         if self.horizon.seconds is None:
             return 0.0
         reserve = min(0.5, self.evaluation_seconds / self.horizon.seconds)
@@ -212,14 +212,14 @@ class Training:
     def stages(self, signals: Signals) -> Stages:
         """Train to the end, a signal, run.stop_at or early stopping; returns the status.
 
-        What concerns the state is asked of the caller, one request after another. Raises Diverged;
-        UserError where a checkpoint cannot be written.
+        Work on the state is yielded to the caller, one request at a time. Raises Diverged, and
+        UserError if a checkpoint cannot be written.
         """
         config, batches = self.config, self._batches()
         before = (self.position.step, self.clocks.wall())
         self.ledger.start(self.position.step, self.clocks)
         self.clocks.resume()
-        if self._out_of_patience():  # and killed before its end was noted
+        if self._out_of_patience():  # but killed before it noted its end
             return "stopped_early"
         while not self.done():
             step, seconds = self.position.step, self._schedule_seconds()
@@ -249,7 +249,7 @@ class Training:
         return "finished"
 
     def drain(self) -> None:
-        """Read the newest step whose metrics were not read yet. Raises Diverged."""
+        """Read the metrics of the newest step, if still pending. Raises Diverged."""
         if self.pending is None:
             return
         (step, lr, metrics, logged), self.pending = self.pending, None
@@ -257,7 +257,7 @@ class Training:
         loss, norm, weights = self.engine.read(watched)
         loss, norm, whole = float(loss), float(norm), bool(np.isfinite(weights).all())
         if not (math.isfinite(loss) and math.isfinite(norm) and whole):
-            left = "" if whole else ", weights that are not finite after it"
+            left = "" if whole else ", with weights not finite after it"
             raise Diverged(
                 f"diverged: loss {loss:.5g}, gradient norm {norm:.3g} at step {step}{left}, "
                 f"in the window of steps {self.ledger.last_step + 1} to {step}"
@@ -268,7 +268,7 @@ class Training:
             self.ledger.train(step, lr, self.engine.read(metrics), interval)
 
     def _evaluate(self) -> Generator[Evaluation, Json, bool]:
-        """Have the current state evaluated and record it; True where it is the best so far."""
+        """Evaluate the current state and record the result; returns whether it is the best."""
         self.drain()
         self.clocks.pause()
         started = time.monotonic()
@@ -285,7 +285,7 @@ class Training:
         return improved
 
     def _save(self) -> Generator[NewestState, Any, None]:
-        """Start saving the current step, unless it is saved already."""
+        """Start saving the current step, unless it is already saved."""
         self.drain()
         step, position = self.position.step, self.position
         best = position.best_step == step
@@ -307,7 +307,7 @@ class Training:
 
 
 class Trained(NamedTuple):
-    """Requested when training has ended, before figures are drawn and samples written."""
+    """Yielded when training has ended, before figures are drawn and samples written."""
 
 
 def until_ended(
@@ -315,7 +315,7 @@ def until_ended(
 ) -> Generator[Any, Any, int]:
     """A run's stages and its end; returns the exit status.
 
-    `prepare` is called first. The run's summary always tells how it ended.
+    `prepare` is called first. The run's summary always records how it ended.
     """
     try:
         with training.checkpoints:
@@ -336,7 +336,7 @@ def until_ended(
 
 
 def run_training(training: Training) -> int:
-    """Compile, train and finish; the exit status."""
+    """Compile, train and finish; returns the exit status."""
     training.ledger.summarize("running", training.position)
     with Signals() as signals, finish.profile(training):
         stages = until_ended(training, signals, training.compile)
@@ -352,11 +352,11 @@ def run_training(training: Training) -> int:
         stages.send(None)
     except StopIteration as end:
         return end.value
-    raise AssertionError("a run asks for nothing after its end")
+    raise AssertionError("a run makes no request after its end")
 
 
 def diverged(training: Training, error: Diverged) -> int:
-    """Note and tell that a run has diverged; the exit status."""
+    """Record and report that a run has diverged; returns the exit status."""
     training.clocks.pause()
     advice = "Try a lower optimizer.lr, a longer warm-up or a lower clip_norm."
     training.console.say(f"{error}\n{advice}")
@@ -367,13 +367,13 @@ def diverged(training: Training, error: Diverged) -> int:
 
 
 def failed(training: Training, error: BaseException) -> None:
-    """Note what a run was interrupted by."""
+    """Record the error that interrupted a run."""
     reason = f"{type(error).__name__}: {error}"
     training.ledger.summarize("interrupted", training.position, reason)
 
 
 def ended(training: Training, status: str, signals: Signals) -> int:
-    """Sum up and finish a run whose loop returned `status`; the exit status."""
+    """Summarize and finish a run whose loop returned `status`; returns the exit status."""
     ledger, position = training.ledger, training.position
     if status == "interrupted":
         reason = signals.name or f"run.stop_at={training.config.run.stop_at}"
@@ -387,8 +387,8 @@ def ended(training: Training, status: str, signals: Signals) -> int:
             training.run, training.config, summary, training.console, lambda: type(training.engine)
         )
     except UserError as error:
-        with contextlib.suppress(UserError):  # the disk is full: the first error is the one to show
+        with contextlib.suppress(UserError):  # if the disk is full, show the first error
             failed(training, error)
         raise
-    training.run.write_summary(summary)  # last: whatever is missing is made by the same command
+    training.run.write_summary(summary)  # last: the same command makes what is missing
     return 0

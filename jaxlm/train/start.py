@@ -1,4 +1,4 @@
-"""job=train: a run opened for training, new or where it stopped, and trained."""
+"""job=train: start a new run, or resume an unfinished one."""
 
 import contextlib
 import sys
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def train_job(config: Config, load_engine: LoadEngine) -> int:
-    """job=train: start or resume run.dir; does nothing where it is finished."""
+    """job=train: start or resume run.dir; a finished run is not trained further."""
     with contextlib.ExitStack() as stack:
         opened = open_training(config, load_engine, stack)
         if isinstance(opened, int):
@@ -28,7 +28,7 @@ def train_job(config: Config, load_engine: LoadEngine) -> int:
 def open_training(
     config: Config, load_engine: LoadEngine, stack: contextlib.ExitStack
 ) -> "Training | int":
-    """A run ready to train, locked until `stack` closes; its exit status where it has ended.
+    """A run ready to train, locked until `stack` closes, or the exit status of an ended run.
 
     Raises UserError.
     """
@@ -77,7 +77,7 @@ def open_training(
 
 
 def _prepared(config: Config, load_engine: LoadEngine) -> tuple[Any, Engine]:
-    """(dataset, engine) of a run to be trained. Raises UserError, also for its intervals."""
+    """(dataset, engine) of a run to train. Raises UserError, also for invalid intervals."""
     from jaxlm.inference.open import prepare
     from jaxlm.train.loop import spans
 
@@ -105,7 +105,7 @@ def _headline(training: Any) -> str:
 
 
 def _continue(run: Any, config: Config, load_engine: LoadEngine) -> int | None:
-    """None where there is something to train, else the exit status. Raises UserError."""
+    """None if there is something to train, otherwise the exit status. Raises UserError."""
     from jaxlm.inference import guard
     from jaxlm.store import manifest
 
@@ -117,8 +117,8 @@ def _continue(run: Any, config: Config, load_engine: LoadEngine) -> int | None:
     if differing:
         lines = [f"  {name}: {new} here, {old} there" for name, (new, old) in differing.items()]
         raise UserError(
-            f"{run.path} holds a run of another configuration:\n" + "\n".join(lines) + "\n"
-            "Name another folder with run.name=NAME, or start over with run.overwrite=true."
+            f"{run.path} holds a run with a different configuration:\n" + "\n".join(lines) + "\n"
+            "Choose another name with run.name=NAME, or start over with run.overwrite=true."
         )
     summary = run.read_summary() or {}
     if summary.get("status") in ("finished", "stopped_early", "diverged"):
@@ -127,16 +127,16 @@ def _continue(run: Any, config: Config, load_engine: LoadEngine) -> int | None:
         guard.check_records(run)
         guard.check_summary(run.path, summary, run.records("eval"))
         if made := complete(run, config, summary, load_engine):
-            print(f"{run.path}: made {', '.join(made)}, which was missing")
+            print(f"{run.path}: wrote what was missing: {', '.join(made)}")
     if summary.get("status") in ("finished", "stopped_early"):
         loss = summary.get("val_loss")
         shown = f", validation loss {loss:.4f}" if loss is not None else ""
         early = ", stopped early" if summary["status"] == "stopped_early" else ""
         print(f"{run.path} is finished{early}: step {summary.get('step')}{shown}.")
         if manifest.whole_steps(run.path / "checkpoints"):
-            print("run.overwrite=true starts over; job=generate and job=evaluate use it.")
+            print("job=generate and job=evaluate use this run; run.overwrite=true starts over.")
         else:
-            print("Its checkpoints are gone: put them back, or run.overwrite=true starts over.")
+            print("Its checkpoints are gone. Restore them, or start over with run.overwrite=true.")
         return 0
     if summary.get("status") == "diverged":
         reason = summary.get("reason") or "diverged"

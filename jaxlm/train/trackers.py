@@ -1,4 +1,4 @@
-"""A second place for a run's records (tracker=...), in a folder of its own in the run's."""
+"""A second copy of a run's records (tracker=...), in a subfolder of the run directory."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,19 +11,20 @@ from jaxlm.host.errors import UserError
 
 
 class Tracker:
-    """Takes every record of a run that stands at `step`; this one keeps none (tracker=none).
+    """Receives every record of a run that is at `step`; this base class discards them
+    (tracker=none).
 
-    One that writes files puts them into the folder `run_path / config.name`.
+    Trackers that write files put them in the folder `run_path / config.name`.
     """
 
     def __init__(self, config: TrackerConfig, run_path: Path, step: int) -> None:
-        """Raises UserError where a library is missing."""
+        """Raises UserError if a library is missing."""
 
     def write(self, record: Json) -> None:
-        """One record of metrics.jsonl."""
+        """Write one record of metrics.jsonl."""
 
     def close(self) -> None:
-        """Nothing is written after this."""
+        """Called once, after the last record."""
 
 
 class TensorBoardTracker(Tracker):
@@ -35,10 +36,10 @@ class TensorBoardTracker(Tracker):
         except ImportError:
             raise UserError(
                 "tracker=tensorboard needs tensorboardX, which is not installed.\n"
-                "Install it with: pip install 'jaxlm[tensorboard]' (or leave out the tracker)."
+                "Install it with: pip install 'jaxlm[tensorboard]' (or remove tracker=tensorboard)."
             ) from None
-        # TensorBoard forgets what an earlier process wrote from purge_step on. The suffix keeps
-        # two processes of one second from writing the same file.
+        # TensorBoard discards what an earlier process wrote from purge_step on. The suffix keeps
+        # two processes started in the same second from writing the same file.
         suffix = f".{step:012d}"
         self.writer = SummaryWriter(
             str(run_path / config.name), purge_step=step + 1, filename_suffix=suffix
@@ -59,17 +60,17 @@ TRACKERS: dict[str, type[Tracker]] = {
 
 
 def open_tracker(config: Config, run_path: Path, step: int = 0) -> Tracker:
-    """The configured tracker of a run that stands at `step`, so that no step is kept twice.
+    """The configured tracker of a run that is at `step`, so that no step is recorded twice.
 
-    Raises UserError where its library is missing.
+    Raises UserError if its library is missing.
     """
     return TRACKERS[config.tracker.name](config.tracker, run_path, step)
 
 
 def scalars(tree: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
-    """(name, number) of every number in a record: {'a': {'b': 1}, 'c': [2]} -> a/b, c/0.
+    """(name, number) for every number in a record: {'a': {'b': 1}, 'c': [2]} -> a/b, c/0.
 
-    Text, null and the step itself are left out.
+    Text, null and the step itself are omitted.
     """
     items = tree.items() if isinstance(tree, dict) else enumerate(tree)
     for key, value in items:

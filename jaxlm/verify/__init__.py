@@ -1,1 +1,1 @@
-"""Does it compute what it should?"""
+"""Checks that the engines compute what they should."""

@@ -1,9 +1,9 @@
-"""The coordinate check: does a step change activations by as much at every width?
+"""The coordinate check: does a step change activations by the same amount at every width?
 
-After Yang et al. 2022 (section D.1): train the same network at several widths for some steps and
-look at the size of its activations, and of what they have moved by since the start. Under muP both
-are constant in the width (the logits' first size excepted, which falls); under the standard
-parametrization, with Adam, the changes grow with it. Works through `contract.Engine`, in both.
+After Yang et al. 2022 (section D.1): train the same network at several widths for some steps, and
+measure the size of its activations and of their change since the start. Under muP both are constant
+in the width, except the initial size of the logits, which falls. Under the standard parametrization
+with Adam, the changes grow with the width. Uses `contract.Engine`, so it works in both backends.
 """
 
 import math
@@ -28,16 +28,17 @@ class Coordinate(NamedTuple):
 
 
 def followed(name: str) -> bool:
-    """Whether a component is looked at: each block's scores and outputs, and the logits."""
+    """Whether a component is measured: each block's scores and outputs, and the logits."""
     return name == "logits" or name.endswith(_PARTS)
 
 
 def coordinates(
     engine: Engine, batches: Iterable[np.ndarray], lr: float, every: int = 1
 ) -> list[Coordinate]:
-    """Train on batches (B, L+1) at a constant rate; a row for each component and `every` steps.
+    """Train on batches (B, L+1) at a constant learning rate, and measure every `every` steps.
 
-    All are measured on the first batch. Row 0 is the initial state.
+    Returns a row for each component and measured step, always on the first batch. Step 0 is the
+    initial state.
     """
     batches = list(batches)
     probe_BxL, width = batches[0][:, :-1], engine.config.model.d_model

@@ -1,4 +1,4 @@
-"""job=doctor: what this machine has, whether a training step works here, and what to do."""
+"""job=doctor: this machine's hardware and software, a self-test of training, and advice."""
 
 import importlib.metadata
 import os
@@ -44,7 +44,7 @@ class Device:
 
 @dataclass
 class Machine:
-    """What the advice depends on. `nvidia_gpus` are those that nvidia-smi lists."""
+    """What the advice depends on. `nvidia_gpus` are the GPUs that nvidia-smi lists."""
 
     devices: list[Device] = field(default_factory=list)
     nvidia_gpus: list[str] = field(default_factory=list)
@@ -55,12 +55,12 @@ class Machine:
 
 
 def doctor_job(config: Config, load_engine: LoadEngine) -> int:
-    """Print devices, versions, resources, a self-test and advice; 1 where the self-test fails."""
+    """Print devices, versions, resources, a self-test and advice; 1 if the self-test fails."""
     machine = examine(config)
     print("\n".join(report(machine)), flush=True)
     try:
         lines, healthy = self_test(config, load_engine, rows=8 * max(1, len(machine.devices)))
-    except Exception as error:  # whatever it is, a doctor reports it
+    except Exception as error:  # report any error
         lines, healthy = [f"{type(error).__name__}: {error}".splitlines()[0]], False
     print("\nself-test")
     print("\n".join(f"  {line}" for line in lines))
@@ -70,11 +70,11 @@ def doctor_job(config: Config, load_engine: LoadEngine) -> int:
     return 0 if healthy else 1
 
 
-# -- what there is -------------------------------------------------------------------------------
+# -- the machine ---------------------------------------------------------------------------------
 
 
 def examine(config: Config) -> Machine:
-    """Look at the machine; what cannot be found out is left empty."""
+    """Examine the machine; unknown fields are left empty."""
     import psutil
 
     folders = [Path(config.run.dir).absolute(), cache_folder(config)]
@@ -125,7 +125,7 @@ def _version(package: str) -> str | None:
 
 
 def _free(folder: Path) -> int | None:
-    """Free bytes of the file system that the folder is, or would be, on; None: not writable."""
+    """Free bytes on the file system of an existing or future folder; None: not writable."""
     while not folder.exists():
         folder = folder.parent
     writable = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
@@ -133,7 +133,7 @@ def _free(folder: Path) -> int | None:
 
 
 def report(machine: Machine) -> list[str]:
-    """The machine in lines for a person."""
+    """The lines that describe the machine."""
     lines = ["devices"]
     for number, device in enumerate(machine.devices):
         memory = f", {device.memory_bytes / GIB:.1f} GiB for JAX" if device.memory_bytes else ""
@@ -150,14 +150,14 @@ def report(machine: Machine) -> list[str]:
     return lines
 
 
-# -- does it work --------------------------------------------------------------------------------
+# -- the self-test -------------------------------------------------------------------------------
 
 
 def self_test(config: Config, load_engine: LoadEngine, rows: int) -> tuple[list[str], bool]:
     """Twenty steps of the real training step on one batch of `rows`; (lines, passed).
 
-    An untrained model's loss is ln V up to the spread of its logits, and one batch is learned by
-    heart: both hold on any sound machine in any precision.
+    An untrained model's loss is ln V up to the spread of its logits, and the model memorizes one
+    batch: both hold on any working machine in any precision.
     """
     import numpy as np
 
@@ -180,7 +180,7 @@ def self_test(config: Config, load_engine: LoadEngine, rows: int) -> tuple[list[
     elapsed = time.monotonic() - compiled
     lines, passed = judge(losses, _VOCABULARY)
     lines += [
-        f"compiled in {compiled - started:.1f} s, {1e3 * elapsed / _STEPS:.1f} ms a step "
+        f"compiled in {compiled - started:.1f} s, {1e3 * elapsed / _STEPS:.1f} ms per step "
         f"({rows * length * _STEPS / elapsed:,.0f} tokens/s for this tiny model)",
         engine.where,
         f"compiled programs are kept in {cache}",
@@ -189,7 +189,7 @@ def self_test(config: Config, load_engine: LoadEngine, rows: int) -> tuple[list[
 
 
 def judge(losses: list[float], vocabulary: int) -> tuple[list[str], bool]:
-    """Whether losses on one batch start at ln V and fall by at least a tenth; (lines, passed)."""
+    """Whether losses on one batch start at ln V and fall by at least 10 %; (lines, passed)."""
     import numpy as np
 
     expected = float(np.log(vocabulary))
@@ -202,19 +202,19 @@ def judge(losses: list[float], vocabulary: int) -> tuple[list[str], bool]:
     return lines, starts and falls
 
 
-# -- what to do ----------------------------------------------------------------------------------
+# -- advice --------------------------------------------------------------------------------------
 
 
 def advice(machine: Machine) -> list[str]:
-    """One line for each thing to do or to know, the most pressing first."""
+    """One line for each piece of advice, the most important first."""
     lines = _device_advice(machine)
     for folder, free in machine.folders.items():
         if free is None:
-            lines.append(f"{folder} cannot be written: name another with run.dir or run.cache.")
+            lines.append(f"{folder} cannot be written: choose another with run.dir or run.cache.")
         elif free < 5 * GIB:
             lines.append(
                 f"Only {free / GIB:.1f} GiB free at {folder}: a checkpoint takes 12 bytes "
-                "a parameter; free some, or lower train.keep_checkpoints."
+                "per parameter; free some space, or lower train.keep_checkpoints."
             )
     if machine.free_memory_bytes < 4 * GIB:
         free = machine.free_memory_bytes / GIB
@@ -224,8 +224,8 @@ def advice(machine: Machine) -> list[str]:
         )
     if all(device.platform == "cpu" for device in machine.devices):
         lines.append(
-            f"{machine.cores} core(s): train one run at a time, it uses them all; quickstart and "
-            "shakespeare_cpu are made for CPUs, larger experiments want a GPU."
+            f"{machine.cores} core(s): train one run at a time, since it uses them all; quickstart "
+            "and shakespeare_cpu are sized for CPUs, larger experiments need a GPU."
         )
     if machine.versions.get("torch") is None:
         lines.append("backend=torch and job=parity need: pip install 'jaxlm[torch]'")
@@ -237,9 +237,7 @@ def advice(machine: Machine) -> list[str]:
 def _device_advice(machine: Machine) -> list[str]:
     gpus = [device for device in machine.devices if device.platform == "gpu"]
     if gpus and all((gpu.capability or 0) >= 8 for gpu in gpus):
-        return [
-            "precision=bfloat16 is fastest on this GPU, and lets attention take cuDNN's kernel."
-        ]
+        return ["precision=bfloat16 is fastest on this GPU, and lets attention use cuDNN's kernel."]
     if gpus:
         return ["This GPU has no fast bfloat16: stay with precision=float32."]
     if machine.nvidia_gpus:
@@ -248,4 +246,4 @@ def _device_advice(machine: Machine) -> list[str]:
         return [f"nvidia-smi lists {machine.nvidia_gpus[0]}, but JAX does not use it: {fix}"]
     if not machine.devices:
         return ["JAX could not start: unset JAX_PLATFORMS, or install jaxlib for this machine."]
-    return ["precision=float32 (the default) is the one for a CPU."]
+    return ["precision=float32 (the default) is the best choice on a CPU."]

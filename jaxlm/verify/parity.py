@@ -1,6 +1,6 @@
-"""Do two backends compute the same? Measured errors against stated tolerances; `job=parity`.
+"""Do two backends agree? Compares measured errors with stated tolerances; `job=parity`.
 
-Both engines start from the same weights and are fed the same batches. Every measure gives rows of
+Both engines start from the same weights and receive the same batches. Every measure returns rows of
 (quantity, tolerance, error); `parity_tests/` asserts them and `job=parity` prints them.
 Legend: B rows, M = L + 1, N batches, T tokens.
 """
@@ -28,12 +28,12 @@ from jaxlm.spec.schedule import learning_rate
 
 Arrays = dict[str, np.ndarray]
 
-# Relative errors allowed, by precision. float64: rounding of sums in another order, with room for
-# its growth over steps. float32: the same, and AdamW divides each gradient by its own size, so that
-# a step turns the rounding of the smallest ones into part of an update. bfloat16 has 8 bits: one
-# rounding is up to 2^-9 = 0.002; PyTorch also rounds the logits and each gradient of a weight to
-# 16 bits, where the engine keeps 32. Apple's GPUs round exp, erf and the like less exactly; these
-# figures are a first bound, to be measured where there is one.
+# Relative errors allowed, by precision. float64: sums in another order round differently, and the
+# error grows over steps. float32: the same; moreover, AdamW divides each gradient by its own size,
+# so a step turns the rounding errors of the smallest gradients into part of an update. bfloat16 has
+# 8 bits: one rounding is up to 2^-9 = 0.002; PyTorch also rounds the logits and each weight
+# gradient to 16 bits, where the JAX engine keeps 32. Apple's GPUs compute exp, erf and similar
+# functions less exactly; these figures are a first bound, not yet measured on such a GPU.
 TOLERANCES = {
     "float64": {"logits": 1e-10, "loss": 1e-10, "gradients": 1e-10, "state": 1e-9, "curve": 1e-8},
     "float32": {"logits": 1e-5, "loss": 1e-5, "gradients": 1e-4, "state": 1e-3, "curve": 1e-3},
@@ -49,7 +49,7 @@ TOLERANCES = {
 
 
 class Row(NamedTuple):
-    """One comparison; it holds where the error is a number not above the tolerance."""
+    """One comparison; it holds if the error is a number not above the tolerance."""
 
     quantity: str
     tolerance: float
@@ -62,14 +62,14 @@ class Row(NamedTuple):
 
 
 def relative(a: np.ndarray, b: np.ndarray, floor: float = 0.0) -> float:
-    """|a - b| / max(|b|, floor), L2 norms in float64; 0 where both are zero."""
+    """|a - b| / max(|b|, floor), with L2 norms in float64; 0 if both are zero."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     difference, size = float(np.linalg.norm(a - b)), max(float(np.linalg.norm(b)), floor)
     return float(difference / size) if difference or size else 0.0
 
 
 def worst(quantity: str, tolerance: float, a: Arrays, b: Arrays) -> Row:
-    """The largest relative error of any array, the size of each being at least 1e-6 of all."""
+    """The largest relative error of any array; each counts as at least 1e-6 of the total norm."""
     if set(a) != set(b):
         return Row(quantity, tolerance, math.inf, f"names differ: {sorted(set(a) ^ set(b))[:4]}")
     floor = 1e-6 * math.sqrt(sum(float(np.square(x, dtype=np.float64).sum()) for x in b.values()))
@@ -81,7 +81,7 @@ def worst(quantity: str, tolerance: float, a: Arrays, b: Arrays) -> Row:
 class Pair:
     """Two engines of one configuration, each with the initial state.
 
-    `engines` are those under test and the witness. Tolerances are those of the precision.
+    `engines` are the engine under test and the witness. The precision determines the tolerances.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Pair:
         self._compiled = False
 
     def each(self, function: Callable[[Engine, Any], Any]) -> list[Any]:
-        """function(engine, parameters) of both."""
+        """function(engine, parameters) for both engines."""
         found = []
         for engine, state in zip(self.engines, self.states, strict=True):
             engine.activate()
@@ -120,7 +120,7 @@ class Pair:
         return found
 
     def train(self, batches: Iterable[tuple[np.ndarray, float]]) -> list[np.ndarray]:
-        """Train both on (tokens (B, M), learning rate); their losses (N,), float64."""
+        """Train both on (tokens (B, M), learning rate); returns their losses (N,), float64."""
         batches, losses = list(batches), []
         for number, engine in enumerate(self.engines):
             engine.activate()
@@ -146,7 +146,7 @@ def _host(tree: Any) -> Any:
 
 
 def weights(pair: Pair) -> list[Row]:
-    """Names, shapes and values of the parameters, which must be the same bits."""
+    """Names, shapes and values of the parameters, which must agree bit for bit."""
     a, b = (tree["parameters"] for tree in pair.trees())
     shapes = [{name: value.shape for name, value in tree.items()} for tree in (a, b)]
     if shapes[0] != shapes[1]:
@@ -155,7 +155,7 @@ def weights(pair: Pair) -> list[Row]:
 
 
 def forward(pair: Pair, tokens_BxM: np.ndarray) -> list[Row]:
-    """Logits, and where they differ the first component that does."""
+    """Logits and, if they differ, the first component that does."""
     tokens_BxL = tokens_BxM[:, :-1]
     a, b = pair.each(lambda engine, p: engine.logits(p, tokens_BxL))
     row = Row("logits", pair.tolerances["logits"], relative(a, b))
@@ -167,7 +167,7 @@ def forward(pair: Pair, tokens_BxM: np.ndarray) -> list[Row]:
 def components(pair: Pair, tokens_BxL: np.ndarray) -> list[Row]:
     """The output of each part of the network, in the order of the forward pass.
 
-    Scores are compared where the mask lets them through.
+    Scores are compared only where the mask admits them.
     """
     a, b = pair.each(lambda engine, p: engine.components(p, tokens_BxL))
     visible = np.tri(tokens_BxL.shape[1], dtype=bool)
@@ -175,13 +175,13 @@ def components(pair: Pair, tokens_BxL: np.ndarray) -> list[Row]:
     for name in b:
         x, y = a.get(name), b[name]
         if x is None or x.shape != y.shape:
-            rows.append(Row(name, pair.tolerances["logits"], math.inf, "missing, or another shape"))
+            rows.append(Row(name, pair.tolerances["logits"], math.inf, "missing, or shapes differ"))
             continue
         if name.endswith("scores"):
             x, y = x * visible, np.where(visible, y, 0.0)
         rows.append(Row(name, pair.tolerances["logits"], relative(x, y)))
     missing = set(a) - set(b)
-    return rows + [Row(name, 0.0, math.inf, "the witness has none") for name in sorted(missing)]
+    return rows + [Row(name, 0.0, math.inf, "missing in the witness") for name in sorted(missing)]
 
 
 def first_difference(pair: Pair, tokens_BxL: np.ndarray) -> str:
@@ -189,14 +189,14 @@ def first_difference(pair: Pair, tokens_BxL: np.ndarray) -> str:
     for row in components(pair, tokens_BxL):
         if not row.holds:
             return f"{row.quantity} ({row.error:.1e})"
-    return "none; only the fused kernels do"
+    return "none; only the fused kernels differ"
 
 
 def gradients(pair: Pair, tokens_BxM: np.ndarray, key_biases: bool = True) -> list[Row]:
     """The loss and its gradient for each parameter.
 
-    A key bias shifts all scores of a query alike, so that its gradient is zero but for rounding: it
-    is left out below float64, and without `key_biases`.
+    A key bias shifts all scores of a query equally, so its gradient is zero except for rounding. It
+    is omitted in precisions below float64, and always if `key_biases` is false.
     """
     (loss_a, a), (loss_b, b) = pair.each(lambda engine, p: engine.gradients(p, tokens_BxM))
     return [
@@ -214,9 +214,10 @@ def _compared(pair: Pair, key_biases: bool, *trees: Arrays) -> list[Arrays]:
 def optimizer(pair: Pair, batches: list[tuple[np.ndarray, float]]) -> list[Row]:
     """Parameters and moments after the first step and after the last.
 
-    The error of a parameter is relative to how far it has come from its initial value. In bfloat16
-    there is none: AdamW's first steps are little but the signs of gradients, and those of small
-    ones are their rounding; the losses of `trajectory` say whether it matters.
+    The error of a parameter is relative to its distance from the initial value. In bfloat16
+    parameters are not compared: AdamW's first steps follow little more than the signs of the
+    gradients, and rounding decides the signs of small ones. The losses of `trajectory` show whether
+    this matters.
     """
     rows, start = [], pair.trees()[1]["parameters"]
     for part, steps in ((batches[:1], "1 step"), (batches[1:], f"{len(batches)} steps")):
@@ -238,7 +239,7 @@ def optimizer(pair: Pair, batches: list[tuple[np.ndarray, float]]) -> list[Row]:
 
 
 def trajectory(pair: Pair, batches: list[tuple[np.ndarray, float]]) -> list[Row]:
-    """The losses of a training run: the largest difference of any step, relative to the loss."""
+    """The losses of a training run: the largest difference at any step, relative to the loss."""
     a, b = pair.train(batches)
     errors = np.abs(a - b) / np.abs(b)
     step = int(np.argmax(np.where(np.isnan(errors), np.inf, errors)))
@@ -252,9 +253,9 @@ _SAMPLED = Sampling(0.9, top_k=40, top_p=0.95, min_p=0.01, repetition_penalty=1.
 
 
 def generation(pair: Pair, prompt_T: np.ndarray, tokens: int) -> list[Row]:
-    """Greedy and sampled continuations: the share of tokens that are not the same.
+    """Greedy and sampled continuations: the share of tokens that differ.
 
-    Not for bfloat16, where logits of 8 bits often tie, and the text parts at the first difference.
+    Not for bfloat16: its 8-bit logits often tie, and the texts diverge at the first difference.
     """
     rows = []
     for name, sampling in (("greedy", _GREEDY), ("sampled", _SAMPLED)):
@@ -285,9 +286,9 @@ PARTS = ("forward", "gradients", "optimizer", "trajectory", "generation", "evalu
 
 
 def parity_job(config: Config, load_engine: LoadEngine) -> int:
-    """job=parity: a table of JAX against PyTorch on this machine; 1 where anything differs.
+    """job=parity: a table that compares JAX with PyTorch on this machine; 1 if anything differs.
 
-    Both engines are loaded, whichever backend is configured.
+    Both engines are loaded, regardless of the configured backend.
     """
     from jaxlm.config.compose import cache_folder
     from jaxlm.inference.engines import engine_class
@@ -305,7 +306,7 @@ def parity_job(config: Config, load_engine: LoadEngine) -> int:
         print(f"{config.precision}, {engine.where}")
     batches = list(scheduled_batches(config, dataset, max(job.steps, 20)))
     if len(batches) < job.steps:
-        print(f"train.duration has {len(batches)} steps, so that is the length of the trajectory")
+        print(f"the trajectory has {len(batches)} steps, since train.duration has no more")
     parts = PARTS if job.part == "all" else (job.part,)
     rows: list[Row] = []
 
@@ -325,7 +326,7 @@ def parity_job(config: Config, load_engine: LoadEngine) -> int:
     if "trajectory" in parts:
         pair = new_pair() if "optimizer" in parts else pair
         report(trajectory(pair, batches[: job.steps]))
-    if {"generation", "evaluation"} & set(parts):  # of the very same weights
+    if {"generation", "evaluation"} & set(parts):  # these compare with equal weights
         pair.set_parameters(pair.trees()[1]["parameters"])
     if "generation" in parts and config.precision != "bfloat16":
         report(generation(pair, dataset.validation[:8].astype(np.int32), job.max_tokens))
@@ -338,7 +339,7 @@ def parity_job(config: Config, load_engine: LoadEngine) -> int:
 
 
 def scheduled_batches(config: Config, dataset: Dataset, steps: int) -> Iterable:
-    """(tokens (B, M), learning rate) of the first steps of the run, as far as it goes."""
+    """(tokens (B, M), learning rate) for the run's first `steps`, or all if it is shorter."""
     plan = horizon(config, len(dataset.train))
     if plan.steps is None:
         raise UserError("job=parity needs train.duration in steps, tokens or epochs.")

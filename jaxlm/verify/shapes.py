@@ -1,4 +1,4 @@
-"""The shape of every component's output and of every parameter, as a table; nothing is computed.
+"""Tables of the shapes of all outputs and parameters, made without computing anything.
 
 Legend: B batch, L length, D model width, H query heads, G key/value heads, K head width,
 F feed-forward width, V vocabulary.
@@ -21,7 +21,7 @@ from jaxlm.spec.parameters import parameter_shapes
 from jaxlm.spec.parametrization import lr_factor, std_factor
 from scaling.text_table import text_table
 
-# What the model sows, in the order of its forward pass.
+# The components that the model records, in the order of its forward pass.
 _LETTERS = {
     "embedding": "B L D",
     "attention_input": "B L D",
@@ -45,9 +45,9 @@ Row = tuple[str, ...]
 
 
 def shapes_text(model: ResolvedModel, dtype: Any, batch: int = 1) -> str:
-    """Tables of a resolved model's outputs for `batch` rows of its context, and its parameters.
+    """Tables of a resolved model's parameters, and of its outputs for `batch` full contexts.
 
-    `dtype` is the compute type. Blocks are alike, so blocks.0-11 stands for twelve.
+    `dtype` is the compute type. Blocks are identical, so blocks.0-11 stands for twelve.
     """
     sizes = {
         "B batch": batch,
@@ -64,10 +64,10 @@ def shapes_text(model: ResolvedModel, dtype: Any, batch: int = 1) -> str:
         ("all", f"{counts.total:,}"),
         ("token and position tables", f"{counts.embedding:,}"),
         ("untied head", f"{counts.head:,}"),
-        ("all else (non-embedding)", f"{counts.non_embedding:,}"),
+        ("all others (non-embedding)", f"{counts.non_embedding:,}"),
     ]
     outputs = [("component", "axes", "shape", "type"), *_output_rows(model, dtype, batch)]
-    parameters = [("parameter", "shape", "count", "in all"), *_parameter_rows(model)]
+    parameters = [("parameter", "shape", "count", "total"), *_parameter_rows(model)]
     if model.parametrization == "mup":
         factors = [("std x", "lr x"), *_factor_rows(model)]
         parameters = [row + more for row, more in zip(parameters, factors, strict=True)]
@@ -82,7 +82,7 @@ def shapes_text(model: ResolvedModel, dtype: Any, batch: int = 1) -> str:
 
 
 def component_shapes(model: ResolvedModel, dtype: Any, batch: int) -> Json:
-    """Dotted name -> shape and type of every component's output, in the forward pass's order."""
+    """Dotted name -> shape and type of every component's output, in forward order."""
     wide = jnp.dtype(dtype) == "float64"
     stored = "float64" if wide else "float32"
     parameters = {n: jax.ShapeDtypeStruct(s, stored) for n, s in parameter_shapes(model).items()}
@@ -129,7 +129,7 @@ def _parameter_rows(model: ResolvedModel) -> list[Row]:
 
 
 def _factor_rows(model: ResolvedModel) -> list[Row]:
-    """What muP multiplies each parameter's initial std and learning rate by."""
+    """muP's factors for the initial std and the learning rate of each parameter."""
     names = _first_block(parameter_shapes(model))
     return [(f"{std_factor(model, n):.4g}", f"{lr_factor(model, n):.4g}") for n in names]
 
@@ -148,9 +148,9 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def shapes_job(config: Config, load_engine: object) -> int:
-    """debug=shapes: the shapes and parameters of every component, what training would cost.
+    """debug=shapes: print all shapes and parameters, and the estimated cost of training.
 
-    Nothing is trained; where model.vocab_size is given, no data are needed.
+    Nothing is trained. If model.vocab_size is given, no data is needed.
     """
     from jaxlm.inference.open import prepare
     from jaxlm.predict.plan import estimate_lines

@@ -1,4 +1,4 @@
-"""Whatever is typed: a configuration, or one error in words; never a traceback."""
+"""Any command line gives a configuration or one clear error, never a traceback."""
 
 import math
 import re
@@ -22,7 +22,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def refused(capsys, *words):
-    """The lines of the error that a command line ends in; nothing is trained if it has none."""
+    """The error message of a command line; without an error the configuration is only printed."""
     assert cli.main(["--cfg", "job", *words]) == 2, words
     error = capsys.readouterr().err
     assert error.startswith("error: ") and len(error) < 1500
@@ -30,7 +30,7 @@ def refused(capsys, *words):
     return error
 
 
-# -- several values where one is wanted ------------------------------------------------------------
+# -- several values where one is expected ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -46,14 +46,14 @@ def refused(capsys, *words):
      "model.qk_norm=[true,false]", "model.norm=[rmsnorm,layernorm]", "train.duration=[100,200]",
      "optimizer.betas=[[0.9,0.95],[0.9,0.99]]", "study.workers=[1,2]", "model.n_kv_heads=[1,2]"],
 )  # fmt: skip
-def test_a_forgotten_m_is_one_line_that_names_it_and_study_axes(word, capsys):
+def test_a_forgotten_m_is_one_line_that_suggests_it_and_study_axes(word, capsys):
     error = refused(capsys, word)
     assert len(error.splitlines()) == 1
     assert "-m" in error and "study.axes" in error
     assert word.lstrip("+").split("=")[0] in error
 
 
-def test_a_list_of_one_is_refused_and_lists_are_where_they_are_due(capsys):
+def test_a_list_is_refused_for_a_single_value_and_accepted_for_a_list(capsys):
     for value in ("[1e-3]", "[]"):
         assert "is a list, but one value is expected" in refused(capsys, f"optimizer.lr={value}")
     assert compose(["optimizer.betas=[0.8,0.9]"]).optimizer.betas == [0.8, 0.9]
@@ -64,7 +64,7 @@ def test_a_list_of_one_is_refused_and_lists_are_where_they_are_due(capsys):
 @pytest.mark.parametrize(
     "word", ["optimizer.lr=[1e-3,3e-3]", "optimizer.betas=[[0.9,0.95],[0.9,0.99]]"]
 )
-def test_both_commands_that_are_proposed_for_a_list_run(word, capsys, monkeypatch):
+def test_both_commands_suggested_for_a_list_work(word, capsys, monkeypatch):
     from jaxlm.cli import jobs
 
     error, ran = refused(capsys, word), []
@@ -74,13 +74,13 @@ def test_both_commands_that_are_proposed_for_a_list_run(word, capsys, monkeypatc
     assert compose(["job=study", re.search(r"study\.axes\S+", error)[0]]).study.axes
 
 
-def test_the_study_that_is_proposed_is_one():
+def test_the_suggested_study_has_the_listed_values():
     config = compose(["job=study", "study.axes.optimizer.lr=[1e-3,3e-3]"])
     assert config.study.axes == {"optimizer": {"lr": [1e-3, 3e-3]}}
 
 
 @pytest.mark.parametrize("text", ["a,b", "choice(1,2)", "range(1)", "one, two, and three"])
-def test_in_free_text_a_comma_is_text(text):
+def test_commas_are_text_in_free_text_keys(text):
     assert compose(["job=generate", f"job.prompt={text}"]).job.prompt == text
     assert compose(["data=text", f"data.path={text}"]).data.path == text
 
@@ -96,7 +96,7 @@ FLOATS = [
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
-def test_no_number_is_taken_that_is_not_finite(value):
+def test_numbers_that_are_not_finite_are_refused(value):
     for name, job in FLOATS:
         with pytest.raises(UserError, match=name):
             compose([f"job={job}", f"{name}={value}"], strict=True)  # as the command line does
@@ -111,12 +111,12 @@ def test_no_number_is_taken_that_is_not_finite(value):
      ["train.batch_size=99999999999"], ["job=generate", "job.samples=99999999999"],
      ["study.specimens=-1"], ["data.choices=0"]],
 )  # fmt: skip
-def test_numbers_in_lists_and_mappings_and_beyond_their_range_are_refused(words):
+def test_bad_numbers_in_lists_and_mappings_or_out_of_range_are_refused(words):
     with pytest.raises(UserError, match=r"\.".join(words[-1].split("=")[0].split(".")[:2])):
         compose(words)
 
 
-# -- what once was a traceback ---------------------------------------------------------------------
+# -- lines that once ended in a traceback ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_numbers_in_lists_and_mappings_and_beyond_their_range_are_refused(words)
      "optimizer.betas=[[1],[2]]", "study.claims=[1]", "study.seeds={a:1}",
      "run.name=${run.name}", "run.cache=\x00", "seed=\ud800", "config.yaml", "hydra.x=y=z"],
 )  # fmt: skip
-def test_known_bad_lines_end_in_words(word, capsys):
+def test_known_bad_lines_give_a_clear_error(word, capsys):
     refused(capsys, word)
 
 
@@ -141,7 +141,7 @@ def test_a_path_too_long_for_a_checkpoint_is_refused(job, capsys):
     refused(capsys, f"job={job}", "job.checkpoint=" + "x" * 5000)
 
 
-# -- and any other ---------------------------------------------------------------------------------
+# -- any other line --------------------------------------------------------------------------------
 
 VALUES = [
     "nan", "-1", "0", "1e400", "9" * 30, "true", "null", "", "''", "abc", "é", "\udcff", "a b",
@@ -185,7 +185,7 @@ def test_any_line_is_a_configuration_or_one_error(job, words):
         assert math.isfinite(config.optimizer.lr)
 
 
-def test_free_text_keys_take_any_text_of_a_line():
+def test_free_text_keys_accept_any_text():
     for key in ("run.experiment", "study.question", "data.text_field"):
         assert key in free_text_keys()
         assert compose([f"{key}=a,b(c)"])
@@ -199,7 +199,7 @@ def test_texts_that_look_like_interpolations_survive_a_round_trip(text, tmp_path
     assert from_file(tmp_path / "config.yaml") == config
 
 
-def test_a_stored_configuration_is_not_asked_for_its_place(tmp_path):
+def test_the_name_and_folder_in_a_stored_configuration_are_not_checked(tmp_path):
     config = compose(["run.name=x"])
     config.run.name, config.run.dir = "a/b", "."
     (tmp_path / "config.yaml").write_text(to_yaml(config))

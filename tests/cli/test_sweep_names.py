@@ -1,4 +1,4 @@
-"""Promises of `-m`: every run has a folder named by what is swept, and one failure ends nothing."""
+"""Promises of `-m`: run directories are named after the swept values, and failures end no sweep."""
 
 import json
 import re
@@ -31,7 +31,7 @@ from jaxlm.host.errors import UserError
         ({}, ""),
     ],
 )  # fmt: skip
-def test_a_label_is_short_where_that_is_unique(swept, label):
+def test_a_label_uses_short_keys_if_they_are_unique(swept, label):
     assert sweep_label(swept) == label
 
 
@@ -40,7 +40,7 @@ values = st.one_of(st.none(), st.booleans(), numbers, st.text(max_size=80), st.l
 
 
 @given(values, values)
-def test_labels_are_parts_of_a_path_and_differ_where_values_do(one, other):
+def test_labels_are_valid_in_a_path_and_differ_if_values_do(one, other):
     names = [sweep_label({"data.path": value}) for value in (one, other)]
     for name in names:
         assert re.fullmatch(r"data\.path=[A-Za-z0-9._%+=-]*", name) and len(name) <= 120
@@ -49,7 +49,7 @@ def test_labels_are_parts_of_a_path_and_differ_where_values_do(one, other):
     assert (names[0] == names[1]) == (texts[0] == texts[1]) or {*texts} & {"null", "true", "false"}
 
 
-def test_a_label_of_many_keys_is_cut_but_stays_unique():
+def test_a_label_of_many_keys_is_shortened_but_stays_unique():
     keys = [f"model.{name}" for name in ("n_layers", "d_model", "n_heads", "d_ff", "head_dim")]
     many = {key: 10**30 + i for i, key in enumerate(keys)}
     labels = {sweep_label(many | {keys[-1]: n}) for n in range(50)}
@@ -90,7 +90,7 @@ def folders(found):
 
 
 @pytest.mark.slow
-def test_a_run_is_named_by_what_is_swept_and_nothing_else(ran):
+def test_a_run_is_named_only_after_the_swept_values(ran):
     words = ["scale=smoke", "train.duration=4", "run.cache=here"]
     status, found = ran(*words, "optimizer.lr=1e-3,3e-3", "model.n_heads=1,2")
     assert status == 0
@@ -119,13 +119,13 @@ def test_a_run_is_named_by_what_is_swept_and_nothing_else(ran):
         (["seed=3"], ["runs/quickstart"]),
     ],
 )  # fmt: skip
-def test_every_run_of_a_sweep_has_a_folder_of_its_own(words, dirs, ran):
+def test_every_run_of_a_sweep_has_its_own_folder(words, dirs, ran):
     status, found = ran(*words)
     assert status == 0 and folders(found) == dirs
 
 
 @pytest.mark.slow
-def test_free_text_is_swept_and_told_apart(ran):
+def test_swept_free_text_gives_distinct_names(ran):
     paths = ["books/one.txt", "books:one.txt"]
     _, found = ran("data=text", "data.path=" + ",".join(f"'{path}'" for path in paths))
     assert [config.data.path for config, *_ in found] == paths
@@ -136,7 +136,7 @@ def test_free_text_is_swept_and_told_apart(ran):
 
 
 @pytest.mark.slow
-def test_jobs_that_look_into_a_run_find_those_that_a_sweep_made(ran):
+def test_jobs_that_open_a_run_find_those_that_a_sweep_made(ran):
     _, made = ran("run.name=s", "optimizer.lr=1e-3,3e-3")
     _, seen = ran("job=evaluate", "run.name=s", "optimizer.lr=1e-3,3e-3")
     assert folders(seen) == folders(made)
@@ -145,7 +145,7 @@ def test_jobs_that_look_into_a_run_find_those_that_a_sweep_made(ran):
 
 
 @pytest.mark.slow
-def test_a_run_notes_the_command_that_makes_it_alone(ran):
+def test_a_run_of_a_sweep_records_the_command_that_makes_it_alone(ran):
     from jaxlm.config.compose import compose
     from jaxlm.config.schema import identity
 
@@ -159,7 +159,7 @@ def test_a_run_notes_the_command_that_makes_it_alone(ran):
 @pytest.mark.parametrize(
     "error", [UserError("no.\nGive another."), ValueError("ours"), SystemExit(1)]
 )
-def test_a_run_that_fails_does_not_end_the_sweep(error, ran, capsys):
+def test_a_failed_run_does_not_end_the_sweep(error, ran, capsys):
     status, found = ran("seed=1,2,3", answer=lambda config: error if config.seed == 2 else 0)
     assert len(found) == 3 and status == (2 if isinstance(error, UserError) else 1)
     out = capsys.readouterr().out
@@ -171,7 +171,7 @@ def test_a_run_that_fails_does_not_end_the_sweep(error, ran, capsys):
 
 
 @pytest.mark.slow
-def test_a_diverged_run_counts_and_a_signal_ends_the_sweep(ran, capsys):
+def test_a_diverged_run_sets_the_exit_status_and_a_signal_ends_the_sweep(ran, capsys):
     answers = {1: 1, 2: 143, 3: 0}
     status, found = ran("seed=1,2,3", answer=lambda config: answers[config.seed])
     assert (status, len(found)) == (143, 2)
@@ -183,7 +183,7 @@ def test_a_diverged_run_counts_and_a_signal_ends_the_sweep(ran, capsys):
     "word, said",
     [
         ("schedule=cosine,wdd", "wsd"),
-        ("optimizer.lr=interval(0,1)", "counted"),
+        ("optimizer.lr=interval(0,1)", "finite list"),
         ("optimizer.lr=1,[2", "optimizer.lr"),
         ("optimiser.lr=1,2", "optimizer.lr"),
         ("optimizer.lr=[1e-3,3e-3]", "-m optimizer.lr=1e-3,3e-3 starts one run per value"),
@@ -202,7 +202,7 @@ def test_a_diverged_run_counts_and_a_signal_ends_the_sweep(ran, capsys):
         ("hydra.sweeper.params=5", "hydra.sweeper.params"),
     ],
 )
-def test_a_sweep_that_cannot_be_is_refused_before_it_begins(word, said, ran, capsys):
+def test_an_invalid_sweep_is_refused_before_it_begins(word, said, ran, capsys):
     with pytest.raises(UserError) as refused:
         ran(word)
     assert said in str(refused.value) and len(str(refused.value).splitlines()) <= 3
@@ -210,7 +210,7 @@ def test_a_sweep_that_cannot_be_is_refused_before_it_begins(word, said, ran, cap
 
 
 @pytest.mark.slow
-def test_a_glob_sweeps_the_options_that_it_names(ran):
+def test_a_glob_sweeps_the_matching_options(ran):
     status, found = ran("model=glob(scaling_*)", "scale=smoke")
     assert status == 0 and [config.run.options["model"] for config, *_ in found] == [
         "scaling_130m", "scaling_300m", "scaling_70m",

@@ -1,4 +1,4 @@
-"""The configuration: precedence, identity against operation, and errors that name the fix."""
+"""The configuration: precedence, identity and operation, and errors that name the fix."""
 
 import pytest
 
@@ -51,7 +51,7 @@ def test_every_job_has_a_function():
 
     files = (compose.config_folder() / "job").glob("*.yaml")
     assert set(FUNCTIONS) == {OmegaConf.load(file).name for file in files}
-    assert set(FUNCTIONS) <= set(compose.groups()["job"])  # each has its own file, too
+    assert set(FUNCTIONS) <= set(compose.groups()["job"])  # each also has its own file
 
 
 # -- precedence ----------------------------------------------------------------------------------
@@ -69,14 +69,14 @@ def test_precedence_is_option_experiment_scale_debug_command_line():
     assert last.train.duration == "7"
 
 
-def test_a_group_on_the_command_line_replaces_the_experiment_whole_option():
+def test_a_group_on_the_command_line_replaces_the_whole_option_of_the_experiment():
     config = composed("experiment=shakespeare_gpt", "model=quickstart")
     assert config.model.d_model == 96
     assert config.model.residual_dropout == 0.0
     assert composed("experiment=shakespeare_gpt", "data=text", "data.path=x").data.name == "text"
 
 
-def test_a_value_goes_on_top_of_a_group_whatever_their_order():
+def test_a_value_overrides_a_group_regardless_of_their_order():
     for words in (["model.n_layers=2", "model=gpt2_124m"], ["model=gpt2_124m", "model.n_layers=2"]):
         model = composed(*words).model
         assert (model.n_layers, model.d_model) == (2, 768)
@@ -91,7 +91,7 @@ def test_run_dir_follows_the_name_and_the_name_the_experiment():
     "text",
     ["a, b", "it's", 'say "hi"', "x=y", "${run.name}", "é (ü) [1] {2}", "a!b", "", " x ", "null,"],
 )
-def test_free_text_is_taken_as_typed(text):
+def test_free_text_is_kept_as_typed(text):
     assert composed("job=generate", f"job.prompt={text}").job.prompt == text
     assert composed("data=text", f"data.path=/{text}").data.path == f"/{text}"
 
@@ -131,7 +131,7 @@ def test_free_text_is_taken_as_typed(text):
         (["tokenizer.vocab_size=100"], "257"),
     ],
 )
-def test_a_wrong_word_is_refused_with_the_nearest_right_one(words, said, capsys):
+def test_a_wrong_word_is_refused_with_the_nearest_valid_one(words, said, capsys):
     assert cli.main(words) == 2
     message = capsys.readouterr().err
     assert said in message
@@ -150,13 +150,13 @@ def test_a_wrong_word_is_refused_with_the_nearest_right_one(words, said, capsys)
         (["data.stride=999"], ["data.stride=999", "model.context_length=256"]),
     ],
 )
-def test_keys_that_do_not_fit_together_are_both_named(words, names):
+def test_conflicting_keys_are_all_named(words, names):
     with pytest.raises(UserError) as error:
         composed(*words)
     assert all(name in str(error.value) for name in names)
 
 
-def test_a_batch_that_does_not_divide_over_the_devices_is_refused_with_a_size_that_does():
+def test_a_batch_size_that_devices_cannot_divide_is_refused_with_one_that_they_can():
     config = composed("train.batch_size=12")
     assert check_devices(config, 4) == 4
     with pytest.raises(UserError, match=r"train.batch_size=12(.|\n)*train.batch_size=16"):
@@ -194,7 +194,7 @@ def test_every_key_is_either_identity_or_operation():
         assert name in how
 
 
-def test_data_seed_is_the_seed_unless_given():
+def test_data_seed_defaults_to_the_seed():
     assert identity(composed("seed=3")) == identity(composed("seed=3", "data_seed=3"))
     changed = differences(identity(composed("seed=3")), identity(composed("seed=3", "data_seed=4")))
     assert changed == {"data_seed": (3, 4)}
@@ -226,8 +226,8 @@ def test_help_imports_neither_jax_nor_hydra():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-def test_experiments_keep_values_of_groups_in_the_groups_files():
-    """Else `optimizer=lion` on the command line would keep the experiment's AdamW values."""
+def test_experiments_set_no_values_of_groups():
+    """Otherwise `optimizer=lion` on the command line would keep the experiment's AdamW values."""
     from omegaconf import OmegaConf
 
     for file in (compose.config_folder() / "experiment").glob("*.yaml"):

@@ -1,4 +1,4 @@
-"""What a person types about data and tokenizer counts, or is refused: nothing is set in vain."""
+"""Every typed key of data and tokenizer has an effect or is refused."""
 
 import pytest
 
@@ -11,11 +11,11 @@ from jaxlm.study.variants import members_of, words_of
 
 
 def typed(*words):
-    """The configuration of a command line that a person typed."""
+    """The configuration of a typed command line."""
     return compose(list(words), strict=True)
 
 
-def test_a_path_alone_means_a_text():
+def test_a_path_alone_selects_data_text():
     for words in (
         ["data.path=book.txt"],
         ["data.path=books/"],
@@ -30,13 +30,13 @@ def test_a_path_alone_means_a_text():
 
 
 @pytest.mark.parametrize("name", ["train.bin", "IDS.NPY", "a.idx", "x.bin.gz"])
-def test_a_path_of_ids_alone_asks_for_data_tokens(name):
+def test_a_path_of_token_ids_alone_requires_data_tokens(name):
     with pytest.raises(UserError, match="data=tokens data.vocab_size=N"):
         typed(f"data.path={name}")
 
 
 @pytest.mark.parametrize("data", ["data=stories", "data.name=stories", "data=markov"])
-def test_a_path_is_refused_where_the_corpus_was_typed_and_has_none(data):
+def test_a_path_is_refused_if_the_typed_corpus_has_none(data):
     with pytest.raises(UserError, match="data.path=x.txt has no effect: it requires data=text"):
         typed(data, "data.path=x.txt")
 
@@ -99,7 +99,7 @@ HUB = ("data=hub", "data.hub=a/b")
         ("tokenizer=pretrained", "tokenizer.path=t.json", "tokenizer.hub=a/b"),
     ],
 )
-def test_a_typed_key_without_effect_is_refused_with_what_it_goes_with(words):
+def test_a_typed_key_without_effect_is_refused_naming_what_it_requires(words):
     key, _, value = words[-1].partition("=")
     with pytest.raises(UserError, match=f"{key}={value} has no effect: it requires"):
         typed(*words)
@@ -119,7 +119,7 @@ def test_a_typed_key_without_effect_is_refused_with_what_it_goes_with(words):
         ("tokenizer.vocab_size=300", "tokenizer.training_bytes=3M"),
         ("tokenizer=pretrained", "tokenizer.path=t.json"),
         ("tokenizer=smollm", "tokenizer.path=t.json"),
-        ("data.path=null", "data.documents=null"),  # as it is anyway
+        ("data.path=null", "data.documents=null"),  # the default
     ],
 )
 def test_a_typed_key_with_an_effect_is_kept(words):
@@ -129,7 +129,7 @@ def test_a_typed_key_with_an_effect_is_kept(words):
         key, _, value = word.partition("=")
         group, _, name = key.partition(".")
         if name:
-            held = getattr(getattr(config, group), name, None)  # null also where it has no such key
+            held = getattr(getattr(config, group), name, None)  # None also if the key is absent
             assert str(held) == value.replace("null", "None")
             assert f"{name}: {value}" in kept or held is None
 
@@ -146,7 +146,7 @@ def test_keys_of_options_and_scales_without_effect_are_not_shown(tmp_path):
     assert not set(without_effect(copy)) & {"data.hub", "data.path"}
 
 
-def test_a_run_of_before_resumes_whatever_it_says_of_keys_without_effect(tmp_path):
+def test_an_older_run_resumes_even_if_it_holds_keys_without_effect(tmp_path):
     file = tmp_path / "run" / "config.yaml"
     file.parent.mkdir()
     config = typed(*TEXT, "tokenizer=char")
@@ -164,7 +164,7 @@ def from_file_of(file, text):
 
 
 @pytest.mark.slow
-def test_a_study_may_vary_the_corpus_that_a_key_of_its_base_goes_with():
+def test_a_study_may_vary_the_corpus_that_a_key_of_its_base_requires():
     base = typed(*TEXT, "data.documents=3", "tokenizer.vocab_size=300", "job=study")
     assert {"data.path=x.txt", "data.documents=3"} <= set(words_of(base))
     variants = {"text": [], "stories": ["data=stories"], "bytes": ["tokenizer=byte"]}
@@ -175,6 +175,6 @@ def test_a_study_may_vary_the_corpus_that_a_key_of_its_base_goes_with():
         members_of(base, {"base": [], "seeds": ["data.seed=1"]}, [0])
 
 
-def test_a_job_that_opens_a_run_compares_what_is_typed_with_the_run():
+def test_a_job_that_opens_a_run_accepts_keys_of_the_kind_of_that_run():
     config = typed("job=evaluate", "data.text_field=story", "run.name=x")
     assert config.data.text_field == "story"

@@ -1,4 +1,4 @@
-"""The registries: a section has exactly the keys of its kind, and every kind is carried out."""
+"""The registries: a section has exactly the keys of its kind, and every kind is implemented."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def test_a_section_has_exactly_the_keys_of_its_kind(section, name):
     assert {f"{section}.{line.split(':')[0].strip()}" for line in first} == own
 
 
-def test_a_key_of_another_kind_is_refused_with_the_kinds_that_have_it():
+def test_a_key_of_another_kind_is_refused_naming_the_kinds_that_have_it():
     for words, said in (
         (["optimizer=lion", "optimizer.eps=1e-9"], "it requires optimizer=adamw"),
         (["schedule=linear", "schedule.decay=30%"], "it requires schedule=wsd"),
@@ -46,7 +46,7 @@ def test_every_kind_is_an_option_of_its_group_and_a_choice_of_its_name():
         assert all_keys()[f"{section}.name"].metadata["choices"] == tuple(kinds)
 
 
-def test_every_kind_is_carried_out():
+def test_every_kind_is_implemented():
     from jaxlm.data.prepare import PREPARE
     from jaxlm.engine.layers import ACTIVATIONS
     from jaxlm.spec.schedule import SHAPES
@@ -58,7 +58,7 @@ def test_every_kind_is_carried_out():
     assert set(ACTIVATIONS) == set(FEED_FORWARDS)
 
 
-def test_the_choices_of_the_model_are_the_registries():
+def test_the_choices_of_model_keys_come_from_the_registries():
     known = keys_of(Config)
     assert known["model.ffn"].metadata["choices"] == tuple(FEED_FORWARDS)
     assert known["model.position"].metadata["choices"] == tuple(POSITIONS)

@@ -1,4 +1,4 @@
-"""Names that become folders are one sane component, and run.dir is a folder of the run's own."""
+"""Names that become folders are one valid path component, and run.dir belongs to the run alone."""
 
 import os
 from pathlib import Path
@@ -24,7 +24,7 @@ def elsewhere(tmp_path, monkeypatch):
      "\x7f", " ", " a", "a ", "-a", "--help", "a\u2028b", "a\u202eb", "\udcff", "a*", "a?", 'a"b',
      "$HOME", "`ls`", "a|b", "a>b", "x" * (MOST_BYTES + 1), "é" * (MOST_BYTES // 2 + 1)],
 )  # fmt: skip
-def test_a_name_that_is_no_component_of_a_path_is_refused(name):
+def test_a_name_that_is_not_a_path_component_is_refused(name):
     with pytest.raises(UserError, match="run.name") as refused:
         compose([f"run.name={name}"])
     assert len(str(refused.value).splitlines()) <= 3
@@ -37,16 +37,16 @@ def test_a_name_that_is_no_component_of_a_path_is_refused(name):
      "quickstart,optimizer.lr=1e-3", "x" * 200,
      "é", "日本語", "ру́сский", "می‌خواهم", "50%", "a@b+c"],
 )  # fmt: skip
-def test_usual_names_of_any_script_are_taken(name):
+def test_usual_names_in_any_script_are_accepted(name):
     assert compose([f"run.name={name}"]).run.dir == f"runs/{name}"
 
 
-def test_a_null_name_is_the_experiment_s():
+def test_a_null_name_defaults_to_the_experiment():
     assert compose(["run.name=null"]).run.name == "quickstart"
 
 
 @given(st.text(max_size=250))
-def test_an_accepted_name_is_one_component_that_can_be_made(tmp_path_factory, name):
+def test_an_accepted_name_can_be_created_as_a_single_folder(tmp_path_factory, name):
     try:
         check_name(name, "run.name")
     except UserError:
@@ -57,7 +57,7 @@ def test_an_accepted_name_is_one_component_that_can_be_made(tmp_path_factory, na
 
 
 @pytest.mark.parametrize("variant", ["", "..", "a/b", "a\nb", "-x", "v" * 200])
-def test_names_of_variants_are_checked_as_well(variant):
+def test_names_of_variants_are_also_checked(variant):
     with pytest.raises(UserError, match="variant"):
         members_of(compose([]), {variant: ["optimizer.lr=0.1"]}, [0])
 
@@ -66,13 +66,13 @@ def test_names_of_variants_are_checked_as_well(variant):
 @pytest.mark.parametrize(
     "folder", ["", " ", "/", ".", "..", "runs", "runs/", "./runs/x/..", "~", ".cache"]
 )
-def test_run_dir_is_never_a_folder_of_others(folder, job):
+def test_run_dir_is_never_a_shared_folder(folder, job):
     experiment = ["experiment=scaling_ladder"] if job == "ladder" else []
     with pytest.raises(UserError, match=r"run\.dir"):
         compose([*experiment, f"job={job}", f"run.dir={folder}", "run.overwrite=true"])
 
 
-def test_run_dir_is_neither_the_home_nor_around_the_working_folder(tmp_path, monkeypatch):
+def test_run_dir_neither_is_the_home_nor_contains_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home" / "work").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "home" / "work")
@@ -83,7 +83,7 @@ def test_run_dir_is_neither_the_home_nor_around_the_working_folder(tmp_path, mon
     assert compose(["run.dir=~/run"]).run.dir == str(tmp_path / "home" / "run")
 
 
-def test_a_run_can_be_read_from_within_its_folder():
+def test_a_run_can_be_opened_from_within_its_folder():
     assert compose(["job=evaluate", "run.dir=."]).run.dir == "."
     with pytest.raises(UserError, match="run.dir is empty"):
         compose(["job=evaluate", "run.dir="])

@@ -1,4 +1,4 @@
-"""Decoding: the same tokens with and without the cache, and one compilation for all prompts."""
+"""Decoding gives the same tokens with and without the cache, and compiles once for all prompts."""
 
 import dataclasses
 import functools
@@ -49,7 +49,7 @@ def generate(decoder, prompt, rows=1, sampling=GREEDY, seed=0, **given_options):
 
 
 def uncached(forward, context, prompt, max_tokens, sampling):
-    """Ids by a plain forward pass over the window of each token."""
+    """Ids from a plain forward pass over the window for each token."""
     text = list(prompt)
     for _ in range(max_tokens):
         window = text[window_start(len(text), context) :]
@@ -109,7 +109,7 @@ def test_window_holds_the_end_of_the_text_and_moves_by_half_a_context(length, co
 
 
 @pytest.mark.slow
-def test_prefill_in_chunks_fills_the_cache_as_one_pass_does(monkeypatch):
+def test_prefill_in_chunks_fills_the_cache_like_a_single_pass(monkeypatch):
     decoder = shared_decoder()
     tokens = jnp.arange(13)[None]
     monkeypatch.setattr(
@@ -138,7 +138,7 @@ def test_prefill_and_decode_compile_once():
 
 @pytest.mark.slow
 def test_tokens_of_a_chunk_are_decoded_on_the_device():
-    """One dispatch makes many tokens: the host is asked once for each window."""
+    """One dispatch makes many tokens: the host acts only once per window."""
     decoder = shared_decoder()
     calls, decode = [], decoder.decode
     counting = make_decoder(decoder.model, decoder.parameters)
@@ -154,7 +154,7 @@ def test_chunks_do_not_change_the_text(chunk):
     whole = generate(shared_decoder(), [3, 4], **arguments)
     pieces = list(shared_decoder()([3, 4], rows=1, chunk=chunk, **arguments))
     assert np.concatenate(pieces, axis=1).tolist() == whole.tolist()
-    # A window that is full cuts a chunk short: 2 + 11 tokens, then 7 + 6 tokens again and again.
+    # A full window cuts a chunk short: after 2 + 11 tokens, then after 7 + 6 tokens each time.
     assert len(pieces) == {1: 40, 4: 3 + 4 * 2 + 2, 1000: 1 + 5}[chunk]
 
 
@@ -184,8 +184,8 @@ def test_decoding_stops_when_every_row_has_ended():
 def test_repetition_penalty_sees_the_whole_text_but_not_what_stands_before_the_prompt():
     forbidding = Sampling(temperature=0.0, repetition_penalty=1e9)
     decoder = shared_decoder()
-    # The head's bias-free logits of seen tokens shrink to about 0 or fall to -1e9: with positive
-    # logits left among the unseen ones, none comes twice, not even beyond the window.
+    # The head has no bias, so logits of seen tokens shrink to about 0 or fall to -1e9. While unseen
+    # tokens have positive logits, no token comes twice, not even beyond the window.
     new = generate(decoder, [7, 8, 9], sampling=forbidding, max_tokens=8)[0].tolist()
     assert len({7, 8, 9, *new}) == 3 + len(new)
     first = generate(decoder, [7], max_tokens=1)[0, 0]

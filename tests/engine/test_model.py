@@ -1,4 +1,4 @@
-"""The network: every switch counted, causal, differentiable, and the same with and without jit."""
+"""The network: for every switch counted, causal, differentiable, and equal with and without jit."""
 
 import dataclasses
 import functools
@@ -80,7 +80,7 @@ def name(request):
 
 
 def closed_form(m):
-    """(embedding, head, all else): the counts without a walk over the shapes."""
+    """(embedding, head, all others): the counts by formula, without visiting the shapes."""
     width, queries, keys = m.d_model, m.n_heads * m.head_dim, m.n_kv_heads * m.head_dim
     every, gated = m.bias == "all", m.ffn in ("swiglu", "geglu")
     attention = 2 * width * queries + 2 * width * keys + width * every
@@ -92,7 +92,7 @@ def closed_form(m):
     return embedding, head, m.n_layers * (attention + feedforward + 2 * norm) + norm
 
 
-def test_parameter_tree_is_the_canonical_one_and_counted_as_the_closed_form_counts(name):
+def test_the_parameter_tree_is_canonical_and_its_counts_match_the_closed_form(name):
     network, _ = make(**SWITCHES[name])
     shapes = jax.eval_shape(network.init, jax.random.key(0), tokens())["params"]
     ours = {name: leaf.shape for name, leaf in flatten(shapes).items()}
@@ -127,7 +127,7 @@ def test_later_tokens_have_no_gradient_at_earlier_logits(name):
     """Causality through the gradient of the embedding: token 20 appears only at the end."""
     _, variables, _, pullback = compiled(name)
     rows = (tokens() % 19).at[:, -1].set(20)
-    # Only logits before the last place, and none of token 20's own, which a tied head would reach.
+    # Only logits before the last place, without those of token 20, which a tied head would reach.
     cotangent = jnp.ones((2, 16, VOCABULARY)).at[:, -1].set(0).at[..., 20].set(0)
     gradient = pullback(variables, rows, cotangent)["embed"]["weight"]
     assert not gradient[20].any()
@@ -140,8 +140,8 @@ def test_gradients_are_finite_and_reach_every_parameter(name):
     cotangent = jax.random.normal(jax.random.key(5), (2, 16, VOCABULARY))
     for leaf, gradient in flatten(pullback(variables, tokens(), cotangent)).items():
         assert np.isfinite(gradient).all(), leaf
-        # A key's bias shifts every score of a query alike: its gradient is rounding only, unless
-        # a norm or a rotation comes after it.
+        # A key's bias shifts every score of a query equally, so its gradient is only rounding,
+        # unless a norm or a rotation follows.
         assert leaf.endswith("key.bias") or np.abs(gradient).max() > 1e-6, leaf
 
 
@@ -165,7 +165,7 @@ def test_cached_decoding_gives_the_same_logits(name):
 
 
 def test_each_switch_changes_the_function():
-    """A switch that is read nowhere would leave the logits of the base model."""
+    """A switch that nothing reads would leave the logits of the base model unchanged."""
     _, variables, forward, _ = compiled("llama")
     reference = forward(variables, tokens())
     for name in SWITCHES:
@@ -185,7 +185,7 @@ def test_float64_model_agrees_with_float32():
 
 
 @pytest.mark.slow
-def test_bfloat16_model_keeps_float32_logits_close():
+def test_bfloat16_model_has_float32_logits_close_to_those_of_float32():
     network, variables = make(jnp.bfloat16)
     logits = network.apply(variables, tokens())
     assert logits.dtype == jnp.float32
@@ -195,7 +195,7 @@ def test_bfloat16_model_keeps_float32_logits_close():
 
 @pytest.mark.slow
 def test_dropout_is_keyed_by_the_global_row():
-    """The same rows drop the same units whatever rows stand beside them."""
+    """The same rows drop the same units, regardless of the other rows in the batch."""
     network, variables = make(attention_dropout=0.5, residual_dropout=0.5)
     key, rows, rates = jax.random.key(3), tokens(4), Rates.of(network.model)
     whole = network.apply(variables, rows, dropout=Dropout(key, jnp.arange(4), rates))
@@ -234,7 +234,7 @@ def test_initial_values_are_normal_and_differ_by_name_and_seed():
         assert abs(np.corrcoef(values, other)[0, 1]) < 0.01
 
 
-def test_initial_scales_are_the_configured_ones():
+def test_initial_values_have_the_configured_scale():
     model = resolve_model(dataclasses.replace(BASE, n_layers=8, d_model=128), 512)
     values = initial_parameters(model, seed=0)
     assert np.std(values["embed.weight"]) == pytest.approx(0.1, rel=0.02)
@@ -245,7 +245,7 @@ def test_initial_scales_are_the_configured_ones():
 
 @pytest.mark.slow
 def test_logits_agree_with_hugging_face_llama():
-    """An independent witness: the same weights in transformers' Llama."""
+    """An independent reference: the same weights in the Llama of transformers."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     config = transformers.LlamaConfig(

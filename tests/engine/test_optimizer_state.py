@@ -1,5 +1,5 @@
-"""Any optax transformation's state goes into a checkpoint and comes back to the bit, sharded as
-its parameters are."""
+"""The state of any optax transformation is restored bitwise from a checkpoint, and sharded like its
+parameters."""
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,7 @@ def assert_same(a, b):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RULE)
-def test_the_state_comes_back_from_a_checkpoint(name, parameters, tmp_path):
+def test_the_state_is_restored_bitwise_from_a_checkpoint(name, parameters, tmp_path):
     rule = RULE[name]
     state = rule.init(parameters)
     for seed in range(3):
@@ -68,7 +68,7 @@ def test_the_state_comes_back_from_a_checkpoint(name, parameters, tmp_path):
         _, state = rule.update(gradients, state, parameters)
     tree = {"parameters": flatten(parameters), "optimizer": to_checkpoint(state)}
     if not tree["optimizer"]:
-        tree["optimizer"] = {"step": jnp.int32(3)}  # as the engine's always have
+        tree["optimizer"] = {"step": jnp.int32(3)}  # which the engine's states always have
     with Checkpoints(tmp_path, 1) as checkpoints:
         checkpoints.save(3, jax.tree.map(np.asarray, tree), {})
     template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
@@ -76,13 +76,13 @@ def test_the_state_comes_back_from_a_checkpoint(name, parameters, tmp_path):
     assert_same(moments_of(rule, parameters, saved), state)
 
 
-def test_a_checkpoint_of_adamw_has_the_names_that_both_backends_know(parameters):
+def test_a_checkpoint_of_adamw_uses_the_names_known_to_both_backends(parameters):
     tree = to_checkpoint(RULE["adam"].init(parameters))
     assert set(tree) == {"count", "mu", "nu"} and set(tree["mu"]) == set(flatten(parameters))
 
 
 @pytest.mark.parametrize("name", RULE)
-def test_moments_are_sharded_as_their_parameters(name, parameters):
+def test_moments_are_sharded_like_their_parameters(name, parameters):
     placement = Placement(Config(model=MODEL), jax.devices())
     state = TrainState(parameters, RULE[name].init(parameters), jnp.int32(0))
     shardings = placement.state_shardings(state)
@@ -97,6 +97,6 @@ def test_moments_are_sharded_as_their_parameters(name, parameters):
                 assert sharding == of[parameter]
 
 
-def test_every_optimizer_of_the_registry_has_its_rule_in_both_engines():
+def test_every_registered_optimizer_has_a_rule_in_both_engines():
     torch = pytest.importorskip("torchref.optimizer")
     assert set(OPTIMIZERS) == set(RULES) == set(torch.RULES)

@@ -1,4 +1,4 @@
-"""A program can be compiled for a device that is not there: the platform is an argument."""
+"""A program can be compiled for an absent device, because the platform is an argument."""
 
 import ast
 import re
@@ -26,7 +26,7 @@ MODEL = resolve_model(
 
 
 def lowered(kernels, platform):
-    """The training step in bfloat16 as the compiler for a platform is given it."""
+    """The training step in bfloat16, as the compiler for a platform receives it."""
     array = jax.ShapeDtypeStruct
     parameters = nest({n: array(s, "float32") for n, s in parameter_shapes(MODEL).items()})
     moments = jax.eval_shape(optimizer.rule(AdamW()).init, parameters)
@@ -44,7 +44,7 @@ def products(text):
 
 @pytest.fixture
 def cudnn(monkeypatch):
-    """JAX asks the library for its version before it lowers; this machine has none."""
+    """Simulates cuDNN, whose version JAX checks before lowering."""
     from jax._src.cudnn import fused_attention_stablehlo
 
     monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000)
@@ -64,18 +64,18 @@ def test_the_plain_form_lowers_for_a_gpu_too():
     assert kernels == Kernels("gpu", "plain")
     text = lowered(kernels, "cuda")
     assert "fmha" not in text
-    # A softmax in float32 has a gradient in float32: the scores' two products.
+    # A softmax in float32 has a gradient in float32: the two products with the scores' gradient.
     assert products(text).count(["f32", "f32"]) == 2
 
 
-def test_a_cpus_program_widens_what_it_lacks():
+def test_a_program_for_a_cpu_widens_the_products_that_the_cpu_lacks():
     kernels, _ = choose_kernels(Config(precision="bfloat16"), MODEL, "cpu")
     assert kernels == Kernels("cpu", "blocks")
     assert products(lowered(kernels, "cpu")).count(["f32", "f32"]) > 2
 
 
 @pytest.mark.parametrize("file", sorted(ENGINE.glob("*.py")), ids=lambda file: file.name)
-def test_only_one_file_asks_which_devices_there_are(file):
+def test_only_one_file_asks_jax_for_devices(file):
     asked = {
         ast.unparse(node)
         for node in ast.walk(ast.parse(file.read_text("utf-8")))
@@ -84,8 +84,7 @@ def test_only_one_file_asks_which_devices_there_are(file):
     assert file.name == DECIDES or not asked, asked
 
 
-def test_the_platform_is_that_of_the_devices_an_engine_is_given(tmp_path, monkeypatch):
-    """Not that of this machine."""
+def test_the_platform_is_that_of_the_given_devices_and_not_of_this_machine(tmp_path, monkeypatch):
 
     def placement(config, devices):
         return SimpleNamespace(devices=devices, batch_devices=len(devices))

@@ -1,4 +1,4 @@
-"""Sampling: the filters against a plain numpy version, ties included, and the random draws."""
+"""Sampling: the filters against a plain numpy version, with ties, and the random draws."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ LOGITS = st.lists(st.sampled_from([-4.0, -1.5, -0.0, 0.0, 0.25, 1.5, 3.0]), min_
 
 
 def brute_force(logits_V, seen_V, *, temperature, top_k, top_p, min_p, repetition_penalty):
-    """({id: logit} of the kept ids, distance of p from where one more or less is kept)."""
+    """({id: logit} of the kept ids, distance of p from the next change in their number)."""
     x = [float(value) for value in np.asarray(logits_V, np.float64)]
     for i in range(len(x)):
         if seen_V[i]:
@@ -82,26 +82,26 @@ def test_top_p_includes_the_crossing_token_and_no_more():
     assert kept_ids(equal, temperature=1.0, top_p=1e-12) == [0]
 
 
-def test_top_p_of_one_keeps_even_a_tail_that_rounding_would_lose():
+def test_top_p_of_one_keeps_even_a_tail_lost_to_rounding():
     logits = [0.0] * 3 + [-40.0] * 1000
     assert len(kept_ids(logits, temperature=1.0, top_p=1.0, top_k=1002)) == 1002
 
 
-def test_top_p_counts_the_mass_that_top_k_has_left():
+def test_top_p_counts_only_the_mass_that_top_k_keeps():
     logits = [float(x) for x in np.log([0.4, 0.2, 0.2, 0.2])]
     assert kept_ids(logits, temperature=1.0, top_p=0.6) == [0, 1]
     assert kept_ids(logits, temperature=1.0, top_p=0.6, top_k=2) == [0]
 
 
 @pytest.mark.slow
-def test_a_tiny_temperature_is_no_division_by_zero():
+def test_a_tiny_temperature_does_not_divide_by_zero():
     logits = [79.0, 80.0, -80.0]
     x_V = filtered(jnp.array([logits]), np.zeros((1, 3), bool), thresholds(Sampling(1e-37)))
     assert draw(x_V, np.uint32(0), np.int32(0)).tolist() == [1]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_options_do_not_compile_anew(temperature):
+def test_new_options_do_not_recompile(temperature):
     compiled = jax.jit(lambda *arguments: filtered_logits(*arguments))
     logits, seen = jnp.zeros((1, V)), np.zeros((1, V), bool)
     compiled(logits, seen, thresholds(Sampling()))
@@ -111,7 +111,7 @@ def test_options_do_not_compile_anew(temperature):
 
 
 @pytest.mark.slow
-def test_float64_and_bfloat16_logits():
+def test_float64_logits_stay_float64_and_bfloat16_logits_become_float32():
     with jax.enable_x64(True):
         x = filtered(jnp.zeros((1, V)), np.zeros((1, V), bool), thresholds(Sampling(0.3, 2, 0.9)))
         assert x.dtype == jnp.float64
@@ -120,7 +120,7 @@ def test_float64_and_bfloat16_logits():
 
 
 @pytest.mark.slow
-def test_a_draw_depends_on_seed_row_and_position_alone():
+def test_a_draw_depends_only_on_seed_row_and_position():
     x = jnp.zeros((4, 1000))
     ids = draw(x, np.uint32(3), np.int32(9))
     assert draw(x[:2], np.uint32(3), np.int32(9)).tolist() == ids[:2].tolist()

@@ -1,4 +1,4 @@
-"""One step: AdamW, clipping, accumulation, dropout and devices change nothing they should not."""
+"""One step: its update is AdamW's or Lion's; accumulation, jit and devices do not change it."""
 
 import dataclasses
 import os
@@ -60,7 +60,7 @@ def run(step, state, count=3, **arguments):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("clip_norm", [0.05, 1e9, None])
-def test_the_step_is_optax_adamw_after_optax_clipping(clip_norm):
+def test_the_step_equals_optax_clipping_followed_by_optax_adamw(clip_norm):
     with jax.enable_x64(True):
         config = dataclasses.replace(ADAMW, clip_norm=clip_norm)
         network, state = setup(config, "float64")
@@ -104,7 +104,7 @@ def test_lion_takes_the_sign_of_the_interpolated_gradient():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parts", [2, 8])
-def test_accumulation_is_one_batch_in_parts(parts):
+def test_accumulation_gives_the_same_result_as_the_whole_batch(parts):
     with jax.enable_x64(True):
         network, state = setup(dtype="float64", attention_dropout=0.1, residual_dropout=0.1)
         step = make_train_step(network, ADAMW, seed=3)
@@ -115,7 +115,7 @@ def test_accumulation_is_one_batch_in_parts(parts):
 
 
 @pytest.mark.slow
-def test_dropout_depends_on_seed_and_step_alone():
+def test_dropout_depends_only_on_seed_and_step():
     network, state = setup(residual_dropout=0.5)
     loss = [
         run(make_train_step(network, ADAMW, seed), state._replace(step=jnp.int32(at)), 1)[1]
@@ -243,7 +243,7 @@ def test_jit_pmap_fsdp_and_tensor_train_the_same_losses_on_eight_devices():
 
 
 @pytest.mark.slow
-def test_a_batch_that_was_not_placed_fails_instead_of_slowing(tmp_path):
+def test_a_batch_that_was_not_placed_raises_an_error(tmp_path):
     from jaxlm.config.compose import compose
     from jaxlm.engine.engine import Engine
 

@@ -1,4 +1,4 @@
-"""How many examples hypothesis tries where one of them costs a second or so."""
+"""The number of examples of hypothesis if one example takes about a second."""
 
 from hypothesis import settings
 

@@ -1,4 +1,4 @@
-"""Runs as processes of their own, and what two of them must share to the bit."""
+"""Runs in their own processes, and the comparison of two runs bit for bit."""
 
 import json
 import os
@@ -31,7 +31,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def stopping_at(step, number):
-    """For `start`: the run gets the signal when it has recorded the step, at any speed."""
+    """For `start`: a run that receives the signal once it has recorded the step, at any speed."""
     return ["-c", STOPS_ITSELF.format(step=step, number=int(number))]
 
 
@@ -66,7 +66,7 @@ def final_arrays(run):
 
 
 def assert_same_run(run, reference):
-    """Every later loss, the records and the final state are equal to the bit; timings aside."""
+    """All records except timings, and the final state, are equal bit for bit."""
     assert records(run) == records(reference)
     (step, ours), (expected, theirs) = final_arrays(run), final_arrays(reference)
     assert step == expected

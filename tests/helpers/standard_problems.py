@@ -1,6 +1,7 @@
-"""Standard problems of optimization, with their minima: Moré, Garbow and Hillstrom (1981) and kin.
+"""Standard optimization problems with their minima, mostly of Moré, Garbow and Hillstrom (1981).
 
-Problems of one dimension are branches of one function, so that a method is compiled once for each.
+Problems with the same number of variables are branches of one function, so that each method is
+compiled once per number.
 """
 
 import jax
@@ -34,7 +35,7 @@ def wood(x):
 
 
 def quadratic(x):
-    """Condition number 1e6, turned out of the axes; its minimum at 1, 2, 3, ..."""
+    """Condition number 1e6, rotated away from the axes; the minimum is at 1, 2, 3, ..."""
     size = x.shape[0]
     turn, _ = np.linalg.qr(np.random.default_rng(size).normal(size=(size, size)))
     away = turn.T @ (x - jnp.arange(1.0, size + 1))
@@ -163,7 +164,7 @@ def _rosenbrock_residuals(x):
     return jnp.stack([10 * (x[1] - x[0] ** 2), 1 - x[0]])
 
 
-# Name: residuals, start, twice the least cost (Moré, Garbow and Hillstrom, section 3).
+# Name: residuals, start, twice the minimal cost (Moré, Garbow and Hillstrom, section 3).
 RESIDUALS = {
     "rosenbrock": (_rosenbrock_residuals, [-1.2, 1], 0),
     "freudenstein-roth": (_freudenstein, [0.5, -2], 48.9842536792),

@@ -1,4 +1,4 @@
-"""Parametrizations of which a few cases run always and the rest in `make test-thorough`."""
+"""Parametrizations with a few cases that always run; the rest run in `make test-thorough`."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Records and summary as a run would have left them, for tests of what a person sees."""
+"""Records and a summary like those of a run, for tests of what a user sees."""
 
 import math
 from typing import Any
@@ -16,7 +16,7 @@ def parameter_groups(layers: int) -> list[str]:
 def synthetic_run(
     n: int = 60, layers: int = 3, log_every: int = 10, tokens_per_step: int = 2048
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """(records, summary): n training records, and an evaluation after every tenth of them."""
+    """(records, summary): n training records, and an evaluation after each tenth of the run."""
     rng, groups, records = np.random.default_rng(0), parameter_groups(layers), []
     for i in range(n):
         step = max(1, i * log_every)

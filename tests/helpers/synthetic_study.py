@@ -1,4 +1,4 @@
-"""Studies and run directories with known numbers, for tests that need no training."""
+"""Studies and run directories with known numbers, for tests without training."""
 
 import dataclasses
 import json
@@ -29,9 +29,10 @@ def write_run(
     samples: Sequence[str] = (),
     bytes_per_token: float = 2.0,
 ) -> Path:
-    """A run directory whose final and best validation loss is `loss` exactly.
+    """A run directory with a final and best validation loss of exactly `loss`.
 
-    The curves fall as 1 / (1 + 20 t) from 7 nats; training ends `train_loss`, by default 0.1 below.
+    The curves fall as 1 / (1 + 20 t) from 7 nats. Training ends at `train_loss`, by default 0.1
+    below `loss`.
     """
     path.mkdir(parents=True)
     config = Config(seed=seed, job=TrainJob())
@@ -127,9 +128,9 @@ def write_study(
     runs: Mapping[str, Mapping[str, Any]] | None = None,
     definition: Mapping[str, Any] | None = None,
 ) -> Path:
-    """A study of variants whose seeds 0, 1, ... have these losses; None is a run that diverged.
+    """A study of variants with these losses for seeds 0, 1, ...; None means a diverged run.
 
-    `changes` are configuration keys of a variant, `runs` more options of `write_run`.
+    `changes` are configuration keys of a variant; `runs` are further options of `write_run`.
     """
     rows = []
     for variant, by_seed in losses.items():
@@ -154,7 +155,7 @@ def write_study(
 
 
 def heads_study(folder: Path) -> Path:
-    """Four variants of three seeds: one equal to the baseline, one better, one that diverged."""
+    """Four variants with three seeds: the baseline, one equal to it, one better, one diverged."""
     texts = ["Once there was a <b>cat</b> & a dog.\nIt sat.", "A second | text, `quoted`."]
     return write_study(
         folder,

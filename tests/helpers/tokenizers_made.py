@@ -1,4 +1,4 @@
-"""Tokenizers of every kind, trained here, with the decoders that their makers give them."""
+"""Tokenizers of every kind, trained here, with the decoders that are usual for them."""
 
 import json
 from functools import cache
@@ -31,7 +31,7 @@ def byte_level(prefix: bool = False) -> Tokenizer:
 
 
 def fallback_bpe(legacy: bool) -> Tokenizer:
-    """As Llama 2's: a blank is put before the text by the normalizer (legacy) or Metaspace."""
+    """Like Llama 2's: the normalizer (legacy) or Metaspace puts a space before the text."""
     library = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     library.pre_tokenizer = pre.Metaspace(prepend_scheme="first", split=False)
     trainer = trainers.BpeTrainer(
@@ -73,7 +73,7 @@ def unigram(scheme: str, split: bool = True, mark: str = "▁", fallback: bool =
 
 
 def by_words() -> Tokenizer:
-    """As XLM-R's: white space goes, and Metaspace puts a blank before each word."""
+    """Like XLM-R's: white space is removed, and Metaspace puts a space before each word."""
     library = unigram("always")
     library.pre_tokenizer = pre.Sequence([pre.WhitespaceSplit(), pre.Metaspace()])
     return library
@@ -114,7 +114,7 @@ def suffix_bpe() -> Tokenizer:
 
 
 def odd_decoder() -> Tokenizer:
-    """Its decoder sees several tokens at once."""
+    """A tokenizer with a decoder that acts on several tokens at once."""
     library = unigram("never")
     library.decoder = decoders.Sequence(
         [decoders.Fuse(), decoders.Replace("▁", " "), decoders.Replace("the", "THE")]
@@ -162,11 +162,11 @@ LOSSLESS = [name for name in MAKERS if name.startswith(("byte level", "fallback"
 
 @cache
 def library(name: str) -> Tokenizer:
-    """The `tokenizers` library's own object."""
+    """The object of the `tokenizers` library."""
     return MAKERS[name]()
 
 
 @cache
 def tokenizer(name: str) -> LibraryTokenizer:
-    """The same, as this program reads it."""
+    """The same tokenizer, as read by this program."""
     return LibraryTokenizer(json.loads(library(name).to_str()))

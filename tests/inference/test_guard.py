@@ -110,7 +110,7 @@ def test_a_run_killed_before_its_first_checkpoint_says_that_it_begins_again(call
     shutil.rmtree(RUN / "checkpoints")
     (RUN / "checkpoints.json").unlink()
     status, out, _ = call(BASE)
-    assert status == 0 and "before its first checkpoint" in out and "begins again" in out
+    assert status == 0 and "before its first checkpoint" in out and "restarting from step 1" in out
     assert [step for kind, step in records() if kind == "train"] == list(range(1, 9))
 
 

@@ -1,8 +1,8 @@
-"""The experiments of EXPERIMENTS.md: each composes at every scale, each study runs for real.
+"""The published experiments: each composes at every scale, and each study really runs.
 
-The studies run at smoke scale in this process, through the same code as `python run.py`, except
-that no process is started for a run: importing JAX a hundred times would take minutes. Runs draw no
-figures, and a configuration that several studies share trains once.
+The studies run at smoke scale in this process, with the same code as `python run.py`, except that
+no process is started for a run: importing JAX a hundred times would take minutes. Runs draw no
+figures, and a configuration that several studies share is trained once.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ NAMES = """
 
 
 @pytest.mark.slow
-def test_files_tell_which_experiments_are_studies():
+def test_the_files_show_which_experiments_are_studies():
     assert STUDIES == [
         name
         for name in groups()["experiment"]
@@ -52,7 +52,7 @@ def test_files_tell_which_experiments_are_studies():
     ]
 
 
-def test_every_experiment_of_the_table_has_its_name():
+def test_every_published_experiment_exists_under_its_name():
     assert set(NAMES) <= set(groups()["experiment"])
 
 
@@ -85,8 +85,8 @@ def test_every_study_composes_as_published(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
-def test_every_study_fits_twenty_minutes_of_two_cores(name):
-    """1e14 FLOPs: the head study has 9.1e13 and took 15 minutes, two runs at a time."""
+def test_every_study_takes_at_most_twenty_minutes_on_two_cores(name):
+    """The limit is 1e14 FLOPs: the head study has 9.1e13 and took 15 minutes with two workers."""
     config, found = members(name, "cpu")
     seeds = len(config.study.seeds)
     assert seeds >= 2 and sum(cost(member.config) for member in found) * seeds < 1e14
@@ -98,8 +98,8 @@ def size(*words, vocab_size=65):
 
 def test_models_have_the_published_sizes():
     assert size("experiment=shakespeare_heads").total == 3_192_897
-    # C: embedding, positions, final norm and head are the authors'; their layers have a second
-    # attention and its norm (263,680 parameters), which makes theirs 1,053,440.
+    # Embedding, positions, final norm and head are those of the authors. Their layers have a second
+    # attention with its norm (263,680 parameters), so each has 1,053,440 parameters.
     for layers, reported in ((2, 2_206_273), (4, 4_313_153), (6, 6_420_033)):
         ours = size("experiment=shakespeare_layers", f"model.n_layers={layers}").total
         assert ours + layers * 263_680 == reported
@@ -156,7 +156,7 @@ def test_the_ablations_have_the_published_settings():
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    """One for all workers of pytest: what one has compiled, none compiles again."""
+    """One cache for all workers of pytest, so that no program is compiled twice."""
     base = tmp_path_factory.getbasetemp()
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "studies"
 
@@ -165,7 +165,7 @@ TRAINED: dict[str, Path] = {}
 
 
 class InThisProcess:
-    """Stands in for a process that trains runs: the same words, the same `main` or pack."""
+    """Replaces a process that trains runs: it has the same words, and the same `main` or pack."""
 
     def __init__(self, runs, errors, slot=0, slots=1):
         self.runs, self.slot, self.seconds = [list(words) for words in runs], slot, 1.0
@@ -216,7 +216,7 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "jaxlm.compare.report", report)
 
 
-# A study of sizes, of widths under muP, of a missing norm, of optimizers, schedules and tokenizers.
+# Studies of sizes, widths under muP, a missing norm, optimizers, schedules and tokenizers.
 RUN_ALWAYS = ("shakespeare_heads", "mup_transfer", "tinystories_no_norm", "tinystories_optimizer",
               "shakespeare_schedules", "tinystories_vocabulary")  # fmt: skip
 
@@ -227,7 +227,7 @@ def test_every_study_runs(name, quick, cache):
     words = [f"experiment={name}", "scale=smoke", "data=stories", "data.train_tokens=20000"]
     words += ["train.duration=2", "train.eval_every=100%", "train.checkpoint_every=0"]
     words += ["run.samples=0", f"run.cache={cache}", "model.n_layers=1", "precision=float32"]
-    words += ["study.pack=true"]  # half the programs to compile
+    words += ["study.pack=true"]  # compiles half as many programs
     status = cli.main(words)
     found = json.loads(Path(f"runs/{name}/study.json").read_text("utf-8"))
     assert {row["status"] for row in found["runs"]} <= {"finished", "diverged"}, found

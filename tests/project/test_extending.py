@@ -1,4 +1,4 @@
-"""docs/extending.md: every example is carried out on a copy of the tree."""
+"""docs/extending.md: every example is applied to a copy of the tree and run."""
 
 import re
 import shlex
@@ -19,7 +19,7 @@ MOST_FILES, MOST_LINES = 3, 30
 
 
 def hunks(section):
-    """(file, lines) of every stretch of an example's blocks."""
+    """(file, lines) of every hunk in the blocks of an example."""
     found = []
     for block in re.findall(r"```diff\n(.*?)```", section, re.S):
         for part in re.split(r"^@@ ", block, flags=re.M)[1:]:
@@ -29,16 +29,16 @@ def hunks(section):
 
 
 def applied(text, lines, name):
-    """The text of a file with one stretch of a block carried out."""
+    """The text of a file with one hunk applied."""
     old = "".join(f"{line[1:]}\n" for line in lines if not line.startswith("+"))
     new = "".join(f"{line[1:]}\n" for line in lines if not line.startswith("-"))
-    assert text.count(old) == 1, f"{name} does not have these lines once:\n{old}"
+    assert text.count(old) == 1, f"{name} does not have these lines exactly once:\n{old}"
     return text.replace(old, new)
 
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory):
-    """A copy of the tree with all examples in it."""
+    """A copy of the tree with all examples applied."""
     tree = tmp_path_factory.mktemp("extended")
     for name in (*PRODUCT, "configs", "parity_tests", "docs/scaling_ladder"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -58,7 +58,7 @@ def test_an_example_is_short(title):
     assert sum(line.startswith("+") for _, lines in found for line in lines) <= MOST_LINES
 
 
-def test_there_is_an_example_of_each_kind():
+def test_each_kind_of_extension_has_an_example():
     for word in ("corpus", "optimizer", "schedule", "tracker", "feed-forward", "switch", "law"):
         assert any(word in title for title in EXAMPLES), word
 

@@ -1,4 +1,4 @@
-"""The project as a newcomer gets it: a wheel that works elsewhere, and pages that are true."""
+"""What a new user receives: a wheel that works elsewhere, and documentation that is correct."""
 
 import os
 import re
@@ -28,7 +28,7 @@ def test_a_wheel_carries_the_configurations_and_works_outside_the_checkout(tmp_p
     (wheel,) = tmp_path.glob("*.whl")
     packed = zipfile.ZipFile(wheel).namelist()
     assert {f"{package}/py.typed" for package in ("jaxlm", "torchref", "scaling")} <= {*packed}
-    # The libraries of this environment, but the package from the wheel alone.
+    # The libraries come from this environment, but the package only from the wheel.
     venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
     python = tmp_path / "venv" / "bin" / "python"
     site = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
@@ -53,9 +53,9 @@ def test_a_wheel_carries_the_configurations_and_works_outside_the_checkout(tmp_p
 
 
 def commands():
-    """Every `python run.py` in a block of shell commands of the README and of docs/.
+    """Every `python run.py` in the shell blocks of the README and of docs/.
 
-    Those of extending.md need its examples: test_extending.py runs them.
+    The commands in extending.md require its examples; test_extending.py runs them.
     """
     pages = (text for page, text in PAGES.items() if page != "docs/extending.md")
     blocks = re.findall(r"```sh\n(.*?)```", "\n".join(pages), re.S)
@@ -64,7 +64,7 @@ def commands():
 
 
 @pytest.mark.parametrize("command", commands())
-def test_every_command_of_the_pages_composes(command):
+def test_every_command_in_the_documentation_composes(command):
     words = shlex.split(command)[2:]
     if words and words[0] in ("--help", "-m", "--multirun"):
         for word in words[1:]:
@@ -74,23 +74,23 @@ def test_every_command_of_the_pages_composes(command):
         compose(words)
 
 
-def test_the_commands_are_found():
+def test_the_commands_in_the_documentation_are_found():
     assert len(commands()) >= 18
     assert "python run.py" in commands()
 
 
-def test_a_page_lists_every_experiment():
+def test_the_page_of_experiments_lists_all_of_them():
     for name in groups()["experiment"]:
         assert f"`{name}`" in PAGES["docs/experiments.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_file_that_a_page_names_exists(page):
+def test_every_file_that_a_page_links_to_exists(page):
     for name in re.findall(r"\]\((?!http)([^)#]+)\)", PAGES[page]):
         assert ((ROOT / page).parent / name).exists(), name
 
 
-def test_figures_of_the_readme_are_rows_of_the_measurements():
+def test_measurements_in_the_readme_are_also_in_measured_md():
     rows = [line for line in PAGES["README.md"].splitlines() if "](benchmarks/results/" in line]
     assert len(rows) == 3
     for row in rows:

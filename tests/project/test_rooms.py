@@ -1,4 +1,4 @@
-"""The picture of the house: rooms, their floors, and that imports only lead down.
+"""The order of the rooms (packages): imports only lead down, and never in a circle.
 
 FLOORS is the one list that names the rooms in their order; the README's picture is made from it:
 python tests/project/test_rooms.py
@@ -37,12 +37,12 @@ BASE = {"scaling.errors", "scaling.callable_module", "scaling.text_table"}
 FRAMEWORKS = {"jax", "flax", "optax", "orbax", "torch"}
 NEUTRAL = ("jaxlm.host", "jaxlm.config", "jaxlm.spec", "jaxlm.store", "jaxlm.data")
 NEUTRAL_BUT = {"jaxlm.store.checkpoint"}
-"""Asks Orbax for the arrays."""
+"""Uses Orbax for the arrays."""
 
 
 @cache
 def modules() -> dict[str, Path]:
-    """Name -> file of every module of the product."""
+    """Name -> file for every module of the product."""
     found = {}
     for top in ("jaxlm", "torchref", "scaling"):
         for file in (ROOT / top).rglob("*.py"):
@@ -52,8 +52,8 @@ def modules() -> dict[str, Path]:
 
 
 def imports(tree: ast.Module, strings: bool = True) -> set[str]:
-    """What a file names of others: imports anywhere in it (but for those that only a type checker
-    sees) and, unless `strings` is False, strings such as "jaxlm.study.job:study_job"."""
+    """The modules that a file names: in imports anywhere in it (except those for the type checker
+    only) and, unless `strings` is False, in strings such as "jaxlm.study.job:study_job"."""
     unseen = {
         inner
         for node in ast.walk(tree)
@@ -78,7 +78,7 @@ def graph() -> dict[str, set[str]]:
     found = {}
     for name, file in known.items():
         named = imports(ast.parse(file.read_text("utf-8"))) & set(known) - {name}
-        # `from jaxlm.store import lock` names the package as well, which does nothing.
+        # `from jaxlm.store import lock` also names the package, which imports nothing.
         packages = {m for m in named if any(other.startswith(f"{m}.") for other in named)}
         found[name] = named - packages
     return found
@@ -95,12 +95,12 @@ def room(module: str) -> str:
 
 
 def arrows() -> collections.Counter:
-    """(room, room below it) -> how many imports."""
+    """(importing room, imported room) -> number of imports."""
     pairs = ((room(a), room(b)) for a, named in graph().items() for b in named)
     return collections.Counter(pair for pair in pairs if pair[0] != pair[1])
 
 
-def test_every_room_is_on_a_floor_and_says_what_it_is_for():
+def test_every_room_is_on_a_floor_and_has_a_docstring():
     named = [name for floor in FLOORS for name in floor]
     for folder in {*(ROOT / "jaxlm").iterdir(), *(ROOT / "scaling").iterdir()}:
         if folder.is_dir() and folder.name != "__pycache__" and folder.name != "configs":
@@ -110,7 +110,7 @@ def test_every_room_is_on_a_floor_and_says_what_it_is_for():
 
 
 @pytest.mark.slow
-def test_imports_lead_down():
+def test_imports_lead_only_to_lower_floors():
     floor = {name: depth for depth, names in enumerate(FLOORS) for name in names}
     up = [
         f"{module} -> {other}"
@@ -121,14 +121,14 @@ def test_imports_lead_down():
     assert not up, "\n".join(up)
 
 
-def test_there_is_no_circle_of_files():
+def test_imports_between_files_have_no_circle():
     try:
         TopologicalSorter(graph()).prepare()
     except CycleError as error:
         raise AssertionError(" -> ".join(error.args[1])) from None
 
 
-def test_frameworks_stay_in_their_rooms():
+def test_frameworks_are_imported_only_in_their_rooms():
     for name, file in modules().items():
         found = imports(ast.parse(file.read_text("utf-8")), strings=False)
         named = {word.partition(".")[0] for word in found}
@@ -142,7 +142,7 @@ def test_frameworks_stay_in_their_rooms():
             assert not named & {"jax", "flax", "optax", "orbax"}, name
 
 
-def test_the_test_sees_strings_lazy_imports_and_circles():
+def test_strings_and_lazy_imports_count_as_imports():
     tree = ast.parse(
         "from typing import TYPE_CHECKING\n"
         "if TYPE_CHECKING:\n    from jaxlm.cli import jobs\n"
@@ -154,7 +154,7 @@ def test_the_test_sees_strings_lazy_imports_and_circles():
 
 
 def picture() -> str:
-    """The house as the README shows it."""
+    """The list of rooms as shown in the README."""
     lines = []
     for floor in FLOORS:
         if floor == ("scaling.base",):
@@ -166,7 +166,7 @@ def picture() -> str:
     return "\n".join(lines)
 
 
-def test_the_readme_shows_this_house():
+def test_the_readme_lists_these_rooms():
     assert picture() in (ROOT / "README.md").read_text("utf-8"), picture()
 
 

@@ -97,7 +97,7 @@ def test_runs_that_end_early_leave_the_others_alone(words, monkeypatch, capsys):
     runs = [words(name, *more) for name, more in changes.items()]
     outcomes = train(runs, monkeypatch)
     assert [status for status, _ in outcomes] == [1, 0, 2, 0, 0]
-    assert "another configuration" in outcomes[2][1]
+    assert "a different configuration" in outcomes[2][1]
     found = {name: summary(name)["status"] for name in changes}
     assert found == {
         "wild": "diverged", "patient": "stopped_early", "taken": "finished", "one": "finished",

@@ -1,4 +1,4 @@
-"""backend=torch: devices, resuming, errors, and the walls around it; its numbers are parity's."""
+"""backend=torch: devices, resuming, errors and import limits; parity_tests check its numbers."""
 
 import ast
 import functools
@@ -51,7 +51,7 @@ def train(tmp_path, monkeypatch, capsys):
     return call
 
 
-# -- the walls -------------------------------------------------------------------------------------
+# -- import limits ---------------------------------------------------------------------------------
 
 
 def imports(file):
@@ -98,8 +98,8 @@ def test_every_experiment_trains_at_smoke_scale(experiment, train, cache):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
-    """Killed with -9 at the start and on the way, then stopped with SIGTERM; dropout and all."""
+def test_a_killed_run_resumes_bitwise(tmp_path):
+    """It is killed with -9 at the start and later, then stopped with SIGTERM, with dropout on."""
     words = np.random.default_rng(0).choice("the cat sat on a mat and saw it run".split(), 6000)
     (tmp_path / "text.txt").write_text(" ".join(words), "utf-8")
     train = functools.partial(start, tmp_path)
@@ -117,8 +117,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["inductor", "aot_eager"])
-def test_compiled_training_is_eager_training(backend, tmp_path, monkeypatch):
-    """aot_eager is what MPS takes."""
+def test_compiled_training_equals_eager_training(backend, tmp_path, monkeypatch):
+    """aot_eager is the backend for MPS."""
     words = ["scale=smoke", "model.residual_dropout=0.2", "train.grad_accumulation=2"]
     config = compose([*words, "precision=float64", "backend=torch"])
     if backend == "aot_eager":
@@ -165,7 +165,7 @@ def test_debug_profile_writes_a_trace(train):
     assert Path("runs/run/profile/trace.json").stat().st_size > 1000
 
 
-def test_doctor_tests_the_backend_it_is_asked_for(capsys, tmp_path):
+def test_doctor_tests_the_configured_backend(capsys, tmp_path):
     words = ["job=doctor", *TORCH, f"run.cache={tmp_path}", f"run.dir={tmp_path / 'x'}"]
     assert cli.main(words) == 0
     assert "torch on cpu" in capsys.readouterr().out
@@ -173,7 +173,7 @@ def test_doctor_tests_the_backend_it_is_asked_for(capsys, tmp_path):
 
 @pytest.mark.optimized
 @pytest.mark.slow
-def test_parity_job_prints_and_writes_its_table_and_fails_with_a_fault(train, monkeypatch):
+def test_the_parity_job_prints_and_writes_its_table_and_fails_on_a_fault(train, monkeypatch):
     words = ["job=parity", "job.max_tokens=40", "torch.compile=false", "train.duration=30"]
     for precision in ("float64", "float32", "bfloat16"):
         status, out, error = train(*words, f"precision={precision}")
@@ -190,7 +190,7 @@ def test_parity_job_prints_and_writes_its_table_and_fails_with_a_fault(train, mo
     assert status == 1 and "DIFFERENT" in out and "blocks.0.attention.rotated_q" in out
 
 
-def test_a_step_changes_the_state_that_it_is_given(tmp_path):
+def test_a_step_changes_only_the_state_that_it_receives(tmp_path):
     config = config_of("torch.compile=false", "precision=float64")
     engine, tokens = Engine(config, 64, tmp_path), np.ones((4, 33), np.int32)
     first, second = engine.initial_state(), engine.initial_state()
@@ -206,7 +206,7 @@ def test_a_step_changes_the_state_that_it_is_given(tmp_path):
 
 
 @pytest.mark.slow
-def test_samples_at_the_end_are_drawn_on_the_runs_own_device(train, monkeypatch):
+def test_samples_at_the_end_are_drawn_on_the_device_of_the_run(train, monkeypatch):
     chosen, choose = [], devices.choose_device
     monkeypatch.setattr(
         devices, "choose_device", lambda c: chosen.append(c.torch.device) or choose(c)
@@ -218,17 +218,17 @@ def test_samples_at_the_end_are_drawn_on_the_runs_own_device(train, monkeypatch)
 # -- devices ---------------------------------------------------------------------------------------
 
 
-def test_an_absent_device_is_refused_naming_those_that_are_there(train):
+def test_an_absent_device_is_refused_naming_the_available_ones(train):
     status, _, error = train("backend=torch", "torch.device=mps")
-    assert status == 2 and "torch.device=mps is not there" in error and "cpu" in error
+    assert status == 2 and "torch.device=mps is not available" in error and "cpu" in error
     status, _, error = train("backend=torch", "torch.device=gpu")
     assert status == 2 and "not one of auto, cpu, mps, cuda" in error
     status, _, error = train("backend=torch", "parallel.fsdp=2")
     assert status == 2 and "parallel.fsdp=2" in error and "backend=jax" in error
 
 
-def test_mps_as_far_as_it_can_be_seen_without_one(monkeypatch, tmp_path):
-    """It is chosen, compiles by aot_eager, refuses float64, and never raises matmul precision."""
+def test_mps_as_far_as_it_can_be_tested_without_one(monkeypatch, tmp_path):
+    """It is chosen, compiles with aot_eager, refuses float64, and keeps the matmul precision."""
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     chosen = devices.choose_device(config_of())
@@ -246,7 +246,7 @@ def test_mps_as_far_as_it_can_be_seen_without_one(monkeypatch, tmp_path):
     devices.configure(config_of("parallel.tf32=true", "precision=bfloat16"), chosen, tmp_path)
 
 
-def test_float32_products_are_exact_unless_tf32_is_asked_for(tmp_path):
+def test_float32_products_are_exact_unless_tf32_is_configured(tmp_path):
     cpu = torch.device("cpu")
     devices.configure(config_of(), cpu, tmp_path)
     assert torch.get_float32_matmul_precision() == "highest"
@@ -255,7 +255,7 @@ def test_float32_products_are_exact_unless_tf32_is_asked_for(tmp_path):
     devices.configure(config_of(), cpu, tmp_path)
 
 
-def test_without_a_compiler_it_runs_eagerly_and_says_so(monkeypatch):
+def test_without_a_compiler_training_is_eager_and_says_so(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda _: None)
     monkeypatch.delenv("CXX", raising=False)
     function, how = devices.compiler(config_of(), torch.device("cpu"))
@@ -265,7 +265,7 @@ def test_without_a_compiler_it_runs_eagerly_and_says_so(monkeypatch):
     assert "no C++" in devices.compiler(config_of(), torch.device("cpu"))[1]
 
 
-def test_a_processor_without_onednn_counts_as_slow(monkeypatch):
+def test_a_processor_without_onednn_has_no_fast_bfloat16(monkeypatch):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert devices.processor_has_bfloat16() is False
 
@@ -290,7 +290,7 @@ def run(train):
 
 
 @pytest.mark.slow
-def test_weights_travel_as_safetensors_between_the_backends_and_plain_pytorch(run, train):
+def test_safetensors_weights_are_shared_by_both_backends_and_plain_pytorch(run, train):
     import jaxlm
 
     loaded = jaxlm.load(run)
@@ -311,8 +311,8 @@ def test_weights_travel_as_safetensors_between_the_backends_and_plain_pytorch(ru
         assert status == 0 and "loss" in out, error
 
 
-def test_any_whole_safetensors_file_is_read_whatever_its_first_byte_and_metadata(tmp_path):
-    """A header of a length that ends in 0x80 begins like a pickle; others write metadata, too."""
+def test_any_complete_safetensors_file_is_read_regardless_of_first_byte_and_metadata(tmp_path):
+    """A header whose length ends in 0x80 begins like a pickle; other programs write metadata."""
     from safetensors.numpy import save_file
 
     from jaxlm.store.weights import read_weights, write_weights
@@ -370,7 +370,7 @@ def test_weights_that_do_not_fit_are_listed_by_name_and_shape(run, train, backen
 
 @pytest.mark.slow
 def test_a_configuration_changed_by_hand_is_refused_naming_its_key(run, train):
-    """The engine's own checkpoint would be of another shape."""
+    """Otherwise the checkpoint would not fit the changed model."""
     file = run / "config.yaml"
     file.write_text(file.read_text().replace("d_model: 32", "d_model: 64"))
     status, _, error = train(*TORCH, "job=evaluate", "train.duration=4", "model.d_model=64")

@@ -1,4 +1,4 @@
-"""Promises of the commands that end a run: copied into a shell, each does what it says."""
+"""Promises of the commands printed at the end of a run: each works when copied into a shell."""
 
 import io
 import shlex
@@ -34,7 +34,7 @@ def commands(config, folder, **changes):
 
 
 def how(config):
-    """Operation without names, places and what belongs to one start."""
+    """Operation without names, folders and keys that belong to a single start."""
     half = operation(config)
     for part in ("job", "study", "debug"):
         half.pop(part, None)
@@ -44,7 +44,7 @@ def how(config):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", RUNS)
-def test_every_printed_command_finds_the_run_and_computes_as_it_did(words):
+def test_every_printed_command_finds_the_run_and_computes_as_the_run_did(words):
     config = compose(words)
     *opening, again = commands(config, config.run.dir)
     for command in opening:
@@ -65,7 +65,7 @@ def test_every_printed_command_finds_the_run_and_computes_as_it_did(words):
 
 
 @pytest.mark.parametrize("words", RUNS)
-def test_the_command_that_resumes_is_the_same_run(words):
+def test_the_resuming_command_describes_the_same_run(words):
     config = compose(words)
     again = compose(commands(config, config.run.dir, status="interrupted")[-1])
     assert identity(again) == identity(config) and how(again) == how(config)
@@ -74,17 +74,17 @@ def test_the_command_that_resumes_is_the_same_run(words):
 
 
 @pytest.mark.slow
-def test_another_seed_goes_beside_a_run_in_a_folder_of_its_own(tmp_path):
+def test_another_seed_gets_its_own_folder_beside_the_run(tmp_path):
     config = compose([f"run.dir={tmp_path / 'out' / 'x'}", "run.name=x"])
     assert compose(commands(config, config.run.dir)[-1]).run.dir == str(
         tmp_path / "out" / "x-seed1"
     )
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "study.json").write_text("{}")  # a study's folder is the study's
+    (tmp_path / "out" / "study.json").write_text("{}")  # a study's folder takes no other runs
     assert compose(commands(config, config.run.dir)[-1]).run.dir == "runs/x-seed1"
 
 
-def test_nothing_is_offered_that_needs_a_checkpoint_that_is_not_there(tmp_path):
+def test_no_command_is_offered_that_needs_a_missing_checkpoint(tmp_path):
     config, nothing = compose([]), {"best_step": None, "best_val_loss": None}
     found = commands(config, tmp_path, **nothing)
     assert not any("job.checkpoint=best" in words for words in found)
@@ -107,7 +107,7 @@ def test_the_report_keeps_how_the_run_was_computed(tmp_path):
         assert (again.backend, again.torch.compile) == ("torch", False)
 
 
-def test_a_narrow_terminal_breaks_no_line(monkeypatch):
+def test_lines_are_not_broken_in_a_narrow_terminal(monkeypatch):
     seen = io.StringIO()
     console, text = (
         Console(),

@@ -1,4 +1,4 @@
-"""The end of a run: `finished` is noted last, and what is missing is made by the same command."""
+"""The end of a run: `finished` is noted last, and the same command makes what is missing."""
 
 import json
 import shutil
@@ -23,12 +23,12 @@ RUN = Path("runs/run")
 
 
 class Killed(BaseException):
-    """Stands for kill -9: nothing of the program catches it."""
+    """Simulates kill -9: nothing in the program catches it."""
 
 
 @pytest.fixture
 def train(tmp_path, monkeypatch, capsys):
-    """train(*words) -> (exit status, output, errors); figures are stand-ins, as drawing is slow."""
+    """train(*words) -> (exit status, output, errors); figures are stand-ins, for speed."""
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text("the cat sat on a mat and saw the dog " * 60, "utf-8")
 
@@ -40,7 +40,7 @@ def train(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(plots, "plot_run", draw)
 
     def call(*words):
-        capsys.readouterr()  # what a call that was killed has left
+        capsys.readouterr()  # left over from a killed call
         status = cli.main([*WORDS, *words])
         shown = capsys.readouterr()
         return status, shown.out, shown.err
@@ -66,9 +66,7 @@ PLACES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
-def test_a_run_killed_while_it_finishes_is_not_finished_and_finishes_when_called_again(
-    train, monkeypatch, place
-):
+def test_a_run_killed_while_finishing_is_not_finished_until_called_again(train, monkeypatch, place):
     def die(*_, **__):
         raise Killed
 
@@ -108,10 +106,10 @@ def test_a_full_disk_at_the_end_is_one_error_and_the_report_is_made_later(
 
 
 @pytest.mark.slow
-def test_a_finished_run_makes_what_it_lacks_and_leaves_the_rest(train):
+def test_a_finished_run_makes_its_missing_files_and_leaves_the_others_unchanged(train):
     assert train()[0] == 0
     made = {name: (RUN / name).read_bytes() for name in ("report.md", "samples.txt")}
-    assert "made" not in train()[1]
+    assert "missing" not in train()[1]
     for remove, names in (
         (lambda: (RUN / "report.md").unlink(), "report.md"),
         (lambda: (RUN / "samples.txt").unlink(), "samples.txt"),
@@ -119,18 +117,19 @@ def test_a_finished_run_makes_what_it_lacks_and_leaves_the_rest(train):
     ):
         remove()
         status, out, _ = train()
-        assert status == 0 and f"made {names}, which was missing" in out and "is finished" in out
+        assert status == 0 and f"wrote what was missing: {names}" in out and "is finished" in out
         assert {name: (RUN / name).read_bytes() for name in made} == made
     assert (RUN / "plots" / "loss.png").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("left", ["", "# run\n\nfinished"])
-def test_a_report_that_is_empty_or_cut_off_is_made_again(train, left):
+def test_an_empty_or_truncated_report_is_made_again(train, left):
     assert train()[0] == 0
     whole = (RUN / "report.md").read_bytes()
     (RUN / "report.md").write_text(left, "utf-8")
-    assert "made report.md" in train()[1] and (RUN / "report.md").read_bytes() == whole
+    assert "wrote what was missing: report.md" in train()[1]
+    assert (RUN / "report.md").read_bytes() == whole
 
 
 @pytest.mark.slow
@@ -165,4 +164,5 @@ def test_a_diverged_run_makes_its_report_again(train):
     assert status == 1 and summary()["status"] == "diverged"
     (RUN / "report.md").unlink()
     status, out, _ = train("optimizer.lr=1e39", "train.duration=2", "schedule.warmup=0")
-    assert status == 1 and (RUN / "report.md").exists() and "made report.md" in out
+    assert status == 1 and (RUN / "report.md").exists()
+    assert "wrote what was missing: report.md" in out

@@ -1,4 +1,4 @@
-"""Training as a whole, in this process: how runs end, what they record, and what they refuse."""
+"""Whole trainings in this process: how runs end, what they record, and what they refuse."""
 
 import json
 import math
@@ -24,7 +24,7 @@ WORDS = "the cat sat on a mat and saw the dog run over the hill to find a red ba
 
 @pytest.fixture
 def text(tmp_path, monkeypatch):
-    """A small text in an empty working folder."""
+    """A small text in an otherwise empty working folder."""
     monkeypatch.chdir(tmp_path)
     words = np.random.default_rng(0).choice(WORDS, 4000)
     (tmp_path / "text.txt").write_text(" ".join(words), "utf-8")
@@ -61,7 +61,7 @@ def records(kind, name="runs/run"):
 
 @pytest.mark.slow
 @pytest.mark.draws
-def test_a_run_leaves_everything_that_design_lists(train):
+def test_a_run_directory_holds_everything_that_design_lists(train):
     status, out, _ = train("run.samples=2", "train.duration=8", "train.eval_every=4")
     assert status == 0
     run = Path("runs/run")
@@ -114,14 +114,14 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(train):
 def test_overfit_drives_one_batch_to_nearly_zero(train):
     status, _, _ = train("debug=overfit", "run.dir=runs/run", "optimizer.lr=3e-3", "model.d_ff=128")
     assert status == 0
-    # Adam at a constant rate jumps now and then where gradients have all but gone (at 1e-2 on some
-    # processors among the last 20 steps).
+    # Adam at a constant learning rate jumps occasionally once gradients are nearly zero (with 1e-2,
+    # on some processors, within the last 20 steps).
     assert np.median([r["loss"] for r in records("train")[-20:]]) < 0.05
     assert records("eval") == []
 
 
 @pytest.mark.slow
-def test_divergence_ends_the_run_names_the_window_and_saves_nothing_broken(train):
+def test_divergence_ends_the_run_names_the_window_and_saves_no_broken_state(train):
     words = ("optimizer.lr=1e30", "optimizer.clip_norm=null", "model.norm=none")
     status, out, _ = train(*words, "train.log_every=5", "train.checkpoint_every=1")
     assert status == 1
@@ -142,14 +142,14 @@ def test_early_stopping_ends_after_patience_evaluations_without_a_better_loss(tr
     words = ("optimizer.lr=0", "train.duration=50", "train.eval_every=2", "train.early_stopping=3")
     status, _, _ = train(*words)
     found = summary()
-    # lr 0: the first evaluation is the best and all later ones are equal to it.
+    # With lr 0 the first evaluation is the best, and all later ones equal it.
     assert status == 0
     assert (found["status"], found["step"], found["best_step"]) == ("stopped_early", 8, 2)
     assert train(*words)[1].count("is finished") == 1
 
 
 class Hands:
-    """A clock that stands still but for what is known to take time."""
+    """A clock that advances only by the fixed durations of certain calls."""
 
     def __init__(self, monkeypatch, step, evaluation, compilation):
         self.now = 1000.0
@@ -181,12 +181,12 @@ def test_a_clocked_run_ends_in_time_with_its_schedule_complete(train, monkeypatc
     status, _, _ = train(*words, "train.checkpoint_every=50%", "train.log_every=1")
     found, lr = summary(), [r["lr"] for r in records("train")]
     assert status == 0 and found["status"] == "finished"
-    # 4 s hold the compilation, two evaluations and 2.25 s of steps, and no step more.
+    # 4 s hold the compilation, two evaluations and 2.25 s of steps, but not one more step.
     assert found["step"] == len(lr) == 18
     assert [r["step"] for r in records("eval")] == [10, 18]
     assert records("train")[-1]["wall_seconds"] + evaluation <= limit
     assert found["wall_seconds"] == limit and found["seconds"] == 18 * step
-    # The cosine from the first step after the warm-up down to a tenth.
+    # After the warm-up the cosine falls to a tenth.
     assert lr.index(max(lr)) <= 3 and lr[3:] == sorted(lr[3:], reverse=True)
     assert lr[-1] < 0.12 * max(lr)
 
@@ -205,7 +205,7 @@ def test_epochs_count_passes_over_the_training_tokens(train, text):
 
 @pytest.mark.slow
 @pytest.mark.optimized
-def test_bfloat16_float64_and_accumulation_train_alike(train):
+def test_bfloat16_accumulation_and_remat_train_like_float32(train):
     losses = {}
     for name, words in {
         "float32": [],
@@ -235,7 +235,7 @@ def test_evaluate_job_reports_what_training_recorded(train, cache):
 
 
 @pytest.mark.slow
-def test_a_run_on_stories_knows_its_distance_to_the_floor(text, cache, capsys):
+def test_a_run_on_stories_reports_its_distance_to_the_floor(text, cache, capsys):
     words = ["scale=smoke", "model.context_length=64", "run.samples=0", f"run.cache={cache}"]
     assert cli.main([*words, "run.name=run"]) == 0
     floor = summary()["entropy_floor"]
@@ -318,7 +318,7 @@ def test_a_token_beyond_the_vocabulary_is_refused(train, text):
     refused(train(*words), "7")
 
 
-def test_a_folder_that_is_no_run_is_never_deleted(train, text):
+def test_a_folder_that_is_not_a_run_is_never_deleted(train, text):
     (text / "runs" / "run").mkdir(parents=True)
     (text / "runs" / "run" / "thesis.txt").write_text("years of work")
     refused(train("run.overwrite=true"), "is not a run")
@@ -331,13 +331,13 @@ def test_an_unwritable_place_is_refused(train, text):
 
 
 @pytest.mark.slow
-def test_another_configuration_is_refused_naming_each_key(train):
+def test_a_different_configuration_is_refused_naming_each_key(train):
     train()
     refused(train("seed=1", "model.d_ff=96"), "seed: 1 here, 0 there", "model.d_ff: 96 here")
 
 
 @pytest.mark.slow
-def test_jobs_on_a_run_refuse_keys_that_contradict_it_and_take_those_that_agree(train):
+def test_jobs_on_a_run_refuse_keys_that_contradict_it_and_accept_those_that_agree(train):
     train("train.duration=4")
     for words in (["model.d_model=64"], ["optimizer=lion"], ["seed=1"]):
         status, out, error = train("job=evaluate", *words)
@@ -357,7 +357,7 @@ def test_jobs_without_a_run_or_a_checkpoint_say_so(train, text, capsys, cache):
     for job in ("generate", "evaluate"):
         assert cli.main([f"job={job}", "run.dir=runs/run", f"run.cache={cache}"]) == 2
         assert "runs/run are gone" in capsys.readouterr().err
-    Path("runs/run/checkpoints.json").unlink()  # now as if none had ever been completed
+    Path("runs/run/checkpoints.json").unlink()  # now as if no checkpoint had ever been completed
     for job in ("generate", "evaluate"):
         assert cli.main([f"job={job}", "run.dir=runs/run", f"run.cache={cache}"]) == 2
         assert "no checkpoint" in capsys.readouterr().err
@@ -377,7 +377,7 @@ def test_a_sweep_runs_every_value_and_reports_the_refused_one(text, cache):
     assert len(done) == 2 and all("n_heads" in p.name for p in done)
 
 
-def test_two_writers_of_one_run_cannot_be(train, text):
+def test_a_second_writer_of_a_run_is_refused(train, text):
     from jaxlm.store.directory import RunDirectory
 
     run = RunDirectory("runs/run")
@@ -387,7 +387,7 @@ def test_two_writers_of_one_run_cannot_be(train, text):
 
 
 @pytest.mark.slow
-def test_a_run_of_another_kind_is_refused_without_the_keys_that_only_one_kind_has(train):
+def test_a_different_optimizer_is_refused_without_listing_keys_that_only_one_kind_has(train):
     assert train("run.stop_at=1")[0] == 0
     status, _, error = train("optimizer=lion", "run.stop_at=1")
     assert status == 2 and "optimizer.name: lion here, adamw there" in error

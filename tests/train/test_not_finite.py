@@ -1,4 +1,4 @@
-"""A state that is not finite is never saved, evaluated as good, or ranked."""
+"""A state that is not finite is never saved, rated as good, or ranked."""
 
 import functools
 import json
@@ -47,8 +47,8 @@ def summary():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_step_that_leaves_weights_that_are_not_finite_has_diverged(train, backend):
-    """The loss and the gradient of that step are those before its update, and finite."""
+def test_a_step_after_which_weights_are_not_finite_has_diverged(train, backend):
+    """The loss and the gradient of that step are finite: they precede its update."""
     if backend == "torch":
         pytest.importorskip("torch")
     words = ("train.duration=1", "optimizer.lr=1e39", f"backend={backend}")
@@ -56,7 +56,7 @@ def test_a_step_that_leaves_weights_that_are_not_finite_has_diverged(train, back
     for more in ((), every):
         status, out, _ = train(*words, *more, "run.overwrite=true")
         assert status == 1
-        assert "weights that are not finite" in out and "accuracy" not in out
+        assert "weights not finite after it" in out and "accuracy" not in out
         found = summary()
         assert found["status"] == "diverged"
         assert not re.search(r"\d{6}|\.\d{5}", found["reason"])  # numbers are rounded
@@ -84,8 +84,8 @@ def engine(backend):
 @pytest.mark.slow
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_targets_under_logits_that_are_not_finite_are_wrong_answers(backend, broken, tmp_path):
-    """Also among three ids, where every rank is within the best five."""
+def test_targets_with_logits_that_are_not_finite_count_as_wrong(backend, broken, tmp_path):
+    """This includes top5 with three ids, where every rank is within the best five."""
     if backend == "torch":
         pytest.importorskip("torch")
     made = engine(backend)()

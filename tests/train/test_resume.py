@@ -1,4 +1,4 @@
-"""Real processes, really killed: the same command goes on, and nothing but time is lost."""
+"""Real processes, really killed: the same command resumes, and only time is lost."""
 
 import json
 import signal
@@ -15,7 +15,7 @@ WORDS = "the cat sat on a mat and saw the dog run over the hill to find a red ba
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with a small text, and a cache that all runs of this file share."""
+    """A folder with a small text, and a cache shared by all runs of this file."""
     folder = tmp_path_factory.mktemp("resume")
     words = np.random.default_rng(0).choice(WORDS, 6000)
     (folder / "text.txt").write_text(" ".join(words), "utf-8")
@@ -60,7 +60,7 @@ def test_resume_is_bitwise_after_kill_9_at_any_moment(place, reference):
         while process.poll() is None:
             if moment(run):
                 process.send_signal(signal.SIGSTOP)
-                if moment(run):  # it is so still, and stays so until the process dies
+                if moment(run):  # still true, and remains so until the process dies
                     process.kill()
                     hit.append(name)
                     break
@@ -101,7 +101,7 @@ def test_stop_at_leaves_early_without_changing_the_schedule(place, reference):
 
 
 @pytest.mark.slow
-def test_a_run_of_eight_devices_goes_on_with_one(place, monkeypatch):
+def test_a_run_on_eight_devices_resumes_on_one(place, monkeypatch):
     words = ("train.batch_size=8", "train.duration=60", "train.checkpoint_every=30")
     assert finish(start(place, "one", *words))[0] == 0
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")

@@ -1,4 +1,4 @@
-"""Promises of what a run and a study tell a person: each number is what its name says."""
+"""Promises of the numbers that a run and a study report: each is what its name says."""
 
 import json
 import re
@@ -38,7 +38,7 @@ RESULT = {
 
 
 class Clock(Clocks):
-    """A clock that stands where it is set."""
+    """A clock that shows the time it is set to."""
 
     def __init__(self, wall, seconds):
         self.at = wall, seconds
@@ -52,7 +52,7 @@ class Clock(Clocks):
 
 @pytest.fixture
 def told(tmp_path):
-    """told(*words) -> (ledger of a new process of the run, the fields its console was given)."""
+    """told(*words) -> (ledger of a new process of the run, console with the fields it received)."""
 
     def start(*words, peak=10**8, duration="100"):
         config = compose([f"train.duration={duration}", f"run.dir={tmp_path}", *words])
@@ -73,16 +73,16 @@ def told(tmp_path):
 
 
 def measured(ledger, loss=3.0):
-    """A step's metrics as an engine reads them."""
+    """A step's metrics in the form that an engine returns."""
     groups = parameter_groups(ledger.engine.model_config.n_layers)
     norms = np.ones(len(groups))
     return StepMetrics(np.float32(loss), np.float32(1.0), norms, norms, norms, np.ones(2))
 
 
-# -- a run while it trains -----------------------------------------------------------------------
+# -- a running training --------------------------------------------------------------------------
 
 
-def test_bar_records_and_summary_tell_one_speed(told):
+def test_progress_bar_records_and_summary_report_the_same_speed(told):
     ledger, console = told()
     ledger.start(0, Clock(wall=50.0, seconds=0.0))
     for step, seconds in ((1, 8.0), (50, 12.0), (100, 20.0)):
@@ -102,13 +102,13 @@ def test_bar_records_and_summary_tell_one_speed(told):
 def test_time_left_is_never_negative(told):
     ledger, console = told("data.train_tokens=1M", duration="1hours")
     ledger.start(0, Clock(wall=3000.0, seconds=1.0))
-    ledger.clocks.at = 3700.0, 1.0  # the last step took longer than what was left
+    ledger.clocks.at = 3700.0, 1.0  # the last step took longer than the time left
     ledger.train(9, 1e-3, measured(ledger), 2.5)
     fraction, fields = console.fields[-1]
     assert fields["left"] == "0:00" and fraction == 1.0
 
 
-def test_an_evaluation_of_one_row_has_no_error_to_tell(told, capsys):
+def test_an_evaluation_of_one_row_shows_no_standard_error(told, capsys):
     ledger, _ = told()
     ledger.evaluation(5, RESULT | {"standard_error": None})
     assert "validation loss 2.0000, perplexity" in capsys.readouterr().out
@@ -116,7 +116,7 @@ def test_an_evaluation_of_one_row_has_no_error_to_tell(told, capsys):
     assert "2.0000 ± 0.1000," in capsys.readouterr().out
 
 
-def test_peak_memory_is_that_of_all_processes_of_a_run(told):
+def test_peak_memory_is_the_maximum_over_all_processes_of_a_run(told):
     ledger, _ = told(peak=3 * 10**8)
     ledger.evaluation(5, RESULT)
     ledger.summarize("interrupted", Position(step=5))
@@ -129,14 +129,14 @@ def test_peak_memory_is_that_of_all_processes_of_a_run(told):
     assert again.run.read_summary()["peak_memory_bytes"] == 10**8
 
 
-# -- a run that has ended ------------------------------------------------------------------------
+# -- an ended run --------------------------------------------------------------------------------
 
 
 def train(*steps):
     return [{"kind": "train", "step": step, "loss": float(step)} for step in steps]
 
 
-def test_the_last_training_loss_says_which_batches_it_is_the_mean_of():
+def test_the_last_training_loss_names_the_batches_that_it_averages():
     few, many = train(1, 10, 20, 30, 40), train(*range(1, 1001))
     assert late_mean(few, "loss") == 40 and late_words(few) == "of the batch of step 40 alone"
     assert [r["step"] for r in late_records(many)] == list(range(951, 1001))
@@ -145,8 +145,8 @@ def test_the_last_training_loss_says_which_batches_it_is_the_mean_of():
     assert late_mean([], "loss") is None and late_records([]) == []
 
 
-def test_the_last_training_loss_of_a_short_run_is_a_mean_too():
-    """Of all steps since the record before: a run of 60 steps has one record in its last 5 %."""
+def test_the_last_training_loss_of_a_short_run_is_also_a_mean():
+    """It averages all steps since the previous record: 60 steps have one record in the last 5 %."""
     records = train(1, 20, 40, 60)
     for record in records:
         record["interval_loss"] = record["step"] / 10
@@ -160,13 +160,13 @@ def test_the_last_training_loss_of_a_short_run_is_a_mean_too():
 
 
 def kept(run, kind):
-    """The records of one kind in a run's folder."""
+    """The records of one kind in a run directory."""
     return [r for r in RunDirectory(run).records() if r["kind"] == kind]
 
 
 @pytest.mark.slow
-def test_each_record_holds_the_mean_of_the_steps_since_the_one_before(tmp_path):
-    """Also of a run that was interrupted between two records."""
+def test_each_record_holds_the_mean_loss_since_the_previous_record(tmp_path):
+    """This also holds for a run that was interrupted between two records."""
     words = ["scale=smoke", "backend=torch", "torch.compile=false", "run.samples=0"]
     words += ["model.n_layers=1", "model.d_model=16", "model.n_heads=1", "train.duration=9"]
     words += ["train.checkpoint_every=4"]
@@ -189,7 +189,7 @@ def test_each_record_holds_the_mean_of_the_steps_since_the_one_before(tmp_path):
     assert found == {r["step"]: r["interval_loss"] for r in kept(tmp_path / "some", "train")}
 
 
-def test_a_report_and_the_last_lines_tell_that_mean():
+def test_the_report_and_the_last_lines_show_that_mean():
     records, summary = synthetic_run(n=60, log_every=10)
     late = [r for r in records if r["kind"] == "train" and r["step"] > 0.95 * 590]
     value = sum(r["loss"] for r in late) / len(late)
@@ -197,7 +197,7 @@ def test_a_report_and_the_last_lines_tell_that_mean():
     assert said == f"{value:.4f}, mean of {len(late)} batches, steps 570 to 590"
 
 
-def test_every_row_says_what_it_is(tmp_path):
+def test_every_row_of_the_report_says_what_it_measures(tmp_path):
     records, summary = synthetic_run()
     rows = dict(results(summary, records))
     assert "without compilation and evaluation" in rows["training time"]
@@ -225,12 +225,12 @@ def test_the_description_names_units_and_only_keys_that_had_an_effect():
 
 
 @pytest.mark.slow
-def test_the_speed_figure_is_of_tokens_over_training_time():
+def test_the_speed_figure_shows_tokens_over_training_time():
     rows = [{"tokens": 100 * (i + 1), "seconds": 2.0 * (i + 1)} for i in range(10)]
     rows[-1]["seconds"] = rows[-2]["seconds"]  # the last step is read at once
     speed_N = recent_speed(rows)
     assert speed_N[:-1] == pytest.approx([50.0] * 9)
-    assert speed_N[-1] == pytest.approx(75.0)  # of three records, and not without end
+    assert speed_N[-1] == pytest.approx(75.0)  # over three records, so not infinite
     records, summary = synthetic_run()
     left, right = run_figures(records, summary)["speed"].axes
     kept = [r for r in records if r["kind"] == "train"]
@@ -238,7 +238,7 @@ def test_the_speed_figure_is_of_tokens_over_training_time():
     assert len(right.lines) == 1
 
 
-def test_a_caption_tells_the_width_of_the_mean_that_is_drawn():
+def test_the_caption_states_the_width_of_the_plotted_mean():
     for n in (1, 5, 99, 400, 1000):
         width = smoothing_width(n)
         values = np.random.default_rng(0).normal(size=n)
@@ -270,7 +270,7 @@ def page_of(comparison, tmp_path, captions=None):
     return markdown(pages.comparison_page(comparison, captions or {}, tmp_path, None), tmp_path)
 
 
-def test_a_short_study_says_how_many_records_its_training_loss_is_of(tmp_path):
+def test_a_short_study_states_how_many_records_its_training_loss_averages(tmp_path):
     comparison = short_study(tmp_path, steps=20)  # records at steps 1, 5, 10, 15, 20
     assert {run.metrics["late_records"] for run in comparison.counted} == {1}
     page = page_of(comparison, tmp_path)
@@ -281,7 +281,7 @@ def test_a_short_study_says_how_many_records_its_training_loss_is_of(tmp_path):
     assert "in the last 5 % of a run's steps: 10 records, each" in page and "noisy" not in page
 
 
-def test_early_against_late_is_left_out_where_records_are_few(tmp_path):
+def test_early_against_late_is_omitted_if_there_are_few_records(tmp_path):
     few = short_study(tmp_path, steps=60)  # 13 records: a tenth of the run holds one
     assert not few.shares and "at 10% of the steps" not in page_of(few, tmp_path)
     (tmp_path / "more").mkdir()
@@ -330,14 +330,14 @@ def test_an_interval_is_never_shown_as_zero_and_zero_has_no_sign():
     assert amount(share, 0.5, difference=True) == "50.00 points"
 
 
-def test_the_smallest_value_tried_is_said_to_be_that(tmp_path):
+def test_a_best_value_at_the_edge_of_the_sweep_is_reported_as_such(tmp_path):
     comparison = short_study(tmp_path)  # 0.001 is best of 0.001 and 0.003
     (sweep,) = comparison.sweeps
     (said,) = sweeps.words(sweep, METRICS["best_val_loss"])
     assert "**0.001**" in said and "smaller ones may be better" in said
 
 
-def test_the_logs_times_add_up(tmp_path):
+def test_the_times_in_the_log_add_up(tmp_path):
     for name in ("a", "b"):
         path = write_run(tmp_path / name)
         summary = json.loads((path / "summary.json").read_text())

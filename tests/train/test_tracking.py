@@ -1,4 +1,4 @@
-"""Promises of the trackers: every number arrives once, also after a resume."""
+"""Promises of the trackers: every number is written exactly once, even after a resume."""
 
 import struct
 import sys
@@ -13,7 +13,7 @@ from jaxlm.train.trackers import open_tracker, scalars
 
 
 def events(folder):
-    """What TensorBoard shows: {(tag, step): [values]}, purged where a later process says so."""
+    """What TensorBoard shows: {(tag, step): [values]}, with the purges of later processes."""
     from tensorboardX.proto.event_pb2 import Event, SessionLog
 
     shown = {}
@@ -31,7 +31,7 @@ def events(folder):
 
 
 def tensorboard(folder, step=0):
-    """A tracker opened, as all of them, in the same second: its file must be its own."""
+    """A tracker; all are opened in the same second, yet each must write its own file."""
     pytest.importorskip("tensorboardX")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "time", lambda: 1.7e9)
@@ -54,7 +54,7 @@ def test_every_number_of_a_record_is_written(tmp_path):
     assert "eval/loss" in names and "train/step" not in names
 
 
-def test_a_resume_keeps_no_step_twice(tmp_path):
+def test_no_step_is_kept_twice_after_a_resume(tmp_path):
     records, _ = synthetic_run(n=6)
     first = tensorboard(tmp_path, 9)
     for record in records[1:]:
@@ -71,7 +71,7 @@ def test_a_resume_keeps_no_step_twice(tmp_path):
     assert losses == {s: [1.0 if s <= 20 else 2.0] for s in (10, 20, 30, 40, 50)}
 
 
-def test_null_and_text_are_left_out():
+def test_null_and_text_are_omitted():
     record = {"kind": "train", "step": 3, "loss": None, "a": {"b": 1.5, "c": [2, None]}}
     assert dict(scalars(record)) == {"a/b": 1.5, "a/c/0": 2}
 

@@ -1,4 +1,4 @@
-"""Promises of job=doctor: it tells what is there, whether training works, and what to do."""
+"""Promises of job=doctor: it reports the machine, whether training works, and what to do."""
 
 import math
 from functools import partial
@@ -32,7 +32,7 @@ def config(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sound_machine_passes_and_is_described(config, capsys):
+def test_a_working_machine_passes_and_is_described(config, capsys):
     assert doctor.doctor_job(config, JAX) == 0
     text = capsys.readouterr().out
     assert f"0: {jax.devices()[0].platform}" in text
@@ -61,7 +61,7 @@ def test_a_step_that_raises_fails_without_a_traceback(config, capsys, monkeypatc
     assert "RuntimeError: no kernel image\n" in text and "FAILED" in text
 
 
-def test_only_a_start_at_ln_v_and_a_fall_pass():
+def test_only_losses_that_start_at_ln_v_and_fall_pass():
     start = math.log(64)
     assert judge([start, 2.0, 1.0], 64)[1]
     assert not judge([start + 0.2, 2.0, 1.0], 64)[1]
@@ -99,13 +99,13 @@ def test_advice_names_the_fault_and_the_remedy(machine, expected, monkeypatch):
         assert not any(expected in line for line in advice(HEALTHY))
 
 
-def test_a_gpu_hidden_by_the_environment_is_told(monkeypatch):
+def test_a_gpu_hidden_by_the_environment_is_reported(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     lines = advice(changed(nvidia_gpus=["NVIDIA H100"]))
     assert "unset JAX_PLATFORMS" in lines[0]
 
 
-def test_free_disk_of_a_folder_that_is_not_there_yet(tmp_path):
+def test_free_disk_space_is_known_for_a_folder_that_does_not_exist_yet(tmp_path):
     assert doctor._free(tmp_path / "a" / "b") > 0
     (tmp_path / "file").write_text("")
     assert doctor._free(tmp_path / "file" / "run") is None
