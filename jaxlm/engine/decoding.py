@@ -121,9 +121,8 @@ class Decoder:
     ) -> Iterator[np.ndarray]:
         """Yield new ids (B, N) of `rows` continuations, `chunk` at a time (None: as many as fit).
 
-        Ends after max_tokens, or when every
-        row has produced `end_of_text`. The repetition penalty passes over the prompt's first
-        `unpenalised` tokens. Without a stop, N differs from chunk only at the window's end.
+        Ends after max_tokens, or when every row has produced `end_of_text`. The prompt's first
+        `unpenalised` tokens incur no repetition penalty.
         """
         context, vocabulary = self.model.model.context_length, self.model.model.vocab_size
         chosen = thresholds(sampling)
