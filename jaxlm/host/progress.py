@@ -56,7 +56,7 @@ def open_bar(label: str, total: float | None, stderr: bool = False) -> "Progress
         BarColumn(bar_width=24),
         TaskProgressColumn(),
         TextColumn("{task.fields[shown]}"),
-        console=Console(stderr=stderr),
+        console=Console(stderr=True) if stderr else None,
         transient=stderr,
     )
     bar.add_task(label, total=total, shown="")

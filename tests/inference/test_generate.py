@@ -189,7 +189,7 @@ def test_what_stands_before_the_prompt_is_not_penalised(bytes_, letters, monkeyp
         assert run.generate(prompt, repetition_penalty=2.0) == prompt
         given_ids, options = calls.pop()
         assert given_ids == ids and options["unpenalised"] == before
-        assert options["sampling"]["repetition_penalty"] == 2.0
+        assert options["sampling"].repetition_penalty == 2.0
 
 
 @pytest.mark.slow

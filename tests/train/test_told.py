@@ -206,7 +206,7 @@ def test_every_row_of_the_report_says_what_it_measures(tmp_path):
     assert rows["perplexity"] == f"{np.exp(summary['val_loss']):.3f}"
     write_run_report(tmp_path / "r.md", compose([]), summary, records, [], [tmp_path / "loss.png"])
     text = (tmp_path / "r.md").read_text("utf-8")
-    assert "of wall-clock time" in text and "mean of 3 such" in text and "{" not in text
+    assert "of wall-clock time" in text and "mean of 3 records" in text and "{" not in text
 
 
 def test_the_description_names_units_and_only_keys_that_had_an_effect():
