@@ -81,16 +81,20 @@ def pytest_runtest_setup(item):
 
 
 def _draw_in_marked_tests_only():
-    """In tests, a run's figures take longer than its training. Unless a test is marked `draws`,
-    they are made but not rendered. Processes that tests start render theirs."""
+    """A run's figures take longer than its training here. Unless a test is marked `draws`, they
+    are made but neither laid out nor rendered. Processes that tests start set run.figures=false."""
     from scaling.report import house
 
-    render = house.render
+    settle, render = house.settle, house.render
 
-    def drawn_where_it_matters(figure, file, form):
+    def settled_where_it_matters(figure):
+        if _drawing["real"]:
+            settle(figure)
+
+    def rendered_where_it_matters(figure, file, form):
         if _drawing["real"]:
             render(figure, file, form)
         else:
             Path(file).write_bytes(_NOT_DRAWN)
 
-    house.render = drawn_where_it_matters
+    house.settle, house.render = settled_where_it_matters, rendered_where_it_matters

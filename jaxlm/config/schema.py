@@ -157,6 +157,7 @@ class RunConfig:
     stop_at: int | None = key(None, "stop early at this step, without changing the schedule")
     cache: str = key(".cache", "folder for token files, downloads and compiled programs")
     samples: int = key(3, "number of texts generated into samples.txt when a run finishes; 0: none")
+    figures: bool = key(True, "draw the figures of report.md when a run finishes")
 
 
 @dataclass

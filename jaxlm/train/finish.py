@@ -70,6 +70,8 @@ def missing(path: Path, config: Config, summary: Json) -> list[str]:
     if REPORT_END not in report:
         return [*lost, "report.md"]
     figures = re.findall(r"\]\((plots/[^)]+)\)", report)
+    if config.run.figures and not figures and _is_written(path / "metrics.jsonl"):
+        return [*lost, "report.md"]  # it was written with run.figures=false
     return lost + [name for name in figures if not _is_written(path / name)]
 
 
@@ -84,7 +86,8 @@ def write_report(run: RunDirectory, config: Config, summary: Json, samples: list
 
     records = run.records()
     try:
-        figures = plot_run(records, summary, run.path / "plots") if records else []
+        drawn = records and config.run.figures
+        figures = plot_run(records, summary, run.path / "plots") if drawn else []
         write_run_report(run.path / "report.md", config, summary, records, samples, figures)
     except OSError as error:
         raise UserError(

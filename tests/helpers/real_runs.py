@@ -41,7 +41,8 @@ def start(place, name, *words, program=(str(ROOT / "run.py"),)):
         f"data.path={place / 'text.txt'}", f"run.dir={place / name}",
         f"run.cache={place / 'cache'}",
         f"train.duration={STEPS}", "train.eval_every=100", "train.checkpoint_every=40",
-        "train.log_every=1", "model.residual_dropout=0.1", "run.samples=0", *words,
+        "train.log_every=1", "model.residual_dropout=0.1", "run.samples=0",
+        "run.figures=false", *words,
     ]  # fmt: skip
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}

@@ -17,7 +17,8 @@ from jaxlm.data.prepare import prepare
 from jaxlm.host import names
 from jaxlm.host.console import Console, print_anything
 from jaxlm.host.errors import UserError
-from jaxlm.inference.report import next_commands, write_run_report
+from jaxlm.inference.commands import next_commands
+from jaxlm.inference.report import write_run_report
 from jaxlm.store.directory import RunDirectory
 
 LATIN1 = os.fsdecode(b"caf\xe9.txt")

@@ -8,7 +8,8 @@ from synthetic import FLOOR, synthetic_run
 
 from jaxlm.config.compose import compose
 from jaxlm.config.schema import identity
-from jaxlm.inference.report import overrides, results, summary_lines, write_run_report
+from jaxlm.inference.commands import overrides
+from jaxlm.inference.report import results, summary_lines, write_run_report
 
 COMMANDS = [
     [],

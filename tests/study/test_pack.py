@@ -14,7 +14,6 @@ from jaxlm.cli import main as cli
 from jaxlm.config.compose import compose
 from jaxlm.inference.engines import engine_class
 from jaxlm.study.pack import program_of, train_pack
-from jaxlm.train import finish
 
 TIMES = ("seconds", "wall_seconds", "tokens_per_second", "memory_bytes")
 VARIED = {
@@ -33,8 +32,13 @@ def cache(tmp_path_factory):
 def words(tmp_path, monkeypatch, cache):
     """words(name, 'key=value', ...) of a small run in the folder `name`."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(finish, "write_report", lambda *_, **__: None)  # figures take seconds
-    base = ["scale=smoke", "run.samples=0", "train.duration=8", "train.eval_every=25%"]
+    base = [
+        "scale=smoke",
+        "run.samples=0",
+        "run.figures=false",
+        "train.duration=8",
+        "train.eval_every=25%",
+    ]
     base += ["train.checkpoint_every=25%", "train.log_every=1", f"run.cache={cache}"]
     return lambda name, *more: [*base, *more, f"run.name={name}", f"run.dir={name}"]
 
@@ -153,7 +157,7 @@ def test_a_study_trains_in_packs_and_says_so(tmp_path, cache):
     """In real processes, from the command line to the report."""
     given = ["experiment=quickstart", "job=study", "scale=smoke", "run.name=s", "run.samples=0"]
     given += ["study.axes.optimizer.lr=[1e-3,1e-2]", "study.pack=true", "study.specimens=0"]
-    given += ["train.duration=4", f"run.cache={cache}"]
+    given += ["train.duration=4", "run.figures=false", f"run.cache={cache}"]
     root = Path(__file__).resolve().parents[2]
     command = [sys.executable, str(root / "run.py"), *given]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500)
@@ -171,7 +175,6 @@ def test_a_study_trains_in_packs_and_says_so(tmp_path, cache):
 _ON_DEVICES = """
 import functools, sys
 from jaxlm.cli import main as cli
-from jaxlm.train import finish
 from jaxlm.inference.engines import engine_class
 from jaxlm.study.pack import train_pack
 words = sys.argv[1:]

@@ -31,7 +31,8 @@ def cache(tmp_path_factory):
 
 
 def small(folder, cache, *words):
-    given = ["scale=smoke", "run.samples=0", "train.duration=2", "train.eval_every=100%"]
+    given = ["scale=smoke", "run.samples=0", "run.figures=false", "train.duration=2"]
+    given += ["train.eval_every=100%"]
     return compose([*given, f"run.dir={folder}", f"run.cache={cache}", *words])
 
 
@@ -124,7 +125,7 @@ def _start_study(study, cache):
     command = [
         sys.executable, "-c", _TWO_RUNS.replace("LONG", str(LONG)), "scale=smoke",
         "model.n_layers=1", f"data.train_tokens={LONG * 128 + 1}", "train.eval_every=100%",
-        "train.log_every=1", "run.samples=0", f"run.dir={study}", f"run.cache={cache}",
+        "train.log_every=1", "run.samples=0", "run.figures=false", f"run.dir={study}", f"run.cache={cache}",
     ]  # fmt: skip
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}

@@ -64,6 +64,17 @@ PLACES = {
 }
 
 
+def test_figures_can_be_left_out_and_made_later(train):
+    assert train("run.figures=false")[0] == 0
+    assert not (RUN / "plots").exists() and "plots/" not in (RUN / "report.md").read_text("utf-8")
+    status, out, _ = train("run.figures=false")
+    assert status == 0 and "report.md" not in out.partition("is finished")[0]
+    assert not (RUN / "plots").exists()
+    assert train()[0] == 0
+    assert (RUN / "plots" / "loss.png").read_bytes() == b"drawn"
+    assert "(plots/loss.png)" in (RUN / "report.md").read_text("utf-8")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_a_run_killed_while_finishing_is_not_finished_until_called_again(train, monkeypatch, place):

@@ -56,7 +56,7 @@ MOMENTS = {
 def test_resume_is_bitwise_after_kill_9_at_any_moment(place, reference):
     run, hit = place / "killed", []
     for name, moment in MOMENTS.items():
-        process = start(place, "killed")
+        process = start(place, "killed", "run.figures=true")
         while process.poll() is None:
             if moment(run):
                 process.send_signal(signal.SIGSTOP)
@@ -69,7 +69,7 @@ def test_resume_is_bitwise_after_kill_9_at_any_moment(place, reference):
         status, output = finish(process)
         assert status in (0, -signal.SIGKILL), output
     assert set(MOMENTS) - set(hit) <= {"between commit and manifest"}, hit  # that one lasts 1 ms
-    status, output = finish(start(place, "killed"))
+    status, output = finish(start(place, "killed", "run.figures=true"))
     assert status == 0, output
     assert_same_run(run, reference)
     summary = json.loads((run / "summary.json").read_text())
