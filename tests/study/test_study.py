@@ -125,7 +125,8 @@ def _start_study(study, cache):
     command = [
         sys.executable, "-c", _TWO_RUNS.replace("LONG", str(LONG)), "scale=smoke",
         "model.n_layers=1", f"data.train_tokens={LONG * 128 + 1}", "train.eval_every=100%",
-        "train.log_every=1", "run.samples=0", "run.figures=false", f"run.dir={study}", f"run.cache={cache}",
+        "train.log_every=1", "run.samples=0", "run.figures=false", f"run.dir={study}",
+        f"run.cache={cache}",
     ]  # fmt: skip
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
