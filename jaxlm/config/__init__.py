@@ -1,1 +1,1 @@
-"""Every key, and what fits."""
+"""All configuration keys, with checks of their values."""

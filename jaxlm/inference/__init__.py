@@ -1,1 +1,1 @@
-"""A trained run, opened: evaluated, read, let write, reported."""
+"""Opens a trained run: evaluation, generation, figures and report."""

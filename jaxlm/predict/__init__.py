@@ -1,1 +1,1 @@
-"""What would a larger model reach?"""
+"""Predicts what a larger model would reach."""

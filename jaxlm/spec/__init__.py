@@ -1,1 +1,1 @@
-"""What both engines agree on, without a framework."""
+"""The definitions that both engines share, without a framework."""

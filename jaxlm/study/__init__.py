@@ -1,1 +1,1 @@
-"""Many runs, one question."""
+"""Trains the many runs that answer one question."""

@@ -334,8 +334,8 @@ def test_the_logits_job_refuses_what_are_not_ids(letters_run, tmp_path):
     for array, message in [
         (np.zeros((2, 3)), "float64"),
         (np.zeros(4, int), r"shape \(4,\)"),
-        (np.zeros((0, 4), int), "at least one"),
-        (np.zeros((2, 17), int), "length 17 exceeds the model's context of 16"),
+        (np.zeros((0, 4), int), "neither of them zero"),
+        (np.zeros((2, 17), int), "length 17, which exceeds the model's context length of 16"),
         (beyond, f"the id {LETTERS.vocab_size} at row 1, position 2"),
         (-beyond, "the id -"),
         (np.array([{}]), "not an intact .npy file"),
