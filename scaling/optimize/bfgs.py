@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from scaling.optimize.method import Options
-from scaling.optimize.quasi_newton import Memory, State, descent
+from scaling.optimize.quasi_newton import Curvature, Memory, State, descent
 
 
 def _start_memory(size: int, options: Options) -> Memory:
@@ -34,4 +34,4 @@ def _product(state: State, gradient: jax.Array) -> jax.Array:
     return state.hess_inv @ gradient
 
 
-METHOD = descent(_start_memory, _learn, _product, lambda size: 200 * size, bounded=False)
+METHOD = descent(Curvature(_start_memory, _learn, _product, lambda size: 200 * size, bounded=False))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from scaling.optimize.method import Options
-from scaling.optimize.quasi_newton import EPS, Memory, State, descent
+from scaling.optimize.quasi_newton import EPS, Curvature, Memory, State, descent
 
 
 def _start_memory(size: int, options: Options) -> Memory:
@@ -58,4 +58,4 @@ def _product(state: State, gradient: jax.Array) -> jax.Array:
     return product
 
 
-METHOD = descent(_start_memory, _learn, _product, lambda size: 15_000, bounded=True)
+METHOD = descent(Curvature(_start_memory, _learn, _product, lambda size: 15_000, bounded=True))
