@@ -13,34 +13,25 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 
 from scaling.errors import ScalingError, writing
 from scaling.estimate.bootstrap import (
     Profile,
-    bootstrap,
     interval,
-    noise_of,
-    prepare_profile,
-    profile,
 )
 from scaling.estimate.doubts import of_the_floor, warn
-from scaling.estimate.identify import Identified, by_places, by_profiles, by_solution
-from scaling.estimate.one_step import MANY
 from scaling.estimate.power_law import Json
 from scaling.estimate.scatter import run_interval, scatter_of
+from scaling.estimate.solve import solve
 from scaling.law import allocate
 from scaling.law.fixed import read_fixed
 from scaling.law.laws import Law, find_law
-from scaling.law.problem import SQUARES, Problem, Solutions
+from scaling.law.problem import SQUARES, Problem
 from scaling.records.records import Records
-
-Words = ParamSpec("Words")
-Returned = TypeVar("Returned")
 
 FORMAT = 2
 """Version of fit.json."""
@@ -335,32 +326,11 @@ def fit(
     if resamples < 0 or bootstrap_starts < 1:
         raise ScalingError("resamples must be at least 0 and bootstrap_starts at least 1.")
     problem = Problem.of(records, law, delta, read_fixed(fix, law))
-    lines: list[str] = []
-    more: list[str] = []  # one list for each thread
-    profiled: dict[str, Profile] = {}
-    # Two threads, since compilation and compiled programs do not hold Python's lock.
-    with ThreadPoolExecutor(1) as beside:
-        if profiles and len(problem) < MANY:  # with more points, even one problem is slow
-            beside.submit(prepare_profile, problem)
-        found = _search(problem, records)
-        best = found.best
-        centred, residual = found.theta[best], problem.residuals(found.theta[best])
-        identified, message = _judge(problem, found, level)
-        waiting = None
-        if profiles and found.converged[best] and not problem.defects(centred):
-            nothing: dict[str, Profile] = {}
-            waiting = beside.submit(
-                _attempt, "profiles", lines, nothing, profile, problem, centred, level
-            )
-        samples = np.empty((0, len(centred)))
-        if resamples and np.any(found.converged):
-            words = (problem, centred, records.run, resamples, seed, bootstrap_starts)
-            samples = _attempt("bootstrap", more, samples, bootstrap, *words)
-    if waiting is not None:
-        profiled = waiting.result()
-        by_profiles(problem, profiled, identified)
-    if identified.undetermined:
-        message = identified.message
+    solved = solve(problem, records, level, profiles, resamples, bootstrap_starts, seed)
+    found, identified, samples = solved.found, solved.identified, solved.samples
+    centred = found.theta[found.best]
+    residual = problem.residuals(centred)
+    message = identified.message if identified.undetermined else solved.message
     same = found.reached(1e-14 * problem.unit)
     starts = len(problem.starts())
     result = Fit(
@@ -369,7 +339,7 @@ def fit(
         samples=law.absolute(samples, problem.centre),
         delta=None if problem.delta == SQUARES else problem.delta,
         level=level,
-        objective=float(found.objective[best]),
+        objective=float(found.objective[found.best]),
         n_points=len(records),
         n_runs=len(set(records.run)),
         success=message == "converged",
@@ -377,8 +347,8 @@ def fit(
         starts=starts,
         # Rows are grouped by sequence of deltas; each group has one row per starting point.
         starts_converged=int(np.sum(np.any(same.reshape(-1, starts), axis=0))),
-        warnings=(*lines, *more, *warn(records, problem, centred, samples, found.converged)),
-        profiles={n: p for n, p in profiled.items() if n not in identified.undetermined},
+        warnings=(*solved.warnings, *warn(records, problem, centred, samples, found.converged)),
+        profiles={n: p for n, p in solved.profiles.items() if n not in identified.undetermined},
         range=_ranges(records),
         count=records.count,
         source=records.source,
@@ -393,53 +363,6 @@ def fit(
     low, high = result.intervals.get("E", (np.nan, np.nan))
     word = of_the_floor(records.floor, result.parameters.get("E"), low, high)
     return dataclasses.replace(result, warnings=(*result.warnings, *word))
-
-
-def _search(problem: Problem, records: Records) -> Solutions:
-    """The minima. Raises ScalingError if the search is impossible for these losses."""
-    least, most = float(np.min(records.loss)), float(np.max(records.loss))
-    if problem.fixed.get("E", 0.0) >= most:
-        raise ScalingError(
-            f"fix: E={problem.fixed['E']:.6g} is above all losses (the largest is {most:.6g})."
-        )
-    try:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return problem.search()
-    except np.linalg.LinAlgError as error:
-        raise ScalingError(
-            f"no law can be fitted to losses from {least:.3g} to {most:.3g} ({error}).\n"
-            "Losses must be in nats per token: check the column and its unit."
-        ) from None
-
-
-def _judge(problem: Problem, found: Solutions, level: float) -> tuple[Identified, str]:
-    """The parameters found undetermined without profiles, and the message if there are none."""
-    theta, identified = found.theta[found.best], Identified()
-    defects = problem.defects(theta)
-    by_places(problem, identified)
-    if not defects:
-        noise = noise_of(problem, problem.residuals(theta))
-        by_solution(problem, found, noise, level, identified)
-    if defects:  # reported even if nothing converged, since a dying term decreases forever
-        return identified, "degenerate: " + "; ".join(defects)
-    return identified, "converged" if found.converged[found.best] else "no start converged"
-
-
-def _attempt(
-    name: str,
-    lines: list[str],
-    otherwise: Returned,
-    part: Callable[Words, Returned],
-    *words: Words.args,
-    **more: Words.kwargs,
-) -> Returned:
-    """The result of `part`; if it fails, `otherwise`, and a warning is added to `lines`."""
-    try:
-        return part(*words, **more)
-    except (ArithmeticError, ValueError, MemoryError) as error:  # LinAlgError is a ValueError
-        told = " ".join(str(error).split())
-        lines.append(f"{name} skipped: {type(error).__name__}: {told}")
-        return otherwise
 
 
 def _ranges(records: Records) -> dict[str, tuple[float, float]]:

@@ -127,6 +127,31 @@ def _propose(
     return jnp.where(higher, first, lower), search.bracketed | higher | opposed
 
 
+def _acceptable(search: Search, fun: jax.Array, slope: jax.Array, noise: jax.Array) -> jax.Array:
+    """The strong Wolfe conditions at `search.step`, or the decrease alone at the cap."""
+    enough = fun <= search.fun + _DECREASE * search.step * search.slope
+    # The same condition as `enough`, from slopes alone: free of the function's rounding.
+    nearly = (fun <= search.fun + noise) & (slope <= -0.8 * search.slope)
+    gentle = jnp.abs(slope) <= -_CURVATURE * search.slope
+    at_cap = (search.step >= search.cap) & (slope <= 0)
+    return gentle & (enough | nearly) | enough & at_cap
+
+
+End = tuple[jax.Array, jax.Array, jax.Array]  # step, value, slope
+
+
+def _ends(search: Search, tried: End, higher: jax.Array, opposed: jax.Array) -> tuple[End, End]:
+    """The interval's (low end, high end) after a trial: the trial replaces one of them."""
+    low = (search.low, search.low_fun, search.low_slope)
+    high = (search.high, search.high_fun, search.high_slope)
+    replaced = [
+        jnp.where(higher, t, jnp.where(opposed, a, b))
+        for t, a, b in zip(tried, low, high, strict=True)
+    ]
+    kept = [jnp.where(higher, a, t) for t, a in zip(tried, low, strict=True)]
+    return (kept[0], kept[1], kept[2]), (replaced[0], replaced[1], replaced[2])
+
+
 def advance(
     search: Search, fun: jax.Array, slope: jax.Array, finite: jax.Array
 ) -> tuple[Search, jax.Array]:
@@ -144,12 +169,7 @@ def advance(
     noise = _NOISE * jnp.abs(search.fun)
     tried = search.tried + 1
 
-    enough = fun <= search.fun + _DECREASE * step * search.slope
-    # The same condition as `enough`, from slopes alone: free of the function's rounding.
-    nearly = (fun <= search.fun + noise) & (slope <= -0.8 * search.slope)
-    gentle = jnp.abs(slope) <= -_CURVATURE * search.slope
-    at_cap = (step >= search.cap) & (slope <= 0)
-    found = finite & (gentle & (enough | nearly) | enough & at_cap)
+    found = finite & _acceptable(search, fun, slope, noise)
 
     # The auxiliary function, with the required decrease subtracted, has its minimum where both
     # conditions hold.
@@ -175,15 +195,8 @@ def advance(
 
     higher = aux_fun > aux.low_fun + noise
     opposed = aux_slope * aux.low_slope < 0
-    tried_end = (step, fun, slope)
-    low_end = (search.low, search.low_fun, search.low_slope)
-    high_end = (search.high, search.high_fun, search.high_slope)
-    high, high_fun, high_slope = (
-        jnp.where(higher, t, jnp.where(opposed, low, high))
-        for t, low, high in zip(tried_end, low_end, high_end, strict=True)
-    )
-    low, low_fun, low_slope = (
-        jnp.where(higher, low, t) for t, low in zip(tried_end, low_end, strict=True)
+    (low, low_fun, low_slope), (high, high_fun, high_slope) = _ends(
+        search, (step, fun, slope), higher, opposed
     )
     width = jnp.abs(high - low)
     slow = width >= 0.66 * search.width_before

@@ -19,6 +19,46 @@ def main(words: list[str] | None = None) -> int:
 
     Returns the exit status: 0 for a successful fit, 1 for an unreliable one, 2 for bad input.
     """
+    asked = _parser().parse_args(words)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):  # an ASCII locale has no ±
+            stream.reconfigure(  # type: ignore[union-attr]  # not all streams have it
+                errors="backslashreplace"
+            )
+    source = asked.records[0] if len(asked.records) == 1 else asked.records
+    compiled.keep_programs()
+    if asked.out:
+        drawing.prepare()
+    try:
+        records = read_records(
+            source, count=asked.count, keep=asked.keep, where=asked.where, columns=asked.columns
+        )
+        records = records.respelled(lambda name: f"--{name} ")
+        analysis = analyse(
+            records,
+            asked.law,
+            holdout=asked.holdout,
+            budgets=asked.budget,
+            delta=None if asked.squares else asked.delta,
+            resamples=asked.bootstrap,
+            bootstrap_starts=asked.bootstrap_starts,
+            fix=asked.fix,
+        )
+        print(analysis.text(), flush=True)  # before the figures, which take as long again
+        if asked.out:
+            print(f"\nwritten: {analysis.save(asked.out, tell=print)}")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes standard output once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ScalingError as error:
+        print(spelled(str(error), lambda name: f"--{name} "), file=sys.stderr)
+        return 2
+    return 0 if analysis.fit.success else 1
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m scaling.fit",
         description="Fit a scaling law to records of training runs and print the result.",
@@ -58,40 +98,4 @@ def main(words: list[str] | None = None) -> int:
         help="FLOPs to divide between N and D; may be repeated",
     )
     parser.add_argument("--out", help="folder for fit.json, figures and report.md")
-    asked = parser.parse_args(words)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError):  # an ASCII locale has no ±
-            stream.reconfigure(  # type: ignore[union-attr]  # not all streams have it
-                errors="backslashreplace"
-            )
-    source = asked.records[0] if len(asked.records) == 1 else asked.records
-    compiled.keep_programs()
-    if asked.out:
-        drawing.prepare()
-    try:
-        records = read_records(
-            source, count=asked.count, keep=asked.keep, where=asked.where, columns=asked.columns
-        )
-        records = records.respelled(lambda name: f"--{name} ")
-        analysis = analyse(
-            records,
-            asked.law,
-            holdout=asked.holdout,
-            budgets=asked.budget,
-            delta=None if asked.squares else asked.delta,
-            resamples=asked.bootstrap,
-            bootstrap_starts=asked.bootstrap_starts,
-            fix=asked.fix,
-        )
-        print(analysis.text(), flush=True)  # before the figures, which take as long again
-        if asked.out:
-            print(f"\nwritten: {analysis.save(asked.out, tell=print)}")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes standard output once more when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except ScalingError as error:
-        print(spelled(str(error), lambda name: f"--{name} "), file=sys.stderr)
-        return 2
-    return 0 if analysis.fit.success else 1
+    return parser
