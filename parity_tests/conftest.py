@@ -3,6 +3,7 @@
 import dataclasses
 from functools import partial
 
+import jax
 import numpy as np
 import pytest
 
@@ -28,6 +29,13 @@ def make_config(precision="float64", model=MODEL, batch_size=4, **sections) -> C
         torch=TorchConfig(device="cpu", compile=False),
         **sections,
     )
+
+
+@pytest.fixture(autouse=True)
+def compile_again():
+    """An engine with debug.eager switches compilation off for the whole process."""
+    yield
+    jax.config.update("jax_disable_jit", False)
 
 
 @pytest.fixture(scope="session")

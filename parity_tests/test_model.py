@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sweeps import sweep
 
-from jaxlm.config.schema import ModelConfig
+from jaxlm.config.schema import DebugConfig, ModelConfig
 from jaxlm.spec.parameters import parameter_shapes
 from jaxlm.verify import parity
 from parity_tests.conftest import assert_rows, tokens
@@ -75,8 +75,11 @@ ALWAYS = [
 @pytest.mark.parametrize(
     "variant, precision", sweep(list(itertools.product(VARIANTS, PRECISIONS)), quick=ALWAYS)
 )
-def test_weights_logits_loss_and_gradients(pair, variant, precision):
-    made = pair(precision, VARIANTS[variant])
+def test_weights_logits_loss_and_gradients(pair, variant, precision, request):
+    """CASTS and the mixtures below are compiled. The other variants run operation by operation, in
+    a tenth of the time, unless all cases are asked for."""
+    eager = variant not in CASTS and not request.config.getoption("thorough")
+    made = pair(precision, VARIANTS[variant], debug=DebugConfig(eager=eager))
     assert list(made.trees()[1]["parameters"]) == list(
         parameter_shapes(made.engines[0].model_config)
     )
