@@ -70,7 +70,8 @@ _drawing = {"real": True}
 def pytest_runtest_setup(item):
     """Before the test's fixtures: choose whether figures are rendered and programs optimized.
 
-    Tests of numerics and of bits compile like a user's run, and so do all started processes.
+    Tests of numerics and of bits compile like a user's run, and so do the processes that they
+    start.
     """
     import jax
 
@@ -78,6 +79,7 @@ def pytest_runtest_setup(item):
     _drawing["real"] = room not in _NOT_ABOUT_FIGURES or bool(item.get_closest_marker("draws"))
     quickly = room in _NOT_ABOUT_NUMERICS and not item.get_closest_marker("optimized")
     jax.config.update("jax_disable_most_optimizations", quickly)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(quickly)
 
 
 def _draw_in_marked_tests_only():

@@ -32,14 +32,9 @@ def cache(tmp_path_factory):
 def words(tmp_path, monkeypatch, cache):
     """words(name, 'key=value', ...) of a small run in the folder `name`."""
     monkeypatch.chdir(tmp_path)
-    base = [
-        "scale=smoke",
-        "run.samples=0",
-        "run.figures=false",
-        "train.duration=8",
-        "train.eval_every=25%",
-    ]
-    base += ["train.checkpoint_every=25%", "train.log_every=1", f"run.cache={cache}"]
+    base = ["scale=smoke", "model.n_layers=1", "run.samples=0", "run.figures=false"]
+    base += ["train.duration=8", "train.eval_every=25%", "train.checkpoint_every=25%"]
+    base += ["train.log_every=1", f"run.cache={cache}"]
     return lambda name, *more: [*base, *more, f"run.name={name}", f"run.dir={name}"]
 
 

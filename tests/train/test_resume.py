@@ -10,6 +10,7 @@ from real_runs import STEPS, assert_same_run, finish, records, start, stopping_a
 
 from jaxlm.store.checkpoint import whole_steps
 
+pytestmark = pytest.mark.optimized  # the bits of the programs that users run
 WORDS = "the cat sat on a mat and saw the dog run over the hill to find a red ball".split()
 
 
