@@ -46,7 +46,7 @@ def test_parameters_and_moments_after_1_and_20_steps(pair, precision, parts, cli
     """The steps include warm-up and decay; the model has biases and norms."""
     made = pair(
         precision,
-        {"bias": "all", "norm": "layernorm", "head_bias": True},
+        {"n_layers": 1, "bias": "all", "norm": "layernorm", "head_bias": True},
         optimizer=AdamW(lr=3e-3, clip_norm=clip),
         schedule=Cosine(warmup="5"),
         train={"grad_accumulation": parts},

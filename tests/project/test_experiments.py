@@ -226,7 +226,13 @@ RUN_ALWAYS = ("shakespeare_heads", "mup_transfer", "tinystories_no_norm", "tinys
 def test_every_study_runs(name, quick, cache):
     words = [f"experiment={name}", "scale=smoke", "data=stories", "data.train_tokens=20000"]
     words += ["train.duration=2", "train.eval_every=100%", "train.checkpoint_every=0"]
-    words += ["run.samples=0", f"run.cache={cache}", "model.n_layers=1", "precision=float32"]
+    words += [
+        "run.samples=0",
+        "run.figures=false",
+        f"run.cache={cache}",
+        "model.n_layers=1",
+        "precision=float32",
+    ]
     words += ["study.pack=true"]  # compiles half as many programs
     status = cli.main(words)
     found = json.loads(Path(f"runs/{name}/study.json").read_text("utf-8"))

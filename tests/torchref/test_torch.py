@@ -119,7 +119,8 @@ def test_a_killed_run_resumes_bitwise(tmp_path):
 @pytest.mark.parametrize("backend", ["inductor", "aot_eager"])
 def test_compiled_training_equals_eager_training(backend, tmp_path, monkeypatch):
     """aot_eager is the backend for MPS."""
-    words = ["scale=smoke", "model.residual_dropout=0.2", "train.grad_accumulation=2"]
+    words = ["scale=smoke", "model.n_layers=1", "model.residual_dropout=0.2"]
+    words += ["train.grad_accumulation=2"]
     config = compose([*words, "precision=float64", "backend=torch"])
     if backend == "aot_eager":
         compiler = functools.partial(torch.compile, backend=backend)
@@ -175,6 +176,7 @@ def test_doctor_tests_the_configured_backend(capsys, tmp_path):
 @pytest.mark.slow
 def test_the_parity_job_prints_and_writes_its_table_and_fails_on_a_fault(train, monkeypatch):
     words = ["job=parity", "job.max_tokens=40", "torch.compile=false", "train.duration=30"]
+    words += ["model.n_layers=1"]
     for precision in ("float64", "float32", "bfloat16"):
         status, out, error = train(*words, f"precision={precision}")
         assert status == 0, out + error

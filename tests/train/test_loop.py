@@ -368,7 +368,8 @@ def test_jobs_without_a_run_or_a_checkpoint_say_so(train, text, capsys, cache):
 @pytest.mark.slow
 def test_a_sweep_runs_every_value_and_reports_the_refused_one(text, cache):
     words = ["scale=smoke", "data=text", "data.path=text.txt", f"run.cache={cache}"]
-    command = [sys.executable, "-m", "jaxlm", "-m", *words, "run.samples=0", "model.n_heads=1,2,3"]
+    command = [sys.executable, "-m", "jaxlm", "-m", *words, "model.n_heads=1,2,3"]
+    command += ["run.samples=0", "run.figures=false"]
     found = {"PYTHONPATH": str(Path(cli.__file__).parents[2])}
     done = subprocess.run(command, env=os.environ | found, capture_output=True, text=True)
     assert done.returncode == 2 and "3 runs, 1 of them failed" in done.stdout, done.stderr
